@@ -1,0 +1,76 @@
+"""What bytes make up a program? One zip file of our own modules, runnable, always the same bytes.
+
+Usage: build_zipapp.py MODULE OUTPUT, where MODULE has a main() that returns the exit status.
+
+Each module is there twice (facts/start-up.md): the .pyc so that the Python that built it need not
+compile, the .py so that any other Python still can. Entries are stored, not deflated, because
+inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names
+in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOCH play no part.
+"""
+from __future__ import annotations
+
+import os
+import py_compile
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+SHEBANG = b"#!/usr/bin/python3 -I\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
+LAUNCHER = """\
+import sys
+
+from {package} import {module}
+
+sys.exit({module}.main())
+"""
+
+
+def compiled(source: bytes, name: str) -> bytes:
+    """Return the .pyc of a module, marked never to be compared with its source."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, code = Path(folder, "module.py"), Path(folder, "module.pyc")
+        plain.write_bytes(source)
+        py_compile.compile(str(plain), str(code), dfile=name, doraise=True, optimize=0,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        return code.read_bytes()
+
+
+def entries(package: Path, module: str) -> dict[str, bytes]:
+    """Return every file of the zip by its name: the launcher, then the package's modules."""
+    launcher = LAUNCHER.format(package=package.name, module=module).encode()
+    sources = {"__main__.py": launcher}
+    for path in package.rglob("*.py"):
+        sources[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()
+    codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
+    return {**sources, **codes}
+
+
+def write(output: Path, files: dict[str, bytes]) -> None:
+    """Write the program in one step, so that a broken build leaves the old one."""
+    draft = output.with_name(output.name + ".new")
+    with open(draft, "wb") as stream:
+        stream.write(SHEBANG)
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(files):
+                entry = zipfile.ZipInfo(name, EPOCH)
+                entry.create_system = 3  # Unix, which external_attr needs
+                entry.external_attr = 0o100644 << 16
+                archive.writestr(entry, files[name])
+    os.chmod(draft, 0o755)
+    os.replace(draft, output)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: build_zipapp.py MODULE OUTPUT", file=sys.stderr)
+        return 2
+    module, output = arguments[0], Path(arguments[1])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write(output, entries(Path(__file__).resolve().parent.parent / "auto_iscsi", module))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
