@@ -1,0 +1,103 @@
+"""In which ways can it fail, and what does one do about each?
+
+Every expected failure is a `Failure`: the reason, with target, portal and exit code where they
+are known, and a hint: what to do next. Raised where the fact is known, caught only by the two
+programs' mains. `code` is stable: it is what a person looks up and what a script may compare.
+"""
+
+
+class Failure(Exception):
+    """An expected failure: one line for the log, exit status 1."""
+
+    code = "failure"
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason, hint)
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+
+
+class BadKey(Failure):
+    """The key is not the name of an iSCSI target: nothing was asked of the network."""
+
+    code = "bad-key"
+
+
+class Disabled(Failure):
+    """The configuration says `enabled = no` for this target."""
+
+    code = "disabled"
+
+
+class BadConfiguration(Failure):
+    """A file cannot be parsed, or a setting that applies to this target is wrong."""
+
+    code = "bad-configuration"
+
+
+class NotPermitted(Failure):
+    """The kernel refused to let us read or write: not run as root, most often."""
+
+    code = "not-permitted"
+
+
+class NoRecord(Failure):
+    """open-iscsi has no node record for the target, and no portal that offers it is known."""
+
+    code = "no-record"
+
+
+class LoginFailed(Failure):
+    """No portal of the target let us in."""
+
+    code = "login-failed"
+
+
+class SessionLost(Failure):
+    """A session exists, but its connection is down."""
+
+    code = "session-lost"
+
+
+class NoDisk(Failure):
+    """The session has no disk at the LUN that is wanted."""
+
+    code = "no-disk"
+
+
+class NoPartition(Failure):
+    """The disk is there, the partition that is wanted is not."""
+
+    code = "no-partition"
+
+
+class Busy(Failure):
+    """Another run for the same target is not through yet."""
+
+    code = "busy"
+
+
+class TimedOut(Failure):
+    """lookup_timeout is over."""
+
+    code = "timed-out"
+
+
+class BrokenInstallation(Failure):
+    """A program or library that is needed is not there."""
+
+    code = "broken-installation"
+
+
+def one_line(text: str, limit: int = 900) -> str:
+    """Return `text` as one line of printable ASCII, at most `limit` characters.
+
+    Keys come from any local user, and what iscsiadm prints can hold what a target sent: neither
+    may bring a line break or a terminal's escape sequence into a log. automount splits a line at
+    1023 bytes (autofs modules/lookup_program.c).
+    """
+    clean = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."

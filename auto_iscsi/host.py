@@ -1,0 +1,132 @@
+"""What is the machine, below a root directory?
+
+The only door to the machine's files and programs. A Host below another root reads that tree and
+starts only programs that are in it: it can never reach the real iscsiadm.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from typing import NamedTuple
+
+from auto_iscsi import errors
+
+PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+# sysfs answers with these while a session or a disk goes: that means "gone", not "broken".
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL})
+
+
+class Host(NamedTuple):
+    """A machine: this one, or one that is laid out below `root`."""
+
+    root: str = "/"
+
+    def path(self, name: str) -> str:
+        """Return where the absolute path `name` is on the machine that runs us."""
+        return self.root.rstrip("/") + name
+
+    def read(self, name: str) -> str | None:
+        """Return the text of a file without white space around it, None when it is not there."""
+        data = self.read_bytes(name)
+        return None if data is None else data.decode("utf-8", "backslashreplace").strip()
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Return a file's content, None when it is not there."""
+        try:
+            handle = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            return _absent(error, name)
+        try:
+            parts = []
+            while part := os.read(handle, 1 << 16):
+                parts.append(part)
+            return b"".join(parts)
+        except OSError as error:
+            return _absent(error, name)
+        finally:
+            os.close(handle)
+
+    def names(self, name: str) -> list[str]:
+        """Return the sorted names in a directory; none when it is not there."""
+        try:
+            return sorted(os.listdir(self.path(name)))
+        except OSError as error:
+            _absent(error, name)
+            return []
+
+    def link(self, name: str) -> str | None:
+        """Return the last part of what a symbolic link points to, None when there is no link."""
+        try:
+            return os.path.basename(os.readlink(self.path(name)))
+        except OSError as error:
+            return _absent(error, name)
+
+    def write(self, name: str, text: str) -> None:
+        """Write to a file that exists (an attribute in sysfs); raise OSError as it comes."""
+        handle = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(handle, text.encode())
+        finally:
+            os.close(handle)
+
+    def run(self, program: str, *args: str, out: int, err: int, until: float) -> int | None:
+        """Start a program and return its exit status, or None when it still runs at `until`.
+
+        `until` is a time.monotonic(). A program that outlasts it is left alone: killing iscsiadm
+        can leave its database locked for ever (open-iscsi usr/idbm.c, idbm_lock). So that it can
+        go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
+        and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
+        """
+        found = [p for p in (f"{d}/{program}" for d in PROGRAMS) if os.access(self.path(p), os.X_OK)]
+        if not found:
+            raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
+        try:
+            import sh  # 20 to 60 ms: only where a program is started at all
+        except ImportError as error:
+            raise errors.BrokenInstallation(f"{error}", "install python3-sh") from error
+
+        def descriptors() -> None:
+            # Through the hook, because sh 1.12 takes only pipes and terminals as they are and
+            # puts a pipe and a thread of its own before everything else.
+            null = os.open("/dev/null", os.O_RDONLY)
+            os.dup2(null, 0)
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+
+        environment = {"PATH": ":".join(PROGRAMS), "LC_ALL": "C"}
+        if self.root != "/":
+            environment["AUTO_ISCSI_ROOT"] = self.root
+        # _cwd: not automount's root, which would stay busy. _tty_out: or the child gets a tty.
+        process = sh.Command(self.path(found[0]))(
+            *args, _bg=True, _bg_exc=False, _tty_out=False, _new_session=False, _cwd="/",
+            _env=environment, _preexec_fn=descriptors,
+        ).process  # fmt: skip
+        try:
+            exited = os.pidfd_open(process.pid)
+        except ProcessLookupError:  # sh's own thread was quicker and has reaped it
+            exited = -1
+        try:
+            while True:
+                alive, status = process.is_alive()
+                if not alive and status is not None:
+                    return int(status)
+                left = until - time.monotonic()
+                if left <= 0:
+                    return None
+                if exited >= 0:
+                    select.select([exited], [], [], left if alive else 0.001)
+        finally:
+            if exited >= 0:
+                os.close(exited)
+
+
+def _absent(error: OSError, name: str) -> None:
+    if error.errno in _GONE:
+        return
+    if error.errno in (errno.EACCES, errno.EPERM):
+        raise errors.NotPermitted(f"{name}: permission denied", "run it as root") from error
+    raise errors.Failure(f"{name}: {error.strerror}") from error

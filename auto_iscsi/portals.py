@@ -1,0 +1,89 @@
+"""An address, a port, a portal group: how is a portal written, by whom?
+
+| who | IPv4 | IPv6 |
+|---|---|---|
+| configuration, iscsiadm -p, SendTargets | 10.0.0.1:3260[,TPGT] | [fd00::1]:3260[,TPGT] |
+| node record (open-iscsi usr/idbm.c) | 10.0.0.1,3260,TPGT | fd00::1,3260,TPGT |
+| by-path link (udev-builtin-path_id.c) | ip-10.0.0.1:3260 | ip-fd00::1:3260 |
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
+
+
+class Portal(NamedTuple):
+    """Where a target listens; `tpgt` is its portal group tag, -1 when it is not known."""
+
+    address: str
+    port: int = PORT
+    tpgt: int = -1
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+    @property
+    def with_group(self) -> str:
+        """As iscsiadm wants it for -p, with the portal group where it is known."""
+        return str(self) if self.tpgt < 0 else f"{self},{self.tpgt}"
+
+    def same_place(self, other: Portal) -> bool:
+        """Say whether both are one address and port, whatever the portal group."""
+        return (self.address, self.port) == (other.address, other.port)
+
+
+def parse(text: str) -> Portal:
+    """Return the portal that the configuration or iscsiadm wrote; ValueError says what is wrong.
+
+    Only numeric addresses: a name would make every lookup depend on a resolver, whose time no
+    setting bounds, and udev's links carry the address anyway.
+    """
+    import socket  # only where portals are configured: the warm path does not pay for it
+
+    place, _, group = text.strip().partition(",")
+    if place.startswith("["):
+        address, closed, rest = place[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else rest
+        if not closed or (rest and not rest.startswith(":")) or rest == ":":
+            raise ValueError("expected [IPV6-ADDRESS] or [IPV6-ADDRESS]:PORT")
+    elif place.count(":") > 1:
+        raise ValueError("an IPv6 address needs brackets: [fd00::1]:3260")
+    else:
+        address, colon, port = place.partition(":")
+        if colon and not port:
+            raise ValueError("no port after the colon")
+    try:
+        socket.inet_pton(socket.AF_INET6 if place.startswith("[") else socket.AF_INET, address)
+    except OSError:
+        raise ValueError("expected a numeric address: 10.0.0.1 or [fd00::1]") from None
+    number = _number(port) if port else PORT
+    if not 0 < number < 65536:
+        raise ValueError("a port is a number from 1 to 65535")
+    return Portal(address, number, int(group) if group.isdecimal() else -1)
+
+
+def from_record(name: str) -> Portal | None:
+    """Return the portal that a node record's folder is named after, None for other names."""
+    parts = name.rsplit(",", 2)
+    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].lstrip("-").isdecimal()):
+        return None
+    return Portal(parts[0], int(parts[1]), int(parts[2]))
+
+
+def from_send_targets(line: str) -> tuple[str, Portal] | None:
+    """Return target and portal of a line that a discovery printed, None for any other line.
+
+    `10.0.0.1:3260,1 iqn.…`; the group may be -1 (open-iscsi usr/iscsiadm.c). Read from the right.
+    """
+    place, _, target = line.strip().rpartition(" ")
+    try:
+        return (target, parse(place)) if place and target else None
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() else -1

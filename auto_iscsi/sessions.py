@@ -1,0 +1,70 @@
+"""Which sessions has the kernel?
+
+/sys/class/iscsi_session/sessionSID and /sys/class/iscsi_connection/connectionSID:0
+(drivers/scsi/scsi_transport_iscsi.c). Never from iscsiadm: a login that is still under way is in
+its list, and only `state` says LOGGED_IN. `persistent_address` is the portal that was asked for,
+`address` the one a redirect led to; udev's links carry the former.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from auto_iscsi import keys, portals
+from auto_iscsi.host import Host
+
+FOLDER = "/sys/class/iscsi_session"
+CONNECTIONS = "/sys/class/iscsi_connection"
+LOGGED_IN = "LOGGED_IN"
+
+
+class Session(NamedTuple):
+    """A session: one login of this host to one portal of a target."""
+
+    sid: int
+    target: str  #: as the kernel was told it
+    portal: portals.Portal
+    state: str  #: LOGGED_IN, FAILED or FREE
+
+    @property
+    def up(self) -> bool:
+        """Say whether I/O can reach the target."""
+        return self.state == LOGGED_IN
+
+    @property
+    def path(self) -> str:
+        """Where sysfs shows it."""
+        return f"{FOLDER}/session{self.sid}"
+
+
+def read(host: Host, sid: int) -> Session | None:
+    """Return session `sid`, None when there is none."""
+    name = host.read(f"{FOLDER}/session{sid}/targetname")
+    state = host.read(f"{FOLDER}/session{sid}/state")
+    address = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_address")
+    port = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_port")
+    group = host.read(f"{FOLDER}/session{sid}/tpgt") or ""
+    if not (name and state and address and port and port.isdecimal()):
+        return None
+    portal = portals.Portal(address, int(port), int(group) if group.isdecimal() else -1)
+    return Session(sid, name, portal, state)
+
+
+def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
+    """Return the sessions of `target`, a folded name, those that are up first.
+
+    When session `hint` is one and is up, it alone is returned: its name is one file to read,
+    all sessions' names can be a thousand.
+    """
+    if hint >= 0:
+        known = read(host, hint)
+        if known and known.up and keys.fold(known.target) == target:
+            return [known]
+    found = []
+    for entry in host.names(FOLDER):
+        sid = entry[len("session") :]
+        if sid.isdecimal() and keys.fold(host.read(f"{FOLDER}/{entry}/targetname") or "") == target:
+            session = read(host, int(sid))
+            if session:
+                found.append(session)
+    return sorted(found, key=lambda session: (not session.up, session.sid))
