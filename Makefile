@@ -51,21 +51,34 @@ $(DEB): $(shell find $(PACKAGED) -type f -not -name '*.pyc' 2>/dev/null)
 	@mv build/deb/auto-iscsi_$(VERSION)_all.deb $@
 	@echo "built $@"
 
+# The texts name the packages' paths; another PREFIX changes them.
 .PHONY: install
-install: build ## DESTDIR= PREFIX=: the programs, man pages and configuration of this host
+install: build ## DESTDIR= PREFIX=: programs, man pages, configuration
 	@umask 022; set -eu; \
 	put() { install -D -p -m "$$1" "$$2" "$(DESTDIR)$$3"; echo "$$3"; }; \
-	keep() { if [ -e "$(DESTDIR)$$3" ]; then echo "$$3 (kept)"; else put "$$@"; fi; }; \
+	text() { \
+		put "$$1" "$$2" "$$3"; \
+		sed -e 's|/usr/libexec|$(libexecdir)|g' -e 's|/usr/share/auto-iscsi|$(datadir)/auto-iscsi|g' \
+			"$$2" > "$(DESTDIR)$$3"; \
+	}; \
 	put 755 dist/auto.iscsi $(libexecdir)/auto-iscsi/auto.iscsi; \
 	put 755 dist/auto-iscsi $(sbindir)/auto-iscsi; \
-	keep 644 etc/auto.iscsi.conf $(sysconfdir)/auto.iscsi.conf; \
-	put 644 etc/iscsi.autofs $(sysconfdir)/auto.master.d/iscsi.autofs; \
+	text 755 tools/join-automount $(datadir)/auto-iscsi/join-automount; \
+	text 644 etc/iscsi.autofs $(datadir)/auto-iscsi/iscsi.autofs; \
 	put 644 etc/tmpfiles.conf $(tmpfilesdir)/auto-iscsi.conf; \
 	for page in man/*.[58]; do \
-		put 644 "$$page" "$(mandir)/man$${page##*.}/$${page#man/}"; \
+		text 644 "$$page" "$(mandir)/man$${page##*.}/$${page#man/}"; \
 	done; \
-	ln -sfn $(libexecdir)/auto-iscsi/auto.iscsi "$(DESTDIR)$(sysconfdir)/auto.iscsi"; \
-	echo $(sysconfdir)/auto.iscsi
+	if [ -e "$(DESTDIR)$(sysconfdir)/auto.iscsi.conf" ]; then \
+		echo "$(sysconfdir)/auto.iscsi.conf (yours stays)"; \
+	else \
+		put 644 etc/auto.iscsi.conf $(sysconfdir)/auto.iscsi.conf; \
+	fi; \
+	link="$(DESTDIR)$(sysconfdir)/auto.iscsi"; \
+	[ "$$(readlink "$$link")" = $(libexecdir)/auto-iscsi/auto.iscsi ] \
+		|| ln -s --backup=numbered -S .orig $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
+	echo $(sysconfdir)/auto.iscsi; \
+	if [ -z "$(DESTDIR)" ]; then $(datadir)/auto-iscsi/join-automount; fi
 
 .PHONY: clean
 clean: ## what was built here; caches outside the clone stay
