@@ -1,0 +1,8 @@
+"""`python3 -m auto_iscsi` is auto-iscsi."""
+
+import sys
+
+from auto_iscsi.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

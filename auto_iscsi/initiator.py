@@ -1,0 +1,173 @@
+"""What is asked of iscsiadm, and what do its answers mean?
+
+Always with the target and the portal: without a target it means all of them, and open-iscsi
+2.1.12 fails when one old record is among them. Never twice at once for a target, and one at a
+time for the database of records: its maintainers promise nothing else. Never killed: we stop
+waiting, and the lock that its stdout is keeps the next one away until it is through.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from auto_iscsi import claims, errors, keys, nodes, portals
+from auto_iscsi.host import Host
+from auto_iscsi.sessions import Session
+from auto_iscsi.settings import Settings
+
+OK, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS, NOTHING_FOUND, REFUSED = 0, 8, 19, 15, 21, 24
+_DATABASE = "iscsiadm/database"
+_CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
+
+# open-iscsi include/iscsi_err.h: what it means, and what to do next
+_EXITS = {
+    1: ("failed", "see journalctl -u iscsid"),
+    4: ("connection failed", "is the portal up and reachable?"),
+    5: ("login error", "see journalctl -u iscsid"),
+    6: ("its database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
+    7: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
+    PORTAL_DOWN: ("the portal did not let us in in time", "is the target enabled at the SAN?"),
+    11: ("no answer in time", "is the portal up and reachable?"),
+    12: ("no iSCSI transport", "modprobe iscsi_tcp"),
+    13: ("not permitted", "run it as root"),
+    18: ("iscsid does not answer", "systemctl start iscsid"),
+    FATAL_LOGIN: ("the target is not there, or not presented to this host", "present it at the SAN"),
+    20: ("iscsid does not answer", "systemctl start iscsid"),
+    NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
+    REFUSED: (
+        "the target refused this host or its CHAP secret",
+        "mend node.session.auth in the record, or the access list at the SAN",
+    ),
+}
+
+
+class Answer(NamedTuple):
+    """How iscsiadm ended: None while it still runs."""
+
+    status: int | None
+    text: str
+
+    @property
+    def why(self) -> str:
+        """What the status means, for the log."""
+        if self.status is None:
+            return "iscsiadm still runs"
+        meaning = _EXITS.get(self.status, ("failed", ""))[0]
+        return f"{meaning} (iscsiadm exit {self.status})"
+
+    @property
+    def hint(self) -> str:
+        """What to do next."""
+        return _EXITS.get(self.status or 0, _EXITS[1])[1]
+
+
+def reachable(portal: portals.Portal, until: float) -> str:
+    """Return "" when the portal takes a TCP connection, else the reason.
+
+    iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
+    seconds with the defaults, and an administrator's record is not ours to change.
+    """
+    import socket  # only on the way to a login
+
+    seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
+    try:
+        socket.create_connection((portal.address, portal.port), timeout=seconds).close()
+    except TimeoutError:
+        return f"no answer to a TCP connection in {seconds:.0f} s"
+    except OSError as error:
+        # socket.timeout is an OSError of its own before Python 3.10
+        return (error.strerror or "no answer to a TCP connection").lower()
+    return ""
+
+
+def login(host: Host, target: str, record: nodes.Record, until: float) -> Answer:
+    """Log in through a record's portal."""
+    place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
+    return _iscsiadm(host, target, *place, "--login", until=until)
+
+
+def rescan(host: Host, target: str, session: Session, until: float) -> Answer:
+    """Have the kernel look for LUNs that were presented after the login."""
+    return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", until=until)
+
+
+def discover(
+    host: Host, target: str, portal: portals.Portal, until: float
+) -> tuple[Answer, list[nodes.Record]]:
+    """Ask a portal where `target` is, without touching a record (they are not there yet).
+
+    A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
+    timeouts (open-iscsi usr/iscsiadm.c).
+    """
+    place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
+    answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", until=until)
+    offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
+    return answer, [
+        nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
+    ]
+
+
+def make_record(
+    host: Host, target: str, record: nodes.Record, settings: Settings, until: float
+) -> Answer:
+    """Make the record of one portal of one target, with the settings' times, startup manual.
+
+    iscsid tries for login_timeout x initial_login_retry_max, and then one more second
+    (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
+    """
+    place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
+    answer = _iscsiadm(host, target, *place, "-o", "new", until=until, database=True)
+    if answer.status != OK:
+        return answer
+    values = {
+        "node.startup": "manual",
+        "node.session.scan": "auto",
+        "node.session.initial_login_retry_max": "1",
+        "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
+        "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
+        "node.conn[0].timeo.noop_out_interval": "5",
+        "node.conn[0].timeo.noop_out_timeout": "5",
+    }
+    pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
+    return _iscsiadm(host, target, *place, "-o", "update", *pairs, until=until, database=True)
+
+
+def delete_record(host: Host, target: str, record: nodes.Record, until: float) -> Answer:
+    """Delete a record that we made."""
+    place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
+    return _iscsiadm(host, target, *place, "-o", "delete", until=until, database=True)
+
+
+def _iscsiadm(
+    host: Host, target: str, *args: str, until: float, database: bool = False
+) -> Answer:
+    """Run iscsiadm for a target; raise Busy when an earlier one is still at it at `until`.
+
+    Its stdout is the file that it holds the target's lock by, its stderr the database's.
+    """
+    name = f"iscsiadm/{target}"
+    ours = claims.lock(host, name, until)
+    if ours is None:
+        raise errors.Busy(
+            f"{target}: an iscsiadm that was started for it earlier still runs",
+            "if that lasts: systemctl restart iscsid",
+        )
+    shared = claims.lock(host, _DATABASE, until) if database else None
+    status: int | None = None
+    try:
+        if database and shared is None:
+            status = -1
+            raise errors.Busy(f"{target}: another iscsiadm holds open-iscsi's database", "try again")
+        out, err = ours, ours if shared is None else shared
+        os.ftruncate(out, 0)
+        status = host.run("iscsiadm", *args, out=out, err=err, until=until)
+        text = os.pread(ours, 1 << 20, 0).decode("utf-8", "replace")
+        return Answer(status, text)
+    finally:
+        for lock, handle in ((name, ours), (_DATABASE, shared)):
+            if handle is not None and status is None:
+                os.close(handle)
+            elif handle is not None:
+                claims.unlock(host, lock, handle)
