@@ -58,6 +58,22 @@ def write(host: Host, target: str, claim: Claim) -> None:
     os.rename(f"{path}.new", path)
 
 
+def touch(host: Host, target: str, sids: list[int]) -> None:
+    """Renew the lease on a target that is reached through sessions `sids`.
+
+    A claim without a session is of a lookup that was killed between asking for one and seeing it.
+    """
+    claim = read(host, target)
+    sid = claim.sid if claim.sid in sids else sids[0]
+    write(host, target, claim._replace(sid=sid, ours=claim.ours and claim.sid in (-1, sid)))
+
+
+def drop(host: Host, target: str) -> None:
+    """Forget a claim. The caller holds the target."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(host.path(f"{FOLDER}/claims/{target}"))
+
+
 @contextlib.contextmanager
 def hold(host: Host, target: str, until: float) -> Iterator[None]:
     """Hold a target; raise Busy when somebody else still does at `until` (time.monotonic())."""

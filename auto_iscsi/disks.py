@@ -28,6 +28,11 @@ class Disk(NamedTuple):
     path: str  #: in sysfs
 
     @property
+    def unit(self) -> int:
+        """The LUN as the SAN counts it (SAM-5, 4.7.7.3: the flat space has 0x4000 added)."""
+        return self.lun & 0x3FFF if self.lun >> 14 == 1 else self.lun
+
+    @property
     def link(self) -> str:
         """The name of its by-path link."""
         place = f"{self.session.portal.address}:{self.session.portal.port}"
@@ -79,7 +84,7 @@ def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> l
     found = []
     for session in sessions:
         for disk in list_all(host, session):
-            if _logical_unit(disk.lun) != settings.lun:
+            if disk.unit != settings.lun:
                 continue
             if not settings.partition:
                 node, link, path = disk.name, disk.link, disk.path
@@ -109,11 +114,6 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
     return None
 
 
-def _logical_unit(lun: int) -> int:
-    """Return a LUN as the SAN counts it (SAM-5, 4.7.7.3: the flat space has 0x4000 added)."""
-    return lun & 0x3FFF if lun >> 14 == 1 else lun
-
-
 def _announced(host: Host, disk: Disk) -> bool:
     """Say whether udev knows this disk, and not one that had its number before."""
     known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
@@ -123,7 +123,7 @@ def _announced(host: Host, disk: Disk) -> bool:
 def _no_partition(disk: Disk, wanted: int, present: list[int]) -> errors.NoPartition:
     there = f"there is {', '.join(map(str, present))}" if present else "there is none at all"
     return errors.NoPartition(
-        f"no partition {wanted} on LUN {_logical_unit(disk.lun)} ({disk.name}) through "
+        f"no partition {wanted} on LUN {disk.unit} ({disk.name}) through "
         f"{disk.session.portal}: {there}",
         f"set partition = {present[0] if present else 'none'} in /etc/auto.iscsi.conf",
     )

@@ -67,7 +67,7 @@ class Host(NamedTuple):
 
     def write(self, name: str, text: str) -> None:
         """Write to a file that exists (an attribute in sysfs); raise OSError as it comes."""
-        handle = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
+        handle = os.open(self.path(name), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(handle, text.encode())
         finally:
