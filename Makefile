@@ -39,7 +39,7 @@ dist/auto.iscsi: $(MODULES) tools/build_zipapp.py
 	@echo "built $@"
 
 dist/auto-iscsi: $(MODULES) tools/build_zipapp.py
-	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py __main__ $@
+	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py cli $@
 	@echo "built $@"
 
 # In a copy, because dpkg-buildpackage leaves its results beside the tree it builds.

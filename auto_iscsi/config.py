@@ -61,9 +61,9 @@ def _sections(file: str, data: bytes) -> list[Section]:
         parsed = configobj.ConfigObj(list(lines), interpolation=False, list_values=True)
     except configobj.ConfigObjError as error:
         first = (getattr(error, "errors", None) or [error])[0]
-        number = getattr(first, "line_number", None)
+        at = getattr(first, "line_number", None)
         why = re.sub(r"\s*(?:at line|on line) \d+\.?.*|\.$", "", str(first))
-        raise _unusable(f"{file}:{number}" if number else file, why) from error
+        raise _unusable(f"{file}:{at}" if at else file, why) from error
     sections = [Section("*", {n: parsed[n] for n in parsed.scalars}, file, "", lines)]
     for title in parsed.sections:
         section = parsed[title]

@@ -39,14 +39,16 @@ class Host(NamedTuple):
         try:
             handle = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
         try:
             parts = []
             while part := os.read(handle, 1 << 16):
                 parts.append(part)
             return b"".join(parts)
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
         finally:
             os.close(handle)
 
@@ -63,7 +65,8 @@ class Host(NamedTuple):
         try:
             return os.path.basename(os.readlink(self.path(name)))
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
 
     def write(self, name: str, text: str) -> None:
         """Write to a file that exists (an attribute in sysfs); raise OSError as it comes."""
@@ -125,6 +128,7 @@ class Host(NamedTuple):
 
 
 def _absent(error: OSError, name: str) -> None:
+    """Return when the error means that `name` is not there; raise Failure for any other."""
     if error.errno in _GONE:
         return
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -10,12 +10,23 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from auto_iscsi import claims, config, disks, errors, initiator, keys, mapentry, mounts, sessions
+from auto_iscsi import (
+    claims,
+    config,
+    disks,
+    errors,
+    initiator,
+    keys,
+    mapentry,
+    mounts,
+    sessions,
+    udev,
+)
 from auto_iscsi import login as logins
 from auto_iscsi import settings as table
-from auto_iscsi import udev
 from auto_iscsi.host import Host
 
 

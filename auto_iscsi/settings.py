@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Any, Callable, NamedTuple, Sequence, Union
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Union
 
 from auto_iscsi import errors, portals
 from auto_iscsi.config import Section
@@ -66,7 +67,7 @@ def _list(raw: Raw) -> list[str]:
 def _options(raw: Raw) -> tuple[str, ...]:
     for option in (found := tuple(_list(raw))):
         if not _OPTION.fullmatch(option):
-            raise ValueError(f"{option!r} is not a mount option (comma-separated, no spaces or quotes)")
+            raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
         if option.startswith("fstype="):
             raise ValueError("the filesystem's type has a setting of its own: fstype")
     return found
