@@ -31,7 +31,7 @@ class Section(NamedTuple):
         for number, line in enumerate(self.lines, 1):
             if header := re.match(r"\s*\[\s*(.*?)\s*\]\s*(#.*)?$", line):
                 title = header[1].strip("\"'")
-            elif title == self.title and re.match(rf"\s*[\"']?{re.escape(setting)}[\"']?\s*=", line):
+            elif title == self.title and re.match(rf"\s*[\"']?{re.escape(setting)}\W*=", line):
                 return f"{self.file}:{number}"
         return self.file
 
@@ -68,7 +68,8 @@ def _sections(file: str, data: bytes) -> list[Section]:
     for title in parsed.sections:
         section = parsed[title]
         if section.sections:
-            raise _unusable(file, f"[{title}] holds [[{section.sections[0]}]]: sections do not nest")
+            inner = section.sections[0]
+            raise _unusable(file, f"[{title}] holds [[{inner}]]: sections do not nest")
         sections.append(Section(title.lower(), dict(section), file, title, lines))
     return sections
 

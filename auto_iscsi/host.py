@@ -84,7 +84,8 @@ class Host(NamedTuple):
         go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
         and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
         """
-        found = [p for p in (f"{d}/{program}" for d in PROGRAMS) if os.access(self.path(p), os.X_OK)]
+        found = [f"{folder}/{program}" for folder in PROGRAMS]
+        found = [path for path in found if os.access(self.path(path), os.X_OK)]
         if not found:
             raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
         try:

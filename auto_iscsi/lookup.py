@@ -36,10 +36,10 @@ def lookup(host: Host, text: str) -> str:
     settings = table.resolve(config.load(host), key.target)
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
-    with _at_most(settings.lookup_timeout, key.target) as until:
-        with claims.hold(host, key.target, until):
-            this = _Lookup(host, key, settings, until)
-            return mapentry.of(this.ready() or this.mounted() or this.bring_up(), settings)
+    limit = _at_most(settings.lookup_timeout, key.target)
+    with limit as until, claims.hold(host, key.target, until):
+        this = _Lookup(host, key, settings, until)
+        return mapentry.of(this.ready() or this.mounted() or this.bring_up(), settings)
 
 
 class _Lookup(NamedTuple):
@@ -88,7 +88,9 @@ class _Lookup(NamedTuple):
                 within = self._within(self.settings.login_timeout)
                 initiator.rescan(self.host, self.key.target, up[0], within)
             else:
-                up = [logins.Login(self.host, self.key.target, self.settings, self.until, events).open()]
+                target = self.key.target
+                job = logins.Login(self.host, target, self.settings, self.until, events)
+                up = [job.open()]
             within = self._within(self.settings.udev_timeout)
             return events.wait_for(lambda: self._device(up), within) or self._no_disk(up)
 
