@@ -18,10 +18,10 @@ DISKS = "/run/san"
 
 
 def put(path: str, value: object) -> None:
-    """Write one configfs attribute."""
+    """Write one configfs attribute; no newline, it would become part of a CHAP name."""
     try:
         with open(path, "w", encoding="ascii") as file:
-            file.write(f"{value}\n")
+            file.write(str(value))
     except OSError as error:
         raise OSError(f"{value!r} to {path}: {error}") from error
 
