@@ -86,7 +86,7 @@ $(DEB): $(SOURCES)
 	@tests/prepare deb
 	@rm -rf build/deb && mkdir -p build/deb/auto-iscsi dist
 	@cp -R $(PACKAGED) build/deb/auto-iscsi/
-	cd build/deb/auto-iscsi && dpkg-buildpackage --build=binary --no-sign
+	cd build/deb/auto-iscsi && env -u SOURCE_DATE_EPOCH dpkg-buildpackage --build=binary --no-sign
 	@mv build/deb/auto-iscsi_$(VERSION)_all.deb $@
 	@echo "built $@"
 
@@ -129,8 +129,11 @@ install: build ## DESTDIR= PREFIX=: programs, man pages, configuration
 		put 644 etc/auto.iscsi.conf $(sysconfdir)/auto.iscsi.conf; \
 	fi; \
 	link="$(DESTDIR)$(sysconfdir)/auto.iscsi"; \
-	[ "$$(readlink "$$link")" = $(libexecdir)/auto-iscsi/auto.iscsi ] \
-		|| ln -s --backup=numbered -S .orig $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
+	if [ -e "$$link" ] && [ "$$(readlink "$$link")" != $(libexecdir)/auto-iscsi/auto.iscsi ]; then \
+		cp -a --backup=numbered "$$link" "$$link.orig"; \
+		echo "$(sysconfdir)/auto.iscsi.orig (what was there)"; \
+	fi; \
+	ln -sfn $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
 	echo $(sysconfdir)/auto.iscsi; \
 	if [ -z "$(DESTDIR)" ]; then $(datadir)/auto-iscsi/join-automount; fi
 

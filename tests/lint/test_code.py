@@ -26,10 +26,14 @@ def tracked(*patterns: str) -> list[str]:
     return [name for name in said.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+#: The shell script that the VM runs beside ours: to be compared with, not to be mended.
+ORIGINAL = "tests/san/original/auto.iscsi"
+
+
 def shell_scripts() -> list[str]:
     """Return the tracked files whose first line names a shell."""
     found = []
-    for name in tracked():
+    for name in set(tracked()) - {ORIGINAL}:
         with open(ROOT / name, "rb") as stream:
             if stream.readline(40).startswith((b"#!/bin/sh", b"#!/bin/bash")):
                 found.append(name)
@@ -43,7 +47,7 @@ def clean(*command: str) -> None:
         command, cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    if done.returncode:
+    if done.returncode or done.stdout.strip():
         pytest.fail(f"{' '.join(command[:3])} …: exit {done.returncode}\n{done.stdout}", pytrace=False)
 
 
@@ -58,7 +62,7 @@ def test_the_types_hold() -> None:
 def test_shellcheck_finds_nothing_in_any_script() -> None:
     scripts = shell_scripts()
     assert {"tests/prepare", "tools/join-automount", "debian/auto-iscsi.postinst"} <= set(scripts)
-    clean("shellcheck", *scripts)
+    clean("shellcheck", *sorted(scripts))
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "man").iterdir()))
