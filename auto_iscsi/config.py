@@ -68,8 +68,8 @@ def _sections(file: str, data: bytes) -> list[Section]:
     for title in parsed.sections:
         section = parsed[title]
         if section.sections:
-            inner = section.sections[0]
-            raise _unusable(file, f"[{title}] holds [[{inner}]]: sections do not nest")
+            number = [line.lstrip()[:2] for line in lines].index("[[") + 1
+            raise _unusable(f"{file}:{number}", f"[{title}]: sections do not nest")
         sections.append(Section(title.lower(), dict(section), file, title, lines))
     return sections
 
