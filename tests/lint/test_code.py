@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ("auto_iscsi", "tests", "tools")
 RUFF = (
     "--isolated", "--no-cache", "--line-length=100", "--target-version=py39",
-    "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY", "--ignore=SIM905",
+    "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY", "--ignore=SIM905,RUF001,RUF002,RUF003,RUF043",
 )  # fmt: skip
 
 
