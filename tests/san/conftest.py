@@ -47,7 +47,7 @@ def lacking(what: str) -> None:
 @pytest.fixture(scope="session")
 def suite(request: pytest.FixtureRequest) -> str | None:
     """The guest's suite, when the command line names one."""
-    if missing := requirements.missing():
+    if missing := requirements.missing(filesystems=True):
         lacking("the VM test bed needs " + ", ".join(missing))
     chosen = request.config.getoption("--bed-suite")
     return str(chosen) if chosen else None

@@ -16,7 +16,7 @@ ORIGINAL = Path(__file__).parent / "original" / "auto.iscsi"
 
 def test_a_state_is_resumed_before_the_initiator_ever_ran(bare: Machine) -> None:
     assert bare.run("systemctl is-active iscsid", check=False).stdout == "inactive\n"
-    assert "iscsi" not in bare.run("cat /proc/modules").stdout
+    assert "iscsi_tcp" not in bare.run("cat /proc/modules").stdout
     assert bare.run("id -un", user="user").stdout == "user\n"
 
 

@@ -6,6 +6,7 @@ frame is. Each request has its own future, so any number can be under way at onc
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import json
 import socket
@@ -98,7 +99,7 @@ def answer(future: Future[Answer], timeout: float | None, what: str) -> Answer:
     """Wait for an answer; Lost when none came in time, Refused when the agent could not."""
     try:
         said = future.result(timeout)
-    except TimeoutError as error:
+    except concurrent.futures.TimeoutError as error:
         raise Lost(f"no answer from the guest in {timeout} s: {what}") from error
     if "error" in said.header:
         raise Refused(f"{what}: {said.header['error']}\n{said.header['trace']}")

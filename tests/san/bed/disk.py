@@ -2,26 +2,21 @@
 
 Filesystems are made on the host with files in them and without a mount (`mke2fs -d`,
 `mkfs.xfs -p`, `mkfs.btrfs --rootdir`), and laid into a disk file at the places that its partition
-table names. The tables are written here: DOS, primary partitions only; GPT (UEFI 2.10, 5.3) with
-both headers.
+table names.
 """
 
 from __future__ import annotations
 
-import shutil
-import struct
 import subprocess
 import tempfile
-import uuid
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from . import sparse, tables
+
 MIB = 1 << 20
 ALIGN = MIB
-GPT_ENTRIES, GPT_ENTRY = 128, 128
-LINUX_DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 #: The smallest that mkfs makes, or nearly.
 SIZES = {"ext2": 8, "ext3": 8, "ext4": 8, "xfs": 300, "btrfs": 128, "vfat": 8, "swap": 8, "": 8}
 
@@ -132,66 +127,15 @@ def build(disk: Disk, place: Path) -> None:
     size = end + disk.slack * MIB
     with place.open("wb") as file:
         file.truncate(size)
-    for start, part in zip(starts, disk.parts, strict=True):
+    for start, part in zip(starts, disk.parts):
         inside = place.with_name(place.name + ".part")
         make(part, inside, disk.block_size)
-        from .machine import data_of
-        with inside.open("rb") as source, place.open("r+b") as file:
-            for offset, length in data_of(inside):
-                source.seek(offset)
-                file.seek(start + offset)
-                file.write(source.read(length))
+        sparse.copy_into(inside, place, start)
         inside.unlink()
-    table = dos if disk.table == "dos" else gpt
+    table = tables.dos if disk.table == "dos" else tables.gpt
     spans = [(start // disk.block_size, part.size * MIB // disk.block_size)
-             for start, part in zip(starts, disk.parts, strict=True)]
+             for start, part in zip(starts, disk.parts)]
     with place.open("r+b") as file:
         for offset, data in table(spans, size // disk.block_size, disk.block_size):
             file.seek(offset)
             file.write(data)
-
-
-def dos_entry(kind: int, start: int, sectors: int) -> bytes:
-    """Return an entry of a DOS table; its CHS fields say that LBA is meant."""
-    return struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
-
-
-def dos(spans: Sequence[tuple[int, int]], sectors: int, block: int) -> list[tuple[int, bytes]]:
-    """Return what a DOS partition table puts where; spans in sectors."""
-    if len(spans) > 4:
-        raise ValueError("a DOS table has four primary partitions")
-    entries = b"".join(dos_entry(0x83, *span) for span in spans).ljust(64, b"\0")
-    return [(440, uuid.uuid4().bytes[:4] + b"\0\0" + entries + b"\x55\xaa")]
-
-
-def gpt(spans: Sequence[tuple[int, int]], sectors: int, block: int) -> list[tuple[int, bytes]]:
-    """Return what a GPT puts where: protective DOS table, both headers, both arrays."""
-    array = b"".join(
-        struct.pack("<16s16sQQQ72s", LINUX_DATA.bytes_le, uuid.uuid4().bytes_le, start,
-                    start + size - 1, 0, b"")
-        for start, size in spans
-    ).ljust(GPT_ENTRIES * GPT_ENTRY, b"\0")
-    blocks = len(array) // block
-    whole, checksum = uuid.uuid4().bytes_le, zlib.crc32(array)
-
-    def header(here: int, other: int, entries: int) -> bytes:
-        def packed(own: int) -> bytes:
-            return struct.pack(
-                "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, own, 0, here, other, 2 + blocks,
-                sectors - blocks - 2, whole, entries, GPT_ENTRIES, GPT_ENTRY, checksum,
-            )
-        return packed(zlib.crc32(packed(0)))
-
-    protective = dos_entry(0xEE, 1, min(sectors - 1, 0xFFFFFFFF)).ljust(64, b"\0") + b"\x55\xaa"
-    last = sectors - 1
-    return [
-        (446, protective),
-        (block, header(1, last, 2)), (2 * block, array),
-        ((last - blocks) * block, array), (last * block, header(last, 1, last - blocks)),
-    ]
-
-
-def tools(kinds: Sequence[str] = ("ext3", "xfs", "btrfs")) -> dict[str, str]:
-    """Return the programs that make these filesystems, and the packages that have them."""
-    packages = {"mke2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
-    return {name: package for name, package in packages.items() if not shutil.which(name)}

@@ -40,6 +40,7 @@ APT = {
     "APT::Install-Recommends": "false",
     # Archives of a fixed day, as some hosts use them, are long out of date by their own word.
     "Acquire::Check-Valid-Until": "false",
+    "Acquire::Check-Date": "false",
 }
 
 #: What the initrd loads to find the disk, and the agent to find its port.
@@ -68,7 +69,7 @@ def proxy() -> dict[str, str]:
 def command(wanted: str, directory: Path) -> list[str]:
     """Return the mmdebstrap call; the archives are on its stdin."""
     settings = [f'--aptopt={name} "{value}"' for name, value in {**APT, **proxy()}.items()]
-    # Neither INITRD=No nor a missing trigger suffices alone: the package's own postinst asks too.
+    # The kernel's postinst asks INITRD, the trigger asks this file.
     no_initrd = (
         'mkdir -p "$1/etc/initramfs-tools" && '
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"'
@@ -97,7 +98,7 @@ def build(wanted: str, place: Path) -> None:
          "-E", "lazy_itable_init=1,root_owner=0:0", "-d", directory, raw, SIZE],
         "making the guest's disk", log=log,
     )
-    (kernel,) = sorted((directory / "boot").glob("vmlinuz-*"))[-1:]
+    kernel = max((directory / "boot").glob("vmlinuz-*"))
     shutil.copy(kernel, place / "vmlinuz")
     release = kernel.name.removeprefix("vmlinuz-")
     (place / "modules").mkdir()
@@ -113,13 +114,13 @@ def load_order(modules: Path) -> list[Path]:
     """Return the initrd's modules, each after those that it depends on (modules.dep(5))."""
     depends = {}
     for line in (modules / "modules.dep").read_text().splitlines():
-        path, _, needs = line.partition(":")
-        depends[Path(path).name.partition(".")[0]] = (path, needs.split())
+        path, _, before = line.partition(":")
+        depends[Path(path).name.partition(".")[0]] = (path, before.split())
     order: list[str] = []
     for name in MODULES:
         if name in depends:  # otherwise it is built in
-            path, needs = depends[name]
-            order += [each for each in (*reversed(needs), path) if each not in order]
+            last, first = depends[name]
+            order += [each for each in (*reversed(first), last) if each not in order]
     return [modules / path for path in order]
 
 

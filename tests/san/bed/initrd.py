@@ -53,7 +53,7 @@ FILES = {
     "etc/systemd/system.conf.d/bed.conf": "[Manager]\nDefaultTimeoutStartSec=300\n",
     "etc/systemd/system/bed-agent.service": AGENT_UNIT,
     "etc/udev/rules.d/99-bed.rules": 'SUBSYSTEM=="virtio-ports", TAG+="systemd"\n',
-    "etc/profile.d/bed.sh": "PS1='root@browse:\\w# '\n",
+    "root/.bashrc": "PS1='root@browse:\\w# '\n",
 }
 
 #: Neither needed here nor quick under TCG; multipathd is there, but off until a test wants it.

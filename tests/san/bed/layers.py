@@ -7,6 +7,7 @@ project's .deb. A test resumes one of them and throws its machine away.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import shutil
@@ -46,6 +47,7 @@ def boot(base: Path, place: Path, *, icount: bool) -> None:
             raise progress.Failed(f"the guest did not come up: {first.stdout}{first.stderr}\n"
                                   + vm.console.read_text(errors="replace")[-3000:])
         vm.run("id user >/dev/null 2>&1 || useradd -m -u 1000 -s /bin/bash user")
+        vm.call("load_target")  # 1.5 s that no test has to wait then
         vm.run("udevadm settle && sync")
         save(vm, place)
     finally:
@@ -79,7 +81,7 @@ def wait(command: machine.Command, what: str) -> None:
     while not command.done:
         try:
             command.future.result(progress.EVERY)
-        except TimeoutError:
+        except concurrent.futures.TimeoutError:
             progress.say(f"… {what}, for {time.monotonic() - began:.0f} s")
 
 
@@ -97,8 +99,8 @@ def copy(source: Path, to: Path) -> None:
 class Layer:
     """A saved state that machines are resumed from."""
 
-    def __init__(self, place: Path, base: Path, *, icount: bool) -> None:
-        self.place, self.base, self.icount = place, base, icount
+    def __init__(self, place: Path, base: Path, suite: str, *, icount: bool) -> None:
+        self.place, self.base, self.suite, self.icount = place, base, suite, icount
 
     @contextlib.contextmanager
     def resumed(self) -> Iterator[machine.Machine]:
@@ -115,11 +117,12 @@ class Layer:
 
 def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
     """Return the state in which nothing of ours is installed."""
-    base = image.image(suite or image.suite())
+    wanted = suite or image.suite()
+    base = image.image(wanted)
     name = cache.key(base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
                      (HERE / "qemu.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount))
     place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
-    return Layer(place, base, icount=icount)
+    return Layer(place, base, wanted, icount=icount)
 
 
 def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> Layer:
@@ -130,4 +133,4 @@ def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> L
         "installed", name,
         lambda new: install(parent.place, parent.base, deb, new, icount=icount),
     )
-    return Layer(place, parent.base, icount=icount)
+    return Layer(place, parent.base, parent.suite, icount=icount)

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import channel, qemu
+from . import channel, qemu, sparse
 
 TIMEOUT = 60.0
 #: How much longer than a command's own time-out the guest may take to say that it is over.
@@ -167,7 +167,7 @@ class Machine:
 
     def send(self, source: Path, path: str) -> None:
         """Copy a host's file of any size, its holes left out."""
-        extents = list(data_of(source))
+        extents = list(sparse.data_of(source))
         with source.open("rb") as file:
             pieces = []
             for offset, size in extents:
@@ -210,39 +210,17 @@ class Machine:
         self.write(AUTOFS_LINE, f"{root} program:{program} {options}\n")
         self.run("systemctl restart autofs", timeout=120)
 
-    def shell(self, argv: Sequence[str], size: os.terminal_size,
-              show: Callable[[bytes], None]) -> tuple[int, Future[channel.Answer]]:
+    def cold(self) -> None:
+        """Bring the initiator to where it is before its first use: no iscsid, no iscsi_tcp."""
+        self.run("systemctl stop iscsid.service && modprobe -r iscsi_tcp")
+
+    def terminal(self, argv: Sequence[str], size: os.terminal_size, show: Callable[[bytes], None],
+                 env: Mapping[str, str]) -> tuple[int, Future[channel.Answer]]:
         """Start a program on a terminal of its own; its number takes keys (`keys`)."""
         header = {"op": "terminal", "argv": list(argv), "rows": size.lines,
-                  "columns": size.columns}
+                  "columns": size.columns, "env": dict(env)}
         return self.channel.request(header, part=show)
 
     def keys(self, number: int, typed: bytes) -> None:
         """Type into a terminal."""
         self.channel.request({"op": "keys", "to": number}, typed)
-
-
-BLOCK = 1 << 16
-
-
-def data_of(source: Path) -> list[tuple[int, int]]:
-    """Return offset and size of what is not zero in a file, in whole blocks."""
-    found: list[tuple[int, int]] = []
-    size = source.stat().st_size
-    with source.open("rb") as file:
-        offset = 0
-        while offset < size:
-            try:
-                offset = os.lseek(file.fileno(), offset, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
-                break
-            offset -= offset % BLOCK
-            file.seek(offset)
-            block = file.read(BLOCK)
-            if block.strip(b"\0"):
-                if found and sum(found[-1]) == offset:
-                    found[-1] = (found[-1][0], found[-1][1] + len(block))
-                else:
-                    found.append((offset, len(block)))
-            offset += BLOCK
-    return found

@@ -15,14 +15,15 @@ PROGRAMS = {
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
-    "mkfs.xfs": "xfsprogs",
-    "mkfs.btrfs": "btrfs-progs",
 }
+#: What only tests need, for their disks.
+FILESYSTEMS = {"mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
 
 
-def missing() -> list[str]:
+def missing(*, filesystems: bool = False) -> list[str]:
     """Return what is missing, in words."""
-    found = [f"{program} (package {package})" for program, package in PROGRAMS.items()
+    wanted = {**PROGRAMS, **(FILESYSTEMS if filesystems else {})}
+    found = [f"{program} (package {package})" for program, package in wanted.items()
              if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")]
     if os.geteuid():
         found.append("root (mmdebstrap and mke2fs -d keep owners only for it)")

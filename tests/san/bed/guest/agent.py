@@ -13,6 +13,8 @@ command holds up nobody.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -41,12 +43,14 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def memory(name: str, content: bytes = b"") -> int:
-    """Return a memfd that holds content; appending, so that several writers do not overwrite."""
+    """Return a memfd that holds content; who reopens it, as /dev/stderr, appends."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    view_ = memoryview(content)
-    while view_:
-        view_ = view_[os.write(descriptor, view_):]
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest):]
     os.lseek(descriptor, 0, os.SEEK_SET)
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
     return descriptor
 
 
@@ -71,9 +75,6 @@ class Command:
         }
         self.stdout, self.stderr = memory("stdout"), memory("stderr")
         source = memory("stdin", stdin)
-        for descriptor in (self.stdout, self.stderr):
-            # Two processes of one command share the offset; O_APPEND is for those that reopen it.
-            os.set_inheritable(descriptor, True)
         self.process = subprocess.Popen(
             request["argv"], stdin=source, stdout=self.stdout, stderr=self.stderr,
             env=environment, cwd=request.get("cwd") or account.pw_dir, start_new_session=True,
@@ -88,19 +89,15 @@ class Command:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(KILL_GRACE)  # in D state even SIGKILL has to wait
-            except subprocess.TimeoutExpired:
-                pass
             return True
         return False
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's whole process group, if there still is one."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 class Agent:
@@ -167,7 +164,8 @@ class Agent:
         out, err = whole(command.stdout), whole(command.stderr)
         os.close(command.stdout)
         os.close(command.stderr)
-        return {"status": command.process.poll(), "timed_out": timed_out, "out": len(out)}, out + err
+        status = command.process.poll()
+        return {"status": status, "timed_out": timed_out, "out": len(out)}, out + err
 
     def do_signal(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         if command := self.commands.get(request["to"]):
@@ -182,7 +180,8 @@ class Agent:
         return {"pid": command.process.pid, "out": len(out)}, out + whole(command.stderr)
 
     def do_terminal(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-        shell = terminal.Terminal(request["argv"], request["rows"], request["columns"])
+        shell = terminal.Terminal(request["argv"], request["env"], request["rows"],
+                                  request["columns"])
         self.terminals[request["id"]] = shell
         status = shell.relay(lambda output: self.send({"id": request["id"], "part": True}, output))
         del self.terminals[request["id"]]

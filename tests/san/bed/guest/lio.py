@@ -3,7 +3,7 @@
 Through the kernel's target (LIO), by configfs alone (/sys/kernel/config/target): a fileio
 backstore for each disk, one portal group for each target. `generate_node_acls` lets any initiator
 in, `demo_mode_write_protect` presents its LUNs read-only, `cache_dynamic_acls` keeps what was
-generated. The target's modules are loaded by the first one, the initiator's are not touched.
+generated. The target's modules are in the saved state already, the initiator's are not.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
     put(f"{directory}/attrib/block_size", block_size)
     # Without a serial all disks would have the same WWID, and multipathd would join them.
-    put(f"{directory}/wwn/vpd_unit_serial", serial or hashlib.sha256(disk.encode()).hexdigest()[:32])
+    unique = hashlib.sha256(disk.encode()).hexdigest()[:32]
+    put(f"{directory}/wwn/vpd_unit_serial", serial or unique)
     put(f"{directory}/enable", 1)
     return path
 
@@ -125,6 +126,7 @@ def initiators(iqn: str) -> list[str]:
 
 
 CALLS: dict[str, Any] = {
-    "add_disk": add_disk, "map_lun": map_lun, "unmap_lun": unmap_lun, "add_target": add_target,
-    "enable": enable, "delete_target": delete_target, "initiators": initiators,
+    "load_target": load, "add_disk": add_disk, "add_target": add_target, "enable": enable,
+    "delete_target": delete_target, "map_lun": map_lun, "unmap_lun": unmap_lun,
+    "initiators": initiators,
 }

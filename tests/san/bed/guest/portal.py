@@ -33,8 +33,8 @@ def request(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
     header = receive(connection, 48)
     size = int.from_bytes(header[5:8], "big")
     data = receive(connection, size + -size % 4)[:size]
-    pairs = (pair.split("=", 1) for pair in data.decode().split("\0") if "=" in pair)
-    return header, {key: value for key, value in pairs}
+    pairs = [pair.partition("=") for pair in data.decode().split("\0") if "=" in pair]
+    return header, {key: value for key, _, value in pairs}
 
 
 def response(opcode: int, flags: int, header: bytes, keys: list[str], rest: bytes) -> bytes:

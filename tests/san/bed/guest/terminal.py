@@ -17,17 +17,16 @@ from collections.abc import Callable
 class Terminal:
     """A program on a pseudo-terminal."""
 
-    def __init__(self, argv: list[str], rows: int, columns: int) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str], rows: int, columns: int) -> None:
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.chdir("/root")
-            os.environ.update(HOME="/root", USER="root", LOGNAME="root", TERM="linux",
-                              LANG="C.UTF-8")
+            os.environ.update({"HOME": "/root", "USER": "root", "LOGNAME": "root",
+                               "LANG": "C.UTF-8", **env})
             # Python ignores SIGPIPE; a shell's programs expect it.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.execvp(argv[0], argv)
-        size = struct.pack("HHHH", rows, columns, 0, 0)
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
     def type(self, keys: bytes) -> None:
         """Pass on what the person typed."""

@@ -99,39 +99,33 @@ def record() -> dict[str, Any]:
     for kind in ("iscsi_session", "iscsi_connection", "iscsi_host"):
         for name in names(f"/sys/class/{kind}"):
             path = f"/sys/class/{kind}/{name}"
-            tree[path] = {"link": os.readlink(path)}
             real = os.path.realpath(path)
-            folder(real, tree, 0)
+            tree[path] = {"link": os.readlink(path)}
             tree[f"{real}/device"] = {"link": os.readlink(f"{real}/device")}
-    numbers = set()
+            folder(real, tree, 0)
     for session in names(SESSIONS):
         device = os.path.realpath(f"{SESSIONS}/{session}/device")
         for target in (name for name in names(device) if name.startswith("target")):
             folder(f"{device}/{target}", tree, 4)
-    for path, content in tree.items():
-        if path.endswith("/dev") and "/block/" in path:
-            numbers.add(f"b{content}")
-            tree_link = f"/sys/dev/block/{content}"
-            real = os.path.dirname(path)
-            numbers.add(tree_link + " " + real)
-    for number in sorted(numbers):
-        if number.startswith("b"):
-            if (database := text(f"/run/udev/data/{number}")) is not None:
-                tree[f"/run/udev/data/{number}"] = database
-        else:
-            link, real = number.split(" ")
-            tree[link] = {"link": os.path.relpath(real, os.path.dirname(link))}
-            tree[f"/sys/class/block/{os.path.basename(real)}"] = {
-                "link": os.path.relpath(real, "/sys/class/block")}
+    for path in [path for path in tree if "/block/" in path and path.endswith("/dev")]:
+        block(os.path.dirname(path), tree[path], tree)
     for name in names("/dev/disk/by-path"):
-        path = f"/dev/disk/by-path/{name}"
         if "-iscsi-" in name:
+            path = f"/dev/disk/by-path/{name}"
             tree[path] = {"link": os.readlink(path)}
     for nodes in ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes"):
         if not os.path.islink(nodes):
             folder(nodes, tree, 3)
     tree["/proc/self/mountinfo"] = text("/proc/self/mountinfo")
     return {path: without_secrets(path, content) for path, content in sorted(tree.items())}
+
+
+def block(real: str, number: str, tree: dict[str, Any]) -> None:
+    """Add a disk's or partition's other names, and what udev knows of it."""
+    for link in (f"/sys/dev/block/{number}", f"/sys/class/block/{os.path.basename(real)}"):
+        tree[link] = {"link": os.path.relpath(real, os.path.dirname(link))}
+    if (database := text(f"/run/udev/data/b{number}")) is not None:
+        tree[f"/run/udev/data/b{number}"] = database
 
 
 def without_secrets(path: str, content: Any) -> Any:
