@@ -49,7 +49,7 @@ class Host:
 
     def command(self, *words: str) -> list[str]:
         inside = ["chroot", str(self.root), "env", "DEBIAN_FRONTEND=noninteractive", *words]
-        return ["nsenter", "--mount", f"--target={self.holder}", *inside]
+        return ["nsenter", "--mount", "--root", f"--target={self.holder}", *inside]
 
     def run(self, script: str, check: bool = True) -> str:
         """Run shell commands on it and return what they say."""
