@@ -129,11 +129,11 @@ class Login(NamedTuple):
             self.host, self.target, claims.Claim(ours=True, record=name if mine else "")
         )
         until = self._within(self.settings.login_timeout + 1)
+        answer = initiator.Answer(initiator.OK, "")
         if mine:
             answer = initiator.make_record(self.host, self.target, record, self.settings, until)
-            if answer.status != initiator.OK:
-                return answer
-        answer = initiator.login(self.host, self.target, record, until)
+        if answer.status == initiator.OK:
+            answer = initiator.login(self.host, self.target, record, until)
         if answer.status == initiator.SESSION_EXISTS and not asked:  # somebody else was quicker
             claims.write(self.host, self.target, claims.Claim(ours=False))
         elif answer.status not in (None, initiator.OK, initiator.SESSION_EXISTS):
@@ -157,13 +157,15 @@ class Login(NamedTuple):
         return self.events.wait_for(up, self._within(seconds))
 
     def _opened(self, session: sessions.Session) -> None:
-        """Note the session, and bound what its loss costs a reader.
+        """Note the session, and bound what the loss of one of ours costs a reader.
 
         In sysfs, whosever record it was: after that iscsid does not set it back
         (drivers/scsi/scsi_transport_iscsi.c, recovery_tmo_sysfs_override).
         """
         claim = claims.read(self.host, self.target)
         claims.write(self.host, self.target, claim._replace(sid=session.sid))
+        if not claim.ours:
+            return
         with contextlib.suppress(OSError):  # it is gone already: the wait for its disk will say so
             value = f"{self.settings.replacement_timeout:.0f}"
             self.host.write(f"{session.path}/recovery_tmo", value)
