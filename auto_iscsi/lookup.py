@@ -109,8 +109,10 @@ class _Lookup(NamedTuple):
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
             if disk.unit == self.settings.lun:
+                part = self.settings.partition
+                link = f"{disk.link}-part{part}" if part else disk.link
                 raise errors.NoDisk(
-                    f"{self.key.target}: no link {disks.BY_PATH}/{disk.link} {seconds}",
+                    f"{self.key.target}: no link {disks.BY_PATH}/{link} {seconds}",
                     "udevadm settle; raise udev_timeout if udev is only slow",
                 )
         luns = ", ".join(sorted({str(disk.unit) for disk in there})) or "none"
