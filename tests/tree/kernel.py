@@ -156,6 +156,8 @@ def add_partitions(root: str, disk: Disk, partitions: Partitions) -> None:
 
 def announce(root: str, disk: Disk, partitions: Partitions) -> None:
     """Have udev know a disk and its partitions, and link to them."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{root}/run/udev/queue")
     present = {"": (disk.name, disk.link, disk.path)}
     for part in partitions:
         name = f"{disk.name}{part}"
@@ -172,7 +174,9 @@ def udev_knows(root: str, number: str, by: str) -> None:
 
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:
-    """Have a session and its disks go; without `udev` its links and its database stay behind."""
+    """Have a session and its disks go; without `udev` it has yet to take note of that."""
+    if not udev:
+        write(root, "/run/udev/queue", "")
     disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]
     for name, path in disks if udev else ():
         parts = [entry for entry in os.listdir(f"{root}{path}") if entry.startswith(name)]

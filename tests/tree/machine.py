@@ -130,6 +130,11 @@ class Machine:
         """Return a portal that refuses them; the port is kept from everybody else."""
         return self._bind(address, listen=False)
 
+    def revive(self, portal: str) -> None:
+        """Have a dead portal take connections from now on."""
+        number = int(portal.rpartition(":")[2])
+        next(bound for bound in self.sockets if bound.getsockname()[1] == number).listen(128)
+
     def mute_portal(self) -> str:
         """Return a portal that does not answer at all: its backlog is full."""
         place = self._bind("127.0.0.1", listen=True, backlog=0)
@@ -204,7 +209,7 @@ class Machine:
         return sid
 
     def log_out(self, sid: int, udev: bool = True) -> None:
-        """Have a session end; without `udev` the disk's link and database entry stay behind."""
+        """Have a session end; without `udev` it has yet to take the disk's links away."""
         kernel.close_session(str(self.root), sid, udev)
 
     def state(self, sid: int, state: str) -> None:
@@ -213,6 +218,11 @@ class Machine:
     def recovery_tmo(self, sid: int) -> str:
         """Return how many seconds I/O waits for a lost session."""
         return kernel.read(str(self.root), f"{kernel.SESSIONS}/session{sid}/recovery_tmo")
+
+    def udev_knows(self, number: str, entry: str) -> None:
+        """Have udev's database say that a device has the link of a partition's disk."""
+        link = entry.rpartition("/")[2].partition("-part")[0]
+        kernel.udev_knows(str(self.root), number, link)
 
     def files(self, files: Mapping[str, Content]) -> None:
         make_tree(self.root, files)
