@@ -61,6 +61,10 @@ class Login(NamedTuple):
             raise errors.SessionLost(reason, "mend the way to the portal: iscsid keeps trying")
         raise errors.LoginFailed(reason, hint or "is the portal up and reachable?")
 
+    def _limit(self) -> initiator.Limit:
+        # iscsid itself gives up at login_timeout, when the record is ours: a second for its word.
+        return initiator.Limit(self.settings.login_timeout + 1, self.until)
+
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)
 
@@ -90,8 +94,7 @@ class Login(NamedTuple):
         for portal in self.settings.portals:
             problem = initiator.reachable(portal, self._within(self.settings.login_timeout))
             if not problem:
-                until = self._within(self.settings.login_timeout + 1)
-                answer, offered = initiator.discover(self.host, self.target, portal, until)
+                answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
                 if offered:
                     yield from self._in_order(offered)
                     return
@@ -128,17 +131,17 @@ class Login(NamedTuple):
         claims.write(
             self.host, self.target, claims.Claim(ours=True, record=name if mine else "")
         )
-        until = self._within(self.settings.login_timeout + 1)
+        limit = self._limit()
         answer = initiator.Answer(initiator.OK, "")
         if mine:
-            answer = initiator.make_record(self.host, self.target, record, self.settings, until)
+            answer = initiator.make_record(self.host, self.target, record, self.settings, limit)
         if answer.status == initiator.OK:
-            answer = initiator.login(self.host, self.target, record, until)
+            answer = initiator.login(self.host, self.target, record, limit)
         if answer.status == initiator.SESSION_EXISTS and not asked:  # somebody else was quicker
             claims.write(self.host, self.target, claims.Claim(ours=False))
         elif answer.status not in (None, initiator.OK, initiator.SESSION_EXISTS):
             if mine:
-                initiator.delete_record(self.host, self.target, record, self._within(_SETTLE))
+                initiator.delete_record(self.host, self.target, record, limit)
             claims.drop(self.host, self.target)
         return answer
 
@@ -173,11 +176,12 @@ class Login(NamedTuple):
     def _verdict(self, record: nodes.Record, answer: initiator.Answer) -> tuple[str, str]:
         """Return why a login failed, and what to do."""
         if answer.status is None:
-            tries = nodes.values(self.host, record).get("node.session.initial_login_retry_max", "?")
-            return (
-                f"no answer in {self.settings.login_timeout:.0f} s, iscsiadm is left to go on",
-                f"systemctl status iscsid; the record has initial_login_retry_max = {tries}",
-            )
+            hint = "systemctl status iscsid"
+            if record.path:  # of ours we know it
+                tries = nodes.values(self.host, record).get("node.session.initial_login_retry_max")
+                hint += f"; the record has initial_login_retry_max = {tries or '?'}"
+            seconds = f"{self.settings.login_timeout:.0f}"
+            return f"no answer in {seconds} s, iscsiadm is left to go on", hint
         if answer.status in (initiator.OK, initiator.SESSION_EXISTS):
             return f"iscsiadm exit {answer.status}, yet no session is up", "journalctl -u iscsid"
         hint = answer.hint
