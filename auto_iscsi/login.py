@@ -16,7 +16,15 @@ from auto_iscsi import claims, errors, initiator, nodes, sessions, udev
 from auto_iscsi.host import Host
 from auto_iscsi.settings import Settings
 
+_UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
+
+
+class Problem(NamedTuple):
+    """Why one way in is closed, and what to do."""
+
+    why: str
+    hint: str
 
 
 class Login(NamedTuple):
@@ -36,30 +44,31 @@ class Login(NamedTuple):
             if recovered:
                 return recovered
         problems = [
-            f"session {s.sid} through {s.portal} is {s.state} and cannot be brought back"
+            Problem(
+                f"session {s.sid} through {s.portal} is {s.state} and cannot be brought back",
+                "mend the way to the portal: iscsid keeps trying",
+            )
             for s in lost
         ]
-        hint = ""
         for record in self._records(problems):
             if any(record.portal.same_place(session.portal) for session in lost):
                 continue
-            problem = self._unreachable(record)
-            if not problem:
-                answer = self._try(record)
-                found = self._up(answer)
-                if found:
-                    self._opened(found)
-                    return found
-                problem, hint = self._verdict(record, answer)
-                if answer.status in (None, initiator.REFUSED):
-                    # Still at it, or a secret that is wrong at every portal: no further try.
-                    problems.append(f"login through {record.portal}: {problem}")
-                    break
-            problems.append(f"login through {record.portal}: {problem}")
-        reason = f"{self.target}: {', '.join(problems)}"
-        if lost and len(problems) == len(lost):
-            raise errors.SessionLost(reason, "mend the way to the portal: iscsid keeps trying")
-        raise errors.LoginFailed(reason, hint or "is the portal up and reachable?")
+            place = f"login through {record.portal}"
+            if unreachable := self._unreachable(record):
+                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
+                continue
+            answer = self._try(record)
+            found = self._up(answer)
+            if found:
+                self._opened(found)
+                return found
+            why, hint = self._verdict(record, answer)
+            problems.append(Problem(f"{place}: {why}", hint))
+            if answer.status in (None, initiator.REFUSED):
+                break  # still at it, or a secret that is wrong at every portal: no further try
+        kind = errors.SessionLost if len(problems) == len(lost) else errors.LoginFailed
+        reasons = ", ".join(problem.why for problem in problems)
+        raise kind(f"{self.target}: {reasons}", problems[-1].hint)
 
     def _limit(self) -> initiator.Limit:
         # iscsid itself gives up at login_timeout, when the record is ours: a second for its word.
@@ -80,7 +89,7 @@ class Login(NamedTuple):
 
         return self.events.wait_for(up, until)
 
-    def _records(self, problems: list[str]) -> Iterator[nodes.Record]:
+    def _records(self, problems: list[Problem]) -> Iterator[nodes.Record]:
         """Yield the portals to try; discover them when there is no record."""
         known = nodes.find_all(self.host, self.target)
         if known:
@@ -92,16 +101,21 @@ class Login(NamedTuple):
                 "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
             )
         for portal in self.settings.portals:
-            problem = initiator.reachable(portal, self._within(self.settings.login_timeout))
-            if not problem:
-                answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
-                if offered:
-                    yield from self._in_order(offered)
-                    return
-                problem = answer.why
-                if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
-                    problem = f"the target is not offered to {self._initiator_name()}"
-            problems.append(f"discovery at {portal}: {problem}")
+            place = f"discovery at {portal}"
+            end = self._within(self.settings.login_timeout)
+            if unreachable := initiator.reachable(portal, end):
+                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
+                continue
+            answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
+            if offered:
+                yield from self._in_order(offered)
+                return
+            if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
+                name = self._initiator_name()
+                why, hint = f"the target is not offered to {name}", "present it at the SAN"
+            else:
+                why, hint = answer.why, answer.hint
+            problems.append(Problem(f"{place}: {why}", hint))
 
     def _in_order(self, found: list[nodes.Record]) -> list[nodes.Record]:
         wanted = self.settings.portals

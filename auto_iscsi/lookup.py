@@ -85,8 +85,8 @@ class _Lookup(NamedTuple):
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
-                within = self._within(self.settings.login_timeout)
-                initiator.rescan(self.host, self.key.target, up[0], within)
+                limit = initiator.Limit(self.settings.login_timeout, self.until)
+                initiator.rescan(self.host, self.key.target, up[0], limit)
             else:
                 target = self.key.target
                 job = logins.Login(self.host, target, self.settings, self.until, events)
