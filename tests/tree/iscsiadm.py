@@ -23,7 +23,7 @@ from tests.tree import kernel
 
 ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
 SAN = f"{ROOT}/san"
-OK, ERROR, NO_SESSION, EXISTS, FATAL, NOTHING = 0, 1, 2, 15, 19, 21
+OK, ERROR, NO_ANSWER, EXISTS, FATAL, NOTHING = 0, 1, 11, 15, 19, 21
 PATIENCE = 60.0  # seconds; nothing here outlives a test by more
 
 
@@ -50,15 +50,16 @@ def step(name: str) -> None:
         time.sleep(0.005)
 
 
-def hold(name: str) -> int:
-    """Return a descriptor that nobody else may hold, or note that somebody does."""
+def hold(name: str, busy: int = 0) -> int:
+    """Return a descriptor that nobody else may hold, or end: with `busy`, or with a violation."""
     os.makedirs(f"{SAN}/running", exist_ok=True)
     handle = os.open(f"{SAN}/running/{name.lower()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        note(violation=f"two at once for {name}")
-        sys.exit(99)
+        if not busy:
+            note(violation=f"two at once for {name}")
+        sys.exit(busy or 99)
     return handle
 
 
@@ -137,6 +138,7 @@ class Iscsiadm:
         return int(answer.get("exit", OK))
 
     def discover(self, portal: str, nonpersistent: bool) -> int:
+        alone = hold("discovery", busy=NO_ANSWER)  # of several at once, one is answered
         step("discover")
         place = portal.partition(",")[0]
         found = []
@@ -157,6 +159,7 @@ class Iscsiadm:
             for offered, name in found:
                 self.new(name, offered)
         step("discover-done")
+        os.close(alone)
         return OK
 
     # Records

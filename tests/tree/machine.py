@@ -245,6 +245,12 @@ class Machine:
     def lookup(self, key: str, cwd: str = "/iscsiauto") -> Answer:
         return self.start(key, cwd).answer()
 
+    def visit(self, key: str) -> str:
+        """Look a key up, which has to work, and return the entry."""
+        answer = self.lookup(key)
+        assert not answer.status, answer.log
+        return answer.entry
+
     def entry(self, name: str, portal: str, lun: str = "0", part: int = 1) -> str:
         """Return the entry that mounts a partition as shipped: options, type and link."""
         link = f"ip-{portal.replace('[', '').replace(']', '')}-iscsi-{name}-lun-{lun}-part{part}"
@@ -283,6 +289,10 @@ class Machine:
     def reached(self, step: str) -> None:
         """Wait until iscsiadm is before a step."""
         self.wait_for(lambda: any(line.get("step") == step for line in self.log()), step)
+
+    def held(self, name: str) -> Callable[[], bool]:
+        """Return a look at whether a lookup works on a target."""
+        return (self.root / f"run/auto-iscsi/lock/{name}").exists
 
     def quiet(self) -> None:
         """Wait until no iscsiadm runs, and nothing that it left to the kernel."""

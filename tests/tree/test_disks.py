@@ -25,7 +25,7 @@ def test_a_name_that_begins_like_another_is_another_target(
     portal = machine.target(there)
     machine.target(wanted, portal)
     machine.lookup(there)
-    assert machine.lookup(wanted).entry == machine.entry(wanted, portal)
+    assert machine.visit(wanted) == machine.entry(wanted, portal)
     assert [run.split()[3] for run in machine.runs("--login")] == [there, wanted]
 
 
@@ -34,19 +34,19 @@ def test_a_name_that_begins_like_another_has_that_ones_session_only(machine: Mac
     machine.lookup(VOL10)
     answer = machine.lookup(VOL1)
     assert answer.status == 1 and "no node record" in answer.log
-    assert machine.entry(VOL10, portal) == machine.lookup(VOL10).entry
+    assert machine.entry(VOL10, portal) == machine.visit(VOL10)
 
 
 def test_a_disk_name_that_another_target_has_by_now_is_not_used(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.target(OTHER, portal)
-    assert machine.leads_to(machine.lookup(VOL1).entry) == "sdb1"
+    assert machine.leads_to(machine.visit(VOL1)) == "sdb1"
     machine.log_out(1)
-    other = machine.lookup(OTHER).entry
+    other = machine.visit(OTHER)
     assert machine.leads_to(other) == "sdb1"
-    again = machine.lookup(VOL1).entry
+    again = machine.visit(VOL1)
     assert (again, machine.leads_to(again)) == (machine.entry(VOL1, portal), "sdc1")
-    assert machine.lookup(OTHER).entry == other
+    assert machine.visit(OTHER) == other
 
 
 def test_a_stale_link_to_another_targets_disk_is_waited_out(machine: Machine) -> None:
@@ -75,7 +75,7 @@ def test_a_stale_link_to_a_disk_that_is_gone_is_never_used(machine: Machine) -> 
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
     machine.log_out(1, udev=False)
-    assert machine.entry(VOL1, portal) == machine.lookup(VOL1).entry
+    assert machine.entry(VOL1, portal) == machine.visit(VOL1)
     assert len(machine.runs("--login")) == 2
     assert machine.leads_to(machine.entry(VOL1, portal)) == "sdb1"
 
@@ -83,7 +83,7 @@ def test_a_stale_link_to_a_disk_that_is_gone_is_never_used(machine: Machine) -> 
 def test_what_udev_knew_of_a_disk_that_had_the_number_before_says_nothing(machine: Machine) -> None:
     portal = machine.target(VOL1, after={"partition": 0.5})
     machine.udev_knows("8:16", machine.entry(OTHER, portal))
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     machine.quiet()
 
 
@@ -94,7 +94,7 @@ def test_what_udev_knew_of_the_same_disk_before_its_last_logout_says_nothing(
     machine.lookup(VOL1)
     machine.quiet()
     machine.log_out(1, udev=False)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     machine.quiet()
 
 
@@ -120,7 +120,7 @@ def test_no_lun_at_all(machine: Machine) -> None:
 def test_a_lun_that_was_mapped_after_the_login_is_found_by_a_rescan(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={}, rescanned={"0": {"partitions": {"1": None}}})
     machine.session(VOL1, portal)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs() == ["-m session -r 1 --rescan"]
 
 

@@ -24,17 +24,17 @@ def has_ipv6() -> bool:
 def test_the_next_portal_is_tried_when_one_is_dead(machine: Machine) -> None:
     dead, portal = machine.dead_portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, dead, portal)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs() == [f"-m node -T {VOL1} -p {portal},1 --login"]
 
 
 def test_the_next_portal_is_tried_when_one_does_not_answer(machine: Machine) -> None:
     mute, portal = machine.mute_portal(), machine.portal("127.0.0.2")
     machine.target(VOL1, mute, portal)
-    machine.configure("login_timeout = 1s")
+    machine.configure("login_timeout = 2s")
     answer = machine.lookup(VOL1)
-    assert answer.entry == machine.entry(VOL1, portal)
-    assert answer.seconds < 1 + 2 + MARGIN
+    assert answer.entry == machine.entry(VOL1, portal), answer.log
+    assert answer.seconds < 2 + 2 + MARGIN
 
 
 @pytest.mark.parametrize("outcome", [4, 8, 11, 19])
@@ -43,7 +43,7 @@ def test_the_next_portal_is_tried_when_the_login_fails_at_one(
 ) -> None:
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second, answers={f"login {first}": {"exit": outcome}})
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, second)
+    assert machine.visit(VOL1) == machine.entry(VOL1, second)
     assert len(machine.runs("--login")) == 2
     assert (machine.claim(VOL1).ours, machine.claim(VOL1).sid) == (True, 1)
 
@@ -55,7 +55,7 @@ def test_of_discovered_portals_too_and_only_the_one_that_worked_keeps_a_record(
     answers = {f"login {first}": {"exit": 8}}
     machine.target(VOL1, first, second, record=False, answers=answers)
     machine.configure(f"portals = {first}")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, second)
+    assert machine.visit(VOL1) == machine.entry(VOL1, second)
     assert not machine.folder(VOL1, first).exists()
     assert machine.values(VOL1, second)["node.startup"] == "manual"
 
@@ -106,14 +106,14 @@ def test_once_the_cause_is_gone_the_next_try_works(machine: Machine) -> None:
     machine.target(VOL1, dead)
     assert machine.lookup(VOL1).status == 1
     machine.revive(dead)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, dead)
+    assert machine.visit(VOL1) == machine.entry(VOL1, dead)
 
 
 def test_the_configured_portals_come_first(machine: Machine) -> None:
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second)
     machine.configure(f"portals = {second}")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, second)
+    assert machine.visit(VOL1) == machine.entry(VOL1, second)
     assert len(machine.runs()) == 1
 
 
@@ -125,7 +125,7 @@ def test_a_record_that_goes_another_way_is_not_judged_by_our_own_connection(
     machine.target(VOL1, dead)
     record = machine.folder(VOL1, dead)
     (record / "default").rename(record / "storage0")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, dead)
+    assert machine.visit(VOL1) == machine.entry(VOL1, dead)
 
 
 def test_a_record_in_the_one_file_of_old_versions_is_a_record(machine: Machine) -> None:
@@ -144,7 +144,7 @@ def test_an_ipv6_portal(machine: Machine, record: bool) -> None:
     portal = machine.portal("::1")
     machine.target(VOL1, portal, record=record)
     machine.configure(f"portals = {portal}")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs("--login") == [f"-m node -T {VOL1} -p {portal},1 --login"]
     assert machine.folder(VOL1, portal).name.startswith("::1,")
 
@@ -154,7 +154,7 @@ def test_two_sessions_are_one_answer(machine: Machine) -> None:
     machine.target(VOL1, first, second)
     machine.session(VOL1, first)
     machine.session(VOL1, second)
-    assert machine.lookup(VOL1).entry in {machine.entry(VOL1, p) for p in (first, second)}
+    assert machine.visit(VOL1) in {machine.entry(VOL1, p) for p in (first, second)}
     assert machine.runs() == []
 
 
@@ -163,7 +163,7 @@ def test_one_of_two_sessions_is_enough(machine: Machine) -> None:
     machine.target(VOL1, first, second)
     machine.session(VOL1, first, "FAILED")
     machine.session(VOL1, second)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, second)
+    assert machine.visit(VOL1) == machine.entry(VOL1, second)
     assert machine.runs() == []
 
 
@@ -176,4 +176,4 @@ def test_two_sessions_through_one_portal_share_the_link(machine: Machine, leads_
     link = f"/dev/disk/by-path/{entry.rpartition('/')[2][:-1]}"
     (machine.root / link.lstrip("/")).unlink()
     machine.files({link: Link(f"../../{leads_to}")})
-    assert machine.lookup(VOL1).entry == entry
+    assert machine.visit(VOL1) == entry

@@ -27,7 +27,7 @@ def test_portals_are_asked_and_a_record_is_made_for_the_one_target(machine: Mach
     portal = machine.target(VOL1, record=False)
     machine.target(VOL10, portal, record=False)
     machine.configure(f"portals = {portal}\nlogin_timeout = 5s\nreplacement_timeout = 20s")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     nodes = machine.nodes
     assert [path.name for path in nodes.iterdir()] == [VOL1]
     record = machine.values(VOL1, portal)
@@ -72,7 +72,7 @@ def test_a_record_of_ours_goes_again_when_the_login_fails(machine: Machine, outc
     assert f"iscsiadm exit {outcome}" in machine.lookup(VOL1).log
     assert not machine.folder(VOL1, portal).exists()
     machine.change(VOL1, answers={})
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
 
 
 @pytest.mark.parametrize("verb", ["new", "update"])
@@ -91,7 +91,7 @@ def test_a_record_of_ours_is_used_by_the_next_login(machine: Machine) -> None:
     machine.configure(f"portals = {portal}")
     machine.lookup(VOL1)
     machine.log_out(1)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert len(machine.runs("discovery")) == 1
     assert machine.values(VOL1, portal)["node.startup"] == "manual"
 
@@ -124,7 +124,7 @@ def test_the_next_portal_is_asked_when_one_is_dead_or_does_not_offer_it(machine:
     machine.target(VOL10, other, record=False)
     machine.target(VOL1, portal, record=False)
     machine.configure(f"portals = {dead}, {other}, {portal}")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert len(machine.runs("discovery")) == 2
 
 
@@ -134,7 +134,7 @@ def test_a_discovery_may_name_other_portals_than_the_one_that_was_asked(machine:
     machine.target(VOL1, asked, offered, group, record=False)
     machine.configure(f"portals = {group}")
     # The portal that was asked comes first, then what it named.
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, group)
+    assert machine.visit(VOL1) == machine.entry(VOL1, group)
 
 
 def test_a_discovery_that_fails_says_why(machine: Machine) -> None:

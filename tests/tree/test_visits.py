@@ -14,7 +14,7 @@ BOTH_NODES = pytest.mark.parametrize(
 @BOTH_NODES
 def test_the_first_visit_logs_in_and_names_the_partition_by_its_link(machine: Machine) -> None:
     portal = machine.target(VOL1)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs() == [f"-m node -T {VOL1} -p {portal},1 --login"]
 
 
@@ -22,7 +22,7 @@ def test_the_second_visit_gives_the_same_answer_and_starts_nothing(machine: Mach
     machine.target(VOL1)
     first = machine.lookup(VOL1)
     runs = machine.runs()
-    assert machine.lookup(VOL1).entry == first.entry != ""
+    assert machine.visit(VOL1) == first.entry != ""
     assert machine.runs() == runs
 
 
@@ -30,7 +30,7 @@ def test_after_a_logout_it_is_logged_in_again(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
     machine.log_out(1)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert len(machine.runs("--login")) == 2
 
 
@@ -40,14 +40,14 @@ def test_after_a_reboot_what_was_known_before_counts_no_more(machine: Machine) -
     machine.log_out(1)
     machine.files({"/proc/sys/kernel/random/boot_id": "another\n"})
     machine.session(VOL1, portal)
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert not machine.claim(VOL1).ours
 
 
 @pytest.mark.parametrize("late", ["disk", "partition", "udev"])
 def test_it_waits_for_what_comes_after_the_login(machine: Machine, late: str) -> None:
     portal = machine.target(VOL1, after={late: 0.4})
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     machine.quiet()
 
 
@@ -57,13 +57,13 @@ def test_with_device_kernel_it_is_the_originals_entry_and_udev_is_not_waited_for
     machine.target(VOL1, after={"udev": None})
     machine.configure("device = kernel")
     for _ in ("cold", "warm"):
-        assert machine.lookup(VOL1).entry == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
+        assert machine.visit(VOL1) == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
 
 
 def test_what_is_mounted_and_how_is_the_configurations(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0: {}, 1: {"partitions": {"1": None, "2": None}}})
     machine.configure("lun = 1\n[*-vol1]\n partition = 2\n fstype = xfs\n options = ro, nouuid")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal, "1", 2).replace(
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal, "1", 2).replace(
         "-nocheck,ro,fstype=ext3", "-ro,nouuid,fstype=xfs"
     )
 
@@ -72,13 +72,13 @@ def test_a_whole_disk(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0: {}})
     machine.configure("partition = none")
     for _ in ("cold", "warm"):
-        assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal).replace("-part1", "")
+        assert machine.visit(VOL1) == machine.entry(VOL1, portal).replace("-part1", "")
 
 
 def test_a_lun_above_255_is_the_sans_number_whatever_the_kernel_calls_it(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0x4000 + 300: {"partitions": {"1": None}}})
     machine.configure("lun = 300")
-    assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal, "0x412c000000000000")
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal, "0x412c000000000000")
 
 
 def test_what_is_no_disk_is_not_taken_for_one(machine: Machine) -> None:
@@ -95,7 +95,7 @@ def test_capitals_in_the_key_or_in_the_record_do_not_matter(
 ) -> None:
     portal = machine.target(spelling)
     for _ in ("cold", "warm"):
-        assert machine.lookup(key).entry == machine.entry(spelling, portal)
+        assert machine.visit(key) == machine.entry(spelling, portal)
     assert machine.runs() == [f"-m node -T {spelling} -p {portal},1 --login"]
 
 
@@ -103,7 +103,7 @@ def test_a_session_that_something_else_opened_is_used_and_left_alone(machine: Ma
     portal = machine.target(VOL1)
     sid = machine.session(VOL1, portal)
     for _ in ("first", "second"):
-        assert machine.lookup(VOL1).entry == machine.entry(VOL1, portal)
+        assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs() == []
     assert not machine.claim(VOL1).ours
     assert machine.recovery_tmo(sid) == "120"
@@ -139,7 +139,7 @@ def test_our_claim_ends_with_our_session(machine: Machine) -> None:
     machine.lookup(VOL1)
     machine.log_out(1)
     machine.session(VOL1, portal)
-    assert machine.lookup(VOL1).entry
+    assert machine.visit(VOL1)
     assert not machine.claim(VOL1).ours
 
 
@@ -156,5 +156,5 @@ def test_targets_do_not_get_into_each_others_way(machine: Machine) -> None:
     for name in (VOL10, VOL1):
         machine.target(name)
     for name in (VOL1, VOL10, VOL1, VOL10):
-        assert f"-iscsi-{name}-lun-0-part1" in machine.lookup(name).entry
+        assert f"-iscsi-{name}-lun-0-part1" in machine.visit(name)
     assert len(machine.sids()) == 2
