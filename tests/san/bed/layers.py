@@ -19,7 +19,7 @@ from pathlib import Path
 from . import cache, image, initrd, machine, progress, qemu
 
 HERE = Path(__file__).parent
-BOOT_TIMEOUT = 300.0
+BOOT_TIMEOUT = 200.0
 INSTALL_TIMEOUT = 300.0
 
 
@@ -79,6 +79,10 @@ def wait(command: machine.Command, what: str) -> None:
     """Wait for a long command, and say now and then that it is at work."""
     began = time.monotonic()
     while not command.done:
+        if time.monotonic() - began > command.timeout:
+            console = command.machine.console.read_text(errors="replace")
+            raise progress.Failed(f"{what}: not done after {command.timeout:g} s; the console's "
+                                  f"end:\n{console[-3000:]}")
         try:
             command.future.result(progress.EVERY)
         except concurrent.futures.TimeoutError:
