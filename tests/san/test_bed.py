@@ -43,6 +43,17 @@ def test_a_daemon_left_behind_holds_up_nobody(bare: Machine) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_the_initiator_is_brought_back_to_before_its_first_use(bare: Machine, san: San) -> None:
+    san.target(IQN)
+    bare.discover()
+    assert bare.run("systemctl is-active iscsid", check=False).stdout == "active\n"
+    bare.cold()
+    assert bare.run("systemctl is-active iscsid", check=False).stdout == "inactive\n"
+    assert "iscsi_tcp" not in bare.run("cat /proc/modules").stdout
+    bare.run(["iscsiadm", "-m", "node", "-T", IQN, "--login"])
+    assert bare.sessions(IQN)[0].state == "LOGGED_IN"
+
+
 @pytest.mark.parametrize("table", ["dos", "gpt"])
 def test_partitions_appear_with_their_filesystems(bare: Machine, san: San, table: str) -> None:
     parts = [san.fs("ext3", {"first": "1"}), san.fs("ext4", {"d/second": "2"}, label="two"),

@@ -89,9 +89,10 @@ def build(wanted: str, place: Path) -> None:
     environment = {**os.environ, "INITRD": "No", "LC_ALL": "C.UTF-8"}
     progress.run(command(wanted, directory), f"installing Debian {wanted} for the guest",
                  log=log, stdin=archives.encode(), environment=environment)
-    # The archives' addresses stay on this host, its name and resolver do in any case.
+    # This host's archives and resolver are none of the guest's business. Not written to in place:
+    # resolv.conf can be a link to the host's own.
     for name in ("etc/apt/sources.list", "etc/resolv.conf"):
-        (directory / name).write_text("")
+        (directory / name).unlink(missing_ok=True)
     raw = place / "root.raw"
     progress.run(
         ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^metadata_csum",

@@ -1,8 +1,9 @@
 """From which state does a test's machine start?
 
 Two saved ones: `booted`, the image when systemd says that it is up, nothing of the project in it,
-iscsid not running, iscsi_tcp not loaded; and `installed`, that one after `apt-get install` of the
-project's .deb. A test resumes one of them and throws its machine away.
+iscsid not running, iscsi_tcp not loaded; and `installed`, that one after `dpkg --install` of the
+project's .deb (apt-get takes 9 s where dpkg takes 4, and has nowhere to download from). A test
+resumes one of them and throws its machine away.
 """
 
 from __future__ import annotations
@@ -62,13 +63,14 @@ def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -
     process = qemu.Process(hardware(place, base, icount=icount), keep=True, resume=parent / "state")
     vm = machine.Machine(process)
     try:
-        path = f"/var/cache/apt/archives/{deb.name}"
+        path = f"/root/{deb.name}"
         vm.write(path, deb.read_bytes())
         progress.say(f"installing {deb.name} in the guest")
-        doing = vm.start(["apt-get", "install", "-y", "--no-download", path],
+        doing = vm.start(["dpkg", "--install", path],
                          env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=INSTALL_TIMEOUT)
         wait(doing, f"installing {deb.name}")
         doing.wait()
+        vm.run(["rm", path])
         vm.run("systemctl is-system-running --wait; udevadm settle; sync", check=False)
         save(vm, place)
     finally:
