@@ -105,7 +105,10 @@ class Lookup:
 class Machine:
     """A tree with a fake iscsiadm in it, and portals that listen on this machine's loopback."""
 
-    def __init__(self, root: Path, nodes: str = "/etc/iscsi/nodes", cache: str = "") -> None:
+    def __init__(
+        self, root: Path, nodes: str = "/etc/iscsi/nodes", cache: str = "",
+        python: str = sys.executable,
+    ) -> None:  # fmt: skip
         """Lay it out below `root`; in `cache` are the modules that Python has compiled."""
         self.root = root
         self.cache = cache
@@ -115,7 +118,7 @@ class Machine:
         self.sockets: list[socket.socket] = []
         self.lookups: list[Lookup] = []
         make_tree(root, {
-            "/usr/sbin/iscsiadm": LAUNCHER.format(python=sys.executable, cache=cache),
+            "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
             "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
             "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
             "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
@@ -152,13 +155,19 @@ class Machine:
     def mute_portal(self) -> str:
         """Return a portal that does not answer at all: its backlog is full."""
         place = self._bind("127.0.0.1", listen=True, backlog=0)
-        address, _, port = place.rpartition(":")
+        self.mute(place)
+        return place
+
+    def mute(self, portal: str) -> None:
+        """Have a portal not answer any more."""
+        address, _, port = portal.rpartition(":")
+        bound = next(s for s in self.sockets if s.getsockname()[1] == int(port))
+        bound.listen(0)
         for _ in range(4):
             client = socket.socket()
             client.setblocking(False)
             client.connect_ex((address, int(port)))
             self.sockets.append(client)
-        return place
 
     def _bind(self, address: str, listen: bool, backlog: int = 128) -> str:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

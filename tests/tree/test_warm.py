@@ -71,9 +71,8 @@ def run(machine: Machine, program: str, *words: str, strace: bool = False) -> Re
     before = ["strace", "-f", "-qq", "-o", str(trace)] if strace else []
     command = [sys.executable, "-c", program, str(REPOSITORY), str(machine.root), *words]
     done = subprocess.run(
-        [*before, *command], cwd="/", stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*before, *command], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     imported, started = json.loads(report.read_text()) if report.exists() else ([], [])
     calls = trace.read_text().splitlines()[1:] if strace else []  # the first: strace's own start
     assert not strace or len(calls) > 100

@@ -31,10 +31,11 @@ TARGETS = [
 # What any local user can type below the mount point (shared/facts/autofs.md, 5).
 HOSTILE = [
     "-rf", "--help", "--version", "--root", "--", "-", ".hidden", "...", " ", "a b", "\t", "\n",
-    "a\nb", "*", "&", "$(id)", "`id`", "$HOME", '"', "'", "\\", "\\x", "%s%n", "%s%s%n",
-    "\x1b[2J", "\x07", "\x7f", "\x80", "\udcff\udcfe", "\udce9t\udce9", "é", "autorun.inf", ".Trash-1000",
-    ".git", ".directory", "desktop.ini", "foo", "iqn", "iqn.", "iqn.*", "eui.", "naa.", "x" * 253,
-    "#", "# iqn.2001-05.com.example:a", ";", "|", "<", ">", "lost+found", "~", "~root", "=", "-T",
+    "a\nb", "*", "&", "$(id)", "`id`", "$HOME", '"', "'", "\\", "\\x", "%s%n", "%s%s%s%n",
+    "\x1b[2J", "\x07", "\x7f", "\x80", "\udcff\udcfe", "\udce9t\udce9", "é", "autorun.inf",
+    ".Trash-1000", ".git", ".directory", "desktop.ini", "foo", "iqn", "iqn.", "iqn.*", "eui.",
+    "naa.", "x" * 253, "#", "# iqn.2001-05.com.example:a", ";", "|", "<", ">", "lost+found", "~",
+    "~root", "=", "-T",
 ]  # fmt: skip
 
 # Almost a target's name.
