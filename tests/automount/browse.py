@@ -22,6 +22,7 @@ MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 MASTER = "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nosuid,nodev\n"
 BUILT = REPOSITORY / "dist/auto.iscsi"
 FILE = "etc/really_important_file"
+MEMORY = 2.1  # seconds: automount counts its negative_timeout of 1 s in whole ones
 
 # /run and /dev are empty but for what follows: nothing of this machine's daemons is to be seen.
 OVERLAY = """
@@ -33,7 +34,7 @@ cd {top}/root
 rm -rf etc/iscsi etc/auto.iscsi* etc/auto.master.d var/lib/iscsi iscsiauto dev/* run/* sys/*
 mkdir -p dev/pts proc sys
 ln -s /proc/self/fd dev/fd
-for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
+for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 autofs:10:235; do
     IFS=: read -r name major minor <<-END
 	$node
 	END
@@ -81,13 +82,21 @@ class Browse:
     def start(self, negative: int = 1, debug: bool = True) -> None:
         """Start automount, and wait until it serves /iscsiauto."""
         self.machine.files({"/san/auto.master": MASTER.format(map=MAP, negative=negative)})
+        before = self._serving()
         options = ["--foreground", *(["--debug"] if debug else []), "--pid-file=/run/autofs.pid"]
         with open(self.log, "a", encoding="utf-8") as log:
             self.daemon = subprocess.Popen(
                 self.command("automount", *options, "/san/auto.master"), text=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        if debug:
+            self.wait_for(lambda: self._serving() > before, "automount")
         self.wait_for(lambda: any(line[1] == "/iscsiauto" for line in self.mounts()), "automount")
+
+    def _serving(self) -> int:
+        """Return how often automount said that it serves /iscsiauto, new or taken over."""
+        lines = self.said(debug=True) if self.log.exists() else []
+        return sum("mounted indirect on" in line or "re-connected to" in line for line in lines)
 
     def stop(self) -> None:
         """Stop automount as systemd does; what is in use stays mounted."""
@@ -125,13 +134,12 @@ class Browse:
     def enter(self, *words: str, user: int = 65534) -> subprocess.Popen[str]:
         """Have a user do something."""
         # In a session of its own: processes of automount's group trigger no mount.
-        self.users.append(
-            subprocess.Popen(
-                self.command(*words, user=user), stdin=subprocess.DEVNULL, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
-        )
-        return self.users[-1]
+        person = subprocess.Popen(
+            self.command(*words, user=user), stdin=subprocess.DEVNULL, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        self.users.append(person)
+        return person
 
     def read(self, key: str) -> str:
         """Return the important file of a key, or what a user sees instead."""

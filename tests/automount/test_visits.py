@@ -1,0 +1,210 @@
+"""`cd /iscsiauto/TARGET`, as a person does it: the real automount runs the map as it was built."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tests.automount.browse import FILE, MEMORY, Browse, result
+from tests.tree.test_portals import MARGIN, has_ipv6
+from tests.unit.test_keys import HOSTILE, NEARLY
+
+VM_BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612"
+VM_GAMMA = "iqn.2001-05.com.equallogic:0-8a0906-vm-gamma-2010-05-03-04:00:02.50613"
+ENOENT = "No such file or directory"
+
+# One user, who tries names that a shell would not let through.
+TRY_ALL = """\
+import json, os, sys
+for name in json.loads(sys.argv[1]):
+    try:
+        os.stat(os.fsencode("/iscsiauto/" + name))
+    except FileNotFoundError:
+        continue
+    print("there is", ascii(name))
+print("tried")
+"""
+
+
+def present(browse: Browse, name: str, disk: str, portal: str = "", **plan: Any) -> str:
+    """Have the SAN present a target whose LUN 0 has one partition; return its portal."""
+    portals = [portal] if portal else []
+    return browse.machine.target(name, *portals, luns={0: {"partitions": {"1": disk}}}, **plan)
+
+
+def test_the_first_visit_shows_the_snapshots_files(browse: Browse, disks: list[str]) -> None:
+    present(browse, VM_BETA, disks[0])
+    browse.start()
+    assert browse.read(VM_BETA) == "disk-0"
+    source, fstype, options = browse.mounted(VM_BETA)
+    assert (source, fstype) == ("/dev/sdb1", "ext3")
+    assert {"ro", "nosuid", "nodev"} <= set(options.split(","))
+    assert len(browse.machine.runs()) == 1
+
+
+def test_the_second_visit_shows_them_again_without_another_login(
+    browse: Browse, disks: list[str]
+) -> None:
+    present(browse, VM_BETA, disks[0])
+    browse.start()
+    assert browse.read(VM_BETA) == "disk-0"
+    browse.expired(VM_BETA)
+    time.sleep(MEMORY)
+    assert browse.read(VM_BETA) == "disk-0"
+    assert browse.looked_up(VM_BETA) == 2
+    assert len(browse.machine.runs()) == 1
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+def test_a_link_with_the_colons_of_an_ipv6_portal(browse: Browse, disks: list[str]) -> None:
+    portal = present(browse, VM_BETA, disks[0], browse.machine.portal("::1"))
+    browse.start()
+    assert browse.read(VM_BETA) == "disk-0"
+    link = f"/dev/disk/by-path/ip-{portal.replace('[', '').replace(']', '')}-iscsi-{VM_BETA}-lun-0"
+    assert any(f'-> -nocheck,ro,fstype=ext3 ":{link}-part1"' in line for line in browse.said(True))
+
+
+def test_with_device_kernel_the_same_is_mounted(browse: Browse, disks: list[str]) -> None:
+    present(browse, VM_BETA, disks[0], after={"udev": None})
+    browse.machine.configure("device = kernel")
+    browse.start()
+    assert browse.read(VM_BETA) == "disk-0"
+    assert browse.mounted(VM_BETA)[:2] == ["/dev/sdb1", "ext3"]
+
+
+def test_a_key_in_capitals_is_a_directory_of_its_own_with_the_same_files(
+    browse: Browse, disks: list[str]
+) -> None:
+    present(browse, VM_BETA, disks[0])
+    browse.start()
+    assert browse.read(VM_BETA.upper()) == "disk-0"
+    assert browse.read(VM_BETA) == "disk-0"
+    assert len(browse.machine.sids()) == 1
+
+
+def test_eight_keys_at_once(browse: Browse, disks: list[str]) -> None:
+    names = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(len(disks))]
+    portal = browse.machine.portal()
+    for name, disk in zip(names, disks):
+        present(browse, name, disk, portal, record=False)
+    browse.machine.configure(f"portals = {portal}")
+    browse.start()
+    users = [browse.enter("cat", f"/iscsiauto/{name}/{FILE}") for name in names]
+    assert [result(user) for user in users] == [f"disk-{number}" for number in range(len(disks))]
+    assert len(browse.machine.sids()) == len(browse.machine.runs("--login")) == len(disks)
+
+
+def test_eight_users_of_one_key(browse: Browse, disks: list[str]) -> None:
+    present(browse, VM_BETA, disks[0], after={"udev": 0.3})
+    browse.start()
+    users = [browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}") for _ in range(8)]
+    assert {result(user) for user in users} == {"disk-0"}
+    assert len(browse.machine.runs()) == 1
+
+
+def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(
+    browse: Browse, disks: list[str]
+) -> None:
+    present(browse, VM_BETA, disks[0])
+    browse.machine.stop_before("login")
+    browse.start()
+    impatient = browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}")
+    browse.machine.reached("login")
+    impatient.send_signal(signal.SIGINT)
+    assert result(impatient) == ""
+    again = browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}")
+    # automount runs the map a second time beside the first (shared/facts/autofs.md, 4).
+    browse.wait_for(lambda: browse.looked_up(VM_BETA) == 2, "the second run")
+    time.sleep(0.2)
+    browse.machine.go_on()
+    assert result(again) == "disk-0"
+    assert browse.machine.sids() == [1]
+    assert len(browse.machine.runs()) == 1
+
+
+def test_restarted_while_the_target_is_unreachable_it_serves_at_once_and_expires_later(
+    browse: Browse, disks: list[str]
+) -> None:
+    portal = present(browse, VM_BETA, disks[0])
+    present(browse, VM_GAMMA, disks[1])
+    browse.machine.configure("[*-vm-beta-*]\nlogin_timeout = 60s\nlookup_timeout = 60s")
+    browse.start()
+    user = browse.stay(VM_BETA)
+    browse.machine.state(1, "FAILED")
+    browse.machine.mute(portal)
+    browse.stop()
+    assert browse.mounted(VM_BETA)
+    since = time.monotonic()
+    browse.start()
+    assert browse.read(VM_GAMMA) == "disk-1"
+    assert time.monotonic() - since < 10 + MARGIN
+    assert browse.looked_up(VM_BETA) == 2
+    assert len(browse.machine.runs(VM_BETA)) == 1
+    user.kill()
+    browse.expired(VM_BETA)
+
+
+@pytest.mark.parametrize("device", ["by-path", "kernel"])
+def test_another_snapshot_is_never_shown_even_while_automount_remembers_an_old_answer(
+    browse: Browse, disks: list[str], device: str
+) -> None:
+    portal = present(browse, VM_BETA, disks[0])
+    present(browse, VM_GAMMA, disks[1], portal)
+    browse.machine.configure(f"device = {device}")
+    browse.start(negative=60)
+    assert browse.read(VM_BETA) == "disk-0"
+    browse.expired(VM_BETA)
+    browse.machine.log_out(1)
+    assert browse.read(VM_GAMMA) == "disk-1"
+    assert browse.mounted(VM_GAMMA)[0] == "/dev/sdb1"  # which was the other one's
+    browse.expired(VM_GAMMA)
+    shown = browse.read(VM_BETA)
+    # The entry of the original, which `device = kernel` is there for, shows the wrong files.
+    assert shown == (ENOENT if device == "by-path" else "disk-1")
+
+
+def test_once_the_cause_is_gone_the_next_try_works(browse: Browse, disks: list[str]) -> None:
+    present(browse, VM_BETA, disks[0], answers={"login": {"exit": 19}})
+    browse.start()
+    assert browse.read(VM_BETA) == ENOENT
+    (line,) = browse.said()
+    assert f">> auto.iscsi: {VM_BETA}: login through " in line and "(iscsiadm exit 19)" in line
+    browse.machine.change(VM_BETA, answers={})
+    time.sleep(MEMORY)
+    assert browse.read(VM_BETA) == "disk-0"
+
+
+def test_an_iscsiadm_that_hangs_does_not_hang_automount(browse: Browse, disks: list[str]) -> None:
+    present(browse, VM_BETA, disks[0], answers={"login": {"hang": 60}})
+    present(browse, VM_GAMMA, disks[1])
+    browse.machine.configure("[*-vm-beta-*]\nlogin_timeout = 1s")
+    browse.start()
+    since = time.monotonic()
+    assert browse.read(VM_BETA) == ENOENT
+    assert time.monotonic() - since < 1 + 2 + MARGIN
+    assert browse.read(VM_GAMMA) == "disk-1"
+    assert len(browse.machine.pids(ended=False)) == 1
+
+
+def test_whatever_a_user_types_is_refused_with_one_clean_line_and_starts_nothing(
+    browse: Browse, disks: list[str]
+) -> None:
+    portal = present(browse, VM_BETA, disks[0])
+    browse.machine.configure(f"portals = {portal}\n")
+    browse.start(debug=False)
+    keys = [key for key in (*HOSTILE, *NEARLY) if not {"/", "\0"} & set(key)]
+    user = browse.enter("/usr/bin/python3", "-c", TRY_ALL, json.dumps(keys))
+    assert result(user) == "tried"
+    lines = browse.said(debug=True)
+    ours = [line for line in lines if ">> " in line]
+    assert len(ours) == len(keys) > 80
+    for line in ours:
+        assert ">> auto.iscsi: key " in line and " refused: " in line
+        assert line.isascii() and line.isprintable()
+    assert browse.machine.runs() == []
+    assert not (browse.machine.root / "run/auto-iscsi").exists()
+    assert browse.read(VM_BETA) == "disk-0"
