@@ -17,16 +17,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import cache, image, initrd, machine, progress, qemu
+from . import cache, hardware, image, initrd, machine, progress, qemu
 
 HERE = Path(__file__).parent
 BOOT_TIMEOUT = 200.0
 INSTALL_TIMEOUT = 300.0
 
 
-def hardware(place: Path, base: Path, *, icount: bool) -> qemu.Hardware:
+def of(place: Path, base: Path, *, icount: bool) -> hardware.Hardware:
     """Return the machine whose memory and disk are in a directory, on an image."""
-    return qemu.Hardware(
+    return hardware.Hardware(
         kernel=base / "vmlinuz", initrd=place / "initrd", memory=place / "memory",
         disk=place / "disk.qcow2", icount=icount,
     )
@@ -37,7 +37,7 @@ def boot(base: Path, place: Path, *, icount: bool) -> None:
     (place / "initrd").write_bytes(initrd.initrd(base))
     qemu.overlay(base / "root.raw", "raw", place / "disk.qcow2")
     progress.say("booting the guest")
-    process = qemu.Process(hardware(place, base, icount=icount), keep=True)
+    process = qemu.Process(of(place, base, icount=icount), keep=True)
     vm = machine.Machine(process)
     try:
         up = vm.start("systemctl is-system-running --wait; systemctl --failed --plain --no-legend",
@@ -60,7 +60,7 @@ def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -
     copy(parent / "memory", place / "memory")
     shutil.copy(parent / "initrd", place / "initrd")
     qemu.overlay(parent / "disk.qcow2", "qcow2", place / "disk.qcow2")
-    process = qemu.Process(hardware(place, base, icount=icount), keep=True, resume=parent / "state")
+    process = qemu.Process(of(place, base, icount=icount), keep=True, resume=parent / "state")
     vm = machine.Machine(process)
     try:
         path = f"/root/{deb.name}"
@@ -113,7 +113,7 @@ class Layer:
     def resumed(self) -> Iterator[machine.Machine]:
         """Resume a machine; it is gone at the end, whatever happens."""
         with cache.used(*self.chain):
-            process = qemu.Process(hardware(self.place, self.base, icount=self.icount),
+            process = qemu.Process(of(self.place, self.base, icount=self.icount),
                                    resume=self.place / "state")
             vm = machine.Machine(process)
             try:
@@ -126,8 +126,13 @@ def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
     """Return the state in which nothing of ours is installed."""
     wanted = suite or image.suite()
     base = image.image(wanted)
-    name = cache.key(base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
-                     (HERE / "qemu.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount))
+    # A QEMU reads the states of its own version; those of others as a rule, and this is no rule.
+    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True)
+    name = cache.key(
+        base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
+        (HERE / "hardware.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount),
+        version.stdout,
+    )
     place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
     return Layer((base, place), wanted, icount=icount)
 

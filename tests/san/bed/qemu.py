@@ -9,9 +9,10 @@ than reading what is touched. Disks are qcow2 overlays, those of a test unlinked
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
-import os
 import shutil
 import signal
 import socket
@@ -19,56 +20,19 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any
 
-MEMORY = "1G"
-APPEND = (
-    "console=ttyS0 panic=-1 quiet loglevel=4 systemd.show_status=0 mitigations=off audit=0 "
-    "nowatchdog systemd.unified_cgroup_hierarchy=1 net.ifnames=0"
-)
+from . import hardware
+
 PR_SET_PDEATHSIG = 1
+
+
+#: Folders of machines that are older than this, in seconds, and whose owner is gone are removed.
+STALE = 60.0
 
 
 class Failed(Exception):
     """QEMU ended, or refused a command."""
-
-
-class Hardware(NamedTuple):
-    """What a machine is made of; a state can be resumed only on the hardware it was saved on."""
-
-    kernel: Path
-    initrd: Path
-    memory: Path
-    disk: Path
-    icount: bool = False
-
-    def arguments(self, *, keep: bool, folder: Path) -> list[str]:
-        """Return QEMU's arguments; keep: memory and disk become a saved state."""
-        accelerator = os.environ.get("BED_ACCEL") or "tcg"
-        threads = ",thread=multi" if accelerator == "tcg" and not self.icount else ""
-        share = "on" if keep else "off"
-        throw_away = "off" if keep else "on"
-        return [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-            "-no-reboot", "-accel", accelerator + threads, "-cpu", "max",
-            "-smp", "1" if self.icount else "2",
-            *(["-icount", "shift=0"] if self.icount else []),
-            "-machine", "pc,memory-backend=ram", "-m", MEMORY,
-            "-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={self.memory},"
-                       f"share={share}",
-            "-nic", "none", "-kernel", str(self.kernel), "-initrd", str(self.initrd),
-            "-append", APPEND,
-            "-drive", f"if=none,id=root,file={self.disk},format=qcow2,cache=unsafe,"
-                      f"discard=unmap,snapshot={throw_away}",
-            "-device", "virtio-blk-pci,drive=root",
-            "-device", "virtio-rng-pci",
-            "-device", "virtio-serial-pci",
-            "-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off",
-            "-device", "virtserialport,chardev=agent,name=bed",
-            "-chardev", f"file,id=console,path={folder}/console,append=on",
-            "-serial", "chardev:console",
-            "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-        ]
 
 
 def die_with_parent() -> None:
@@ -96,14 +60,27 @@ def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
             time.sleep(0.005)
 
 
+def folder() -> tuple[Path, IO[bytes]]:
+    """Return a new folder for sockets and console, and the lock that says that it is in use."""
+    for old in Path(tempfile.gettempdir()).glob("bed-*/lock"):  # of those that were killed
+        with contextlib.suppress(OSError), old.open("ab") as file:
+            if time.time() - old.stat().st_mtime > STALE:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent)
+    new = Path(tempfile.mkdtemp(prefix="bed-"))
+    lock = (new / "lock").open("wb")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return new, lock
+
+
 class Process:
     """A QEMU at work, its folder for sockets and console, and its monitor."""
 
     def __init__(
-        self, hardware: Hardware, *, keep: bool = False, resume: Path | None = None,
+        self, machine: hardware.Hardware, *, keep: bool = False, resume: Path | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="bed-"))
-        arguments = hardware.arguments(keep=keep, folder=self.folder)
+        self.folder, self.lock = folder()
+        arguments = machine.arguments(keep=keep, folder=self.folder)
         if resume:
             arguments += ["-incoming", "defer"]
         self.errors = self.folder / "qemu"
@@ -167,6 +144,7 @@ class Process:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self.lock.close()
         for name in ("monitor", "agent"):
             if hasattr(self, name):
                 getattr(self, name).close()

@@ -1,0 +1,56 @@
+"""What is a guest's machine made of?
+
+A state can be resumed only on the hardware that it was saved on, so this file is part of every
+saved state's key. QEMU's TCG has two processors that run side by side; with icount there is one,
+and virtual time: a nanosecond an instruction, the same at each run to within some percent.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+MEMORY = "1G"
+APPEND = (
+    "console=ttyS0 panic=-1 quiet loglevel=4 systemd.show_status=0 mitigations=off audit=0 "
+    "nowatchdog systemd.unified_cgroup_hierarchy=1 net.ifnames=0"
+)
+
+
+class Hardware(NamedTuple):
+    """What a machine is made of; a state can be resumed only on the hardware it was saved on."""
+
+    kernel: Path
+    initrd: Path
+    memory: Path
+    disk: Path
+    icount: bool = False
+
+    def arguments(self, *, keep: bool, folder: Path) -> list[str]:
+        """Return QEMU's arguments; keep: memory and disk become a saved state."""
+        accelerator = os.environ.get("BED_ACCEL") or "tcg"
+        threads = ",thread=multi" if accelerator == "tcg" and not self.icount else ""
+        share = "on" if keep else "off"
+        throw_away = "off" if keep else "on"
+        return [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
+            "-no-reboot", "-accel", accelerator + threads, "-cpu", "max",
+            "-smp", "1" if self.icount else "2",
+            *(["-icount", "shift=0"] if self.icount else []),
+            "-machine", "pc,memory-backend=ram", "-m", MEMORY,
+            "-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={self.memory},"
+                       f"share={share}",
+            "-nic", "none", "-kernel", str(self.kernel), "-initrd", str(self.initrd),
+            "-append", APPEND,
+            "-drive", f"if=none,id=root,file={self.disk},format=qcow2,cache=unsafe,"
+                      f"discard=unmap,snapshot={throw_away}",
+            "-device", "virtio-blk-pci,drive=root",
+            "-device", "virtio-rng-pci",
+            "-device", "virtio-serial-pci",
+            "-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off",
+            "-device", "virtserialport,chardev=agent,name=bed",
+            "-chardev", f"file,id=console,path={folder}/console,append=on",
+            "-serial", "chardev:console",
+            "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
+        ]
