@@ -16,39 +16,94 @@ tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 
 # The Python whose .pyc the programs carry: the one that their first line starts.
 PYTHON ?= /usr/bin/python3
-PACKAGED = Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
+PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
 MODULES := $(wildcard auto_iscsi/*.py)
+SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 DEB = dist/auto-iscsi_$(VERSION)_all.deb
+RPM = dist/auto-iscsi-$(VERSION).noarch.rpm
+RUN = tests/prepare run
 
-##@ Use it
+##@ See it
 .PHONY: demo
-demo: $(DEB) ## the job as a person does it, in a virtual machine with its own SAN
-	@tests/prepare demo
-	@tests/prepare run python3 -m tests.san.bed demo --deb $(DEB)
+demo: deb ## the job as a person does it, in a virtual machine with a SAN inside
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed demo --deb $(DEB)
 
+.PHONY: vm
+vm: deb ## a shell in that machine
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed shell --deb $(DEB)
+
+##@ Test it
+# From quick to slow; what a folder's tests need, they say.
+TESTS = lint unit tree program automount san
+
+.PHONY: test
+test: build deb ## everything; installs what is missing
+	@tests/prepare test
+	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
+	@$(RUN) python3 -m pytest $(addprefix tests/,$(TESTS)) $(ARGS)
+
+.PHONY: lint
+lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
+	@tests/prepare lint
+	@$(RUN) python3 -m pytest tests/lint $(ARGS)
+
+.PHONY: test-unit test-tree test-program test-automount test-san
+test-unit: ## the modules that touch nothing
+test-tree: ## those that read the machine, on made-up trees
+test-program: build deb ## the two programs and the package, as they were built
+test-automount: build ## the kernel's autofs and automount, with loop devices
+test-unit test-tree test-program test-automount:
+	@tests/prepare test
+	@$(RUN) python3 -m pytest $(subst test-,tests/,$@) $(ARGS)
+test-san: deb ## the whole thing in the virtual machine
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
+	@$(RUN) python3 -m pytest tests/san $(ARGS)
+
+##@ Build it
 .PHONY: build
 build: dist/auto.iscsi dist/auto-iscsi ## both programs, in dist/
 
 .PHONY: deb
 deb: $(DEB) ## the Debian package, in dist/
 
-##@ Build it
-# -S and an empty environment: what the machine is set up with stays out of the programs' bytes.
+.PHONY: rpm
+rpm: $(RPM) ## the RPM package, in dist/
+
+# -S and an empty environment: how the machine is set up stays out of the programs' bytes.
 dist/auto.iscsi: $(MODULES) tools/build_zipapp.py
 	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py program $@
 	@echo "built $@"
 
 dist/auto-iscsi: $(MODULES) tools/build_zipapp.py
-	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py __main__ $@
+	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py cli $@
 	@echo "built $@"
 
-# In a copy, because dpkg-buildpackage leaves its results beside the tree it builds.
-$(DEB): $(shell find $(PACKAGED) -type f -not -name '*.pyc' 2>/dev/null)
+# In a copy, because dpkg-buildpackage leaves its results beside the tree it builds. What is needed
+# has been looked after; dpkg would ask for a compiler, too.
+$(DEB): $(SOURCES)
 	@tests/prepare deb
 	@rm -rf build/deb && mkdir -p build/deb/auto-iscsi dist
 	@cp -R $(PACKAGED) build/deb/auto-iscsi/
-	cd build/deb/auto-iscsi && dpkg-buildpackage --build=binary --no-sign
+	cd build/deb/auto-iscsi && env -u SOURCE_DATE_EPOCH dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
 	@mv build/deb/auto-iscsi_$(VERSION)_all.deb $@
+	@echo "built $@"
+
+# What dpkg has installed here rpm knows nothing of.
+NODEPS := $(if $(wildcard /etc/debian_version),--nodeps)
+
+# The spec builds in a copy of its own, from a source archive as any host would have it.
+$(RPM): $(SOURCES)
+	@tests/prepare rpm
+	@rm -rf build/rpm && mkdir -p build/rpm dist
+	@tar -C .. -cf build/rpm/auto-iscsi-$(VERSION).tar --exclude='*.pyc' \
+		--transform 's,^$(notdir $(CURDIR)),auto-iscsi-$(VERSION),' \
+		$(addprefix $(notdir $(CURDIR))/,$(PACKAGED))
+	rpmbuild -bb $(NODEPS) --define "_topdir $(CURDIR)/build/rpm" --define "_sourcedir $(CURDIR)/build/rpm" \
+		rpm/auto-iscsi.spec
+	@mv build/rpm/RPMS/noarch/auto-iscsi-$(VERSION)-*.noarch.rpm $@
 	@echo "built $@"
 
 # The texts name the packages' paths; another PREFIX changes them.
@@ -75,8 +130,11 @@ install: build ## DESTDIR= PREFIX=: programs, man pages, configuration
 		put 644 etc/auto.iscsi.conf $(sysconfdir)/auto.iscsi.conf; \
 	fi; \
 	link="$(DESTDIR)$(sysconfdir)/auto.iscsi"; \
-	[ "$$(readlink "$$link")" = $(libexecdir)/auto-iscsi/auto.iscsi ] \
-		|| ln -s --backup=numbered -S .orig $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
+	if [ -e "$$link" ] && [ "$$(readlink "$$link")" != $(libexecdir)/auto-iscsi/auto.iscsi ]; then \
+		cp -a --backup=numbered "$$link" "$$link.orig"; \
+		echo "$(sysconfdir)/auto.iscsi.orig (what was there)"; \
+	fi; \
+	ln -sfn $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
 	echo $(sysconfdir)/auto.iscsi; \
 	if [ -z "$(DESTDIR)" ]; then $(datadir)/auto-iscsi/join-automount; fi
 
@@ -89,4 +147,4 @@ clean: ## what was built here; caches outside the clone stay
 help:
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)

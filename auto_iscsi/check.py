@@ -7,7 +7,8 @@ checked by any user, with no machine around it.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from auto_iscsi import config, globs, output, patterns, settings
 from auto_iscsi.config import Problem, Section
@@ -94,10 +95,14 @@ def _useless(sections: Sequence[Section]) -> list[Problem]:
             common = left & set(later.values)
             # What stands above the sections of a drop-in is there to override what stands above
             # those of the main file.
-            if common and (section.title or later.title) and globs.matches(later.glob, target):
-                if patterns.covers(later.glob, section.glob):
-                    left -= common
-                    by.append(later.where(sorted(common, key=later.lines.__getitem__)[0]))
+            if (
+                common
+                and (section.title or later.title)
+                and globs.matches(later.glob, target)
+                and patterns.covers(later.glob, section.glob)
+            ):
+                left -= common
+                by.append(later.where(min(common, key=later.lines.__getitem__)))
         if by and not left:
             why = f"nothing of it holds: {', '.join(by)} set it anew for all that it matches"
             line = section.line or min(section.lines.values())

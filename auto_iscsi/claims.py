@@ -12,7 +12,8 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.host import Host

@@ -17,7 +17,8 @@ import stat
 import sys
 import time
 import zlib
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import auto_iscsi
 from auto_iscsi.host import Host

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple, Sequence, Union
+from collections.abc import Sequence
+from typing import NamedTuple, Union
 
 from auto_iscsi import compiled, errors
 from auto_iscsi.host import Host
@@ -106,7 +107,7 @@ def present(host: Host) -> list[tuple[str, os.stat_result]]:
 
 
 def untrusted(host: Host, seen: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
-    """Return which of the files somebody other than root could have written, on the real machine."""
+    """Return which files others than root could have written, on the real machine."""
     if host.root != "/":
         return []
     folder = host.stat(FOLDER)

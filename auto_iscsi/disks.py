@@ -8,7 +8,8 @@ is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to th
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.host import Host

@@ -15,7 +15,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from typing import Callable, Iterator
+from collections.abc import Iterator
+from typing import Callable
 
 from auto_iscsi import check, config, errors, output
 from auto_iscsi.host import Host

@@ -7,7 +7,8 @@ and disks are found by what the lookup itself uses.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from auto_iscsi import (
     claims,
@@ -16,6 +17,7 @@ from auto_iscsi import (
     errors,
     keys,
     login,
+    lookup,
     mapentry,
     mounts,
     nodes,
@@ -137,7 +139,7 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         _disks(host, session, steps)
     steps.append(("lease", _lease(host, target)))
     try:
-        device = disks.choose(host, up, wanted)
+        device = _present(host, target, wanted, up)
     except errors.NoPartition as failure:
         return Finding("refuse", steps, failure=failure)
     if device:
@@ -158,6 +160,15 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
     if wanted.portals:
         return Finding("discover", steps)
     return Finding("refuse", steps, failure=login.no_record(target))
+
+
+def _present(
+    host: Host, target: str, wanted: settings.Settings, up: Sequence[sessions.Session]
+) -> disks.Device | None:
+    try:
+        return lookup.present(host, target, wanted)[0]
+    except errors.NotPermitted:  # not root: without the lease's hint at a session
+        return disks.choose(host, up, wanted)
 
 
 def _records(

@@ -39,14 +39,16 @@ class Host(NamedTuple):
         try:
             handle = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
         try:
             parts = []
             while part := os.read(handle, 1 << 16):
                 parts.append(part)
             return b"".join(parts)
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
         finally:
             os.close(handle)
 
@@ -55,7 +57,8 @@ class Host(NamedTuple):
         try:
             return os.stat(self.path(name))
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
 
     def names(self, name: str) -> list[str]:
         """Return the sorted names in a directory; none when it is not there."""
@@ -70,7 +73,8 @@ class Host(NamedTuple):
         try:
             return os.path.basename(os.readlink(self.path(name)))
         except OSError as error:
-            return _absent(error, name)
+            _absent(error, name)
+            return None
 
     def write(self, name: str, text: str) -> None:
         """Write to a file that exists (an attribute in sysfs); raise OSError as it comes."""
@@ -88,7 +92,8 @@ class Host(NamedTuple):
         go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
         and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
         """
-        found = [p for p in (f"{d}/{program}" for d in PROGRAMS) if os.access(self.path(p), os.X_OK)]
+        found = [f"{folder}/{program}" for folder in PROGRAMS]
+        found = [path for path in found if os.access(self.path(path), os.X_OK)]
         if not found:
             raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
         try:
@@ -132,6 +137,7 @@ class Host(NamedTuple):
 
 
 def _absent(error: OSError, name: str) -> None:
+    """Return when the error means that `name` is not there; raise Failure for any other."""
     if error.errno in _GONE:
         return
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -33,7 +33,7 @@ _EXITS = {
     12: ("no iSCSI transport", "modprobe iscsi_tcp"),
     13: ("not permitted", "run it as root"),
     18: ("iscsid does not answer", "systemctl start iscsid"),
-    FATAL_LOGIN: ("the target is not there, or not presented to this host", "present it at the SAN"),
+    FATAL_LOGIN: ("the target is not there, or not for this host", "present it at the SAN"),
     20: ("iscsid does not answer", "systemctl start iscsid"),
     NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
     REFUSED: (
@@ -159,7 +159,7 @@ def _iscsiadm(
     try:
         if database and shared is None:
             status = -1
-            raise errors.Busy(f"{target}: another iscsiadm holds open-iscsi's database", "try again")
+            raise errors.Busy(f"{target}: open-iscsi's database is in use", "try again")
         out, err = ours, ours if shared is None else shared
         os.ftruncate(out, 0)
         status = host.run("iscsiadm", *args, out=out, err=err, until=until)

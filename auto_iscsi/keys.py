@@ -43,7 +43,7 @@ def parse(text: str) -> Key:
     """Return what `text` names; raise BadKey when that is not an iSCSI target."""
     if len(text) > LONGEST:
         raise errors.BadKey(
-            f"key {_shown(text)} refused: {len(text)} characters, a target name has {LONGEST} at most"
+            f"key {_shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
         )
     # isascii first: fold() would map U+212A (the Kelvin sign) to an innocent "k".
     if not text.isascii() or not _NAME.fullmatch(fold(text)):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from auto_iscsi import claims, errors, initiator, nodes, sessions, udev
 from auto_iscsi.host import Host

@@ -10,12 +10,23 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from auto_iscsi import claims, config, disks, errors, initiator, keys, mapentry, mounts, sessions
+from auto_iscsi import (
+    claims,
+    config,
+    disks,
+    errors,
+    initiator,
+    keys,
+    mapentry,
+    mounts,
+    sessions,
+    udev,
+)
 from auto_iscsi import login as logins
 from auto_iscsi import settings as table
-from auto_iscsi import udev
 from auto_iscsi.host import Host
 
 
@@ -25,10 +36,10 @@ def lookup(host: Host, text: str) -> str:
     settings = table.resolve(config.load(host), key.target)
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
-    with _at_most(settings.lookup_timeout, key.target) as until:
-        with claims.hold(host, key.target, until):
-            this = _Lookup(host, key, settings, until)
-            return mapentry.of(this.ready() or this.mounted() or this.bring_up(), settings)
+    limit = _at_most(settings.lookup_timeout, key.target)
+    with limit as until, claims.hold(host, key.target, until):
+        this = _Lookup(host, key, settings, until)
+        return mapentry.of(this.ready() or this.mounted() or this.bring_up(), settings)
 
 
 class _Lookup(NamedTuple):
@@ -41,12 +52,8 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> disks.Device | None:
         """Return the device when a session that is up has it; None: there is work to do."""
-        last = claims.read(self.host, self.key.target).sid
-        known = sessions.find_all(self.host, self.key.target, last)
-        device = self._device(known)
-        if not device and [session.sid for session in known] == [last]:
-            device = self._device(sessions.find_all(self.host, self.key.target))
-        return device
+        device, known = present(self.host, self.key.target, self.settings)
+        return self._wanted(device, [session for session in known if session.up])
 
     def mounted(self) -> disks.Device | None:
         """Return the device of a mount that outlived its session.
@@ -77,7 +84,9 @@ class _Lookup(NamedTuple):
                 within = self._within(self.settings.login_timeout)
                 initiator.rescan(self.host, self.key.target, up[0], within)
             else:
-                up = [logins.Login(self.host, self.key.target, self.settings, self.until, events).open()]
+                target = self.key.target
+                job = logins.Login(self.host, target, self.settings, self.until, events)
+                up = [job.open()]
             within = self._within(self.settings.udev_timeout)
             return events.wait_for(lambda: self._device(up), within) or self._no_disk(up)
 
@@ -86,7 +95,12 @@ class _Lookup(NamedTuple):
 
     def _device(self, known: list[sessions.Session]) -> disks.Device | None:
         up = [session for session in known if session.up]
-        device = disks.choose(self.host, up, self.settings)
+        return self._wanted(disks.choose(self.host, up, self.settings), up)
+
+    def _wanted(
+        self, device: disks.Device | None, up: list[sessions.Session]
+    ) -> disks.Device | None:
+        """Renew the lease when there is a device."""
         if device:
             claims.touch(self.host, self.key.target, [session.sid for session in up])
         return device
@@ -106,6 +120,22 @@ class _Lookup(NamedTuple):
             f"LUNs there: {luns}",
             "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
         )
+
+
+def present(
+    host: Host, target: str, settings: table.Settings
+) -> tuple[disks.Device | None, list[sessions.Session]]:
+    """Return the device when a session that is up has it, and the sessions that were asked.
+
+    The one that the lease names first: to look at all can be to look at a thousand.
+    """
+    last = claims.read(host, target).sid
+    known = sessions.find_all(host, target, last)
+    device = disks.choose(host, [session for session in known if session.up], settings)
+    if not device and [session.sid for session in known] == [last]:
+        known = sessions.find_all(host, target)
+        device = disks.choose(host, [session for session in known if session.up], settings)
+    return device, known
 
 
 @contextlib.contextmanager

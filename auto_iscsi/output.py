@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple, Sequence, TextIO
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TextIO
 
 _RED, _YELLOW, _GREEN, _DIM = "31", "33", "32", "2"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import string
-from typing import Iterator
+from collections.abc import Iterator
 
 from auto_iscsi import globs, keys
 

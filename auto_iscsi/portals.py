@@ -62,15 +62,16 @@ def parse(text: str) -> Portal:
     number = _number(port) if port else PORT
     if not 0 < number < 65536:
         raise ValueError("a port is a number from 1 to 65535")
-    return Portal(address, number, int(group) if group.isdecimal() else -1)
+    if (tag := _group(group or "-1")) is None:
+        raise ValueError("a portal group is a number")
+    return Portal(address, number, tag)
 
 
 def from_record(name: str) -> Portal | None:
     """Return the portal that a node record's folder is named after, None for other names."""
     parts = name.rsplit(",", 2)
-    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].lstrip("-").isdecimal()):
-        return None
-    return Portal(parts[0], int(parts[1]), int(parts[2]))
+    port, tag = (_number(parts[1]), _group(parts[2])) if len(parts) == 3 else (-1, None)
+    return None if port < 0 or tag is None else Portal(parts[0], port, tag)
 
 
 def from_send_targets(line: str) -> tuple[str, Portal] | None:
@@ -87,3 +88,8 @@ def from_send_targets(line: str) -> tuple[str, Portal] | None:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() else -1
+
+
+def _group(text: str) -> int | None:
+    """Return a portal group tag, -1 when it is not known, None when `text` is something else."""
+    return None if text != "-1" and _number(text) < 0 else int(text)

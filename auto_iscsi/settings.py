@@ -12,7 +12,8 @@ matches, and no others.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
 
 from auto_iscsi import config, globs, portals
 from auto_iscsi.config import Raw, Section
@@ -67,7 +68,7 @@ def _list(raw: Raw) -> list[str]:
 def _options(raw: Raw) -> tuple[str, ...]:
     for option in (found := tuple(_list(raw))):
         if not _OPTION.fullmatch(option):
-            raise ValueError(f"{option!r} is not a mount option (comma-separated, no spaces or quotes)")
+            raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
         if option.startswith("fstype="):
             raise ValueError("the filesystem's type has a setting of its own: fstype")
     return found

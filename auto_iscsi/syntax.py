@@ -10,7 +10,8 @@ an entry's line is the sum of what stands before it.
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, NamedTuple, Union
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Union
 
 from auto_iscsi import errors
 
@@ -136,7 +137,7 @@ def _fault(message: str, number: int, line: str, lines: list[str]) -> Fault:
         else:
             why = _NESTED
         return Fault(number, plain, why)
-    name, equals, _ = plain.partition("=")
+    name = plain.partition("=")[0].strip()
     if message.startswith("Duplicate"):
         why = "set twice in this section"
     elif message.startswith("Parse error in multiline"):
@@ -145,4 +146,4 @@ def _fault(message: str, number: int, line: str, lines: list[str]) -> Fault:
         why = "quotes or commas that do not match up"
     else:
         return Fault(number, "", "neither [PATTERN] nor SETTING = VALUE")
-    return Fault(number, name.strip(), why)
+    return Fault(number, name, why)

@@ -1,0 +1,107 @@
+"""What is said in more than one place: is it the same?"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import auto_iscsi
+from auto_iscsi import settings
+
+from .test_code import tracked
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = auto_iscsi.__version__
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def first(pattern: str, name: str) -> str:
+    """Return the first group of the pattern's first match in a file."""
+    found = re.search(pattern, text(name), re.MULTILINE)
+    assert found, f"{name}: nothing like {pattern}"
+    return found[1]
+
+
+def rendered(page: str) -> str:
+    """Return a manual page as plain text, its lines joined."""
+    said = subprocess.run(
+        ["mandoc", "-T", "utf8", f"man/{page}"],
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return re.sub(r"\s+", " ", re.sub(".\b", "", said.stdout))
+
+
+def test_there_is_one_version() -> None:
+    said = {
+        "debian/changelog": first(r"\Aauto-iscsi \((.*?)\)", "debian/changelog"),
+        "rpm/auto-iscsi.spec": first(r"^Version:\s*(\S+)$", "rpm/auto-iscsi.spec"),
+        "its changelog": first(r"^\* .* - (\S+)-\d+$", "rpm/auto-iscsi.spec"),
+        "NEWS": first(r"\Aauto-iscsi (\S+)$", "NEWS"),
+    }
+    assert said == dict.fromkeys(said, VERSION)
+    assert first(r"^version = (.*)$", "setup.cfg") == "attr: auto_iscsi.__version__"
+
+
+def test_both_packages_depend_on_what_setup_cfg_says() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    wanted = [f"python3 {setup['options']['python_requires'].replace('>=', '>= ')}"]
+    for line in setup["options"]["install_requires"].split():
+        wanted.append("python3-" + line.replace(">=", " >= "))
+    for need in wanted:
+        name, least = need.split(" ", 1)
+        assert f" {name} ({least})," in text("debian/control"), need
+        assert re.search(rf"^Requires: +{re.escape(need)}$", text("rpm/auto-iscsi.spec"), re.M), need
+
+
+def test_the_manual_names_every_setting_and_no_other() -> None:
+    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(settings.TABLE)
+
+
+def test_the_manual_knows_the_defaults() -> None:
+    page = text("man/auto.iscsi.conf.5")
+    for name, setting in settings.TABLE.items():
+        item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n")[0]
+        said = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
+        assert said, f"{name}: no default"
+        default = (said[1] or "").replace(" , ", ", ")
+        value = default.split(", ") if ", " in default else default
+        assert setting.parse(value) == setting.default, f"{name}: the manual says {default!r}"
+
+
+def test_the_example_file_shows_every_setting_at_its_default() -> None:
+    shown = dict(re.findall(r"^#(\w+) =(?: (.*))?$", text("etc/auto.iscsi.conf"), re.M))
+    assert list(shown) == list(settings.TABLE)
+    for name, setting in settings.TABLE.items():
+        value = shown[name].split(", ") if ", " in shown[name] else shown[name]
+        assert setting.parse(value) == setting.default, f"{name}: the file says {shown[name]!r}"
+
+
+def test_the_shipped_configuration_sets_nothing() -> None:
+    set_lines = [line for line in text("etc/auto.iscsi.conf").splitlines() if line[:1] not in ("#", "")]
+    assert not set_lines
+
+
+def test_the_manual_has_the_shipped_master_line() -> None:
+    line = text("etc/iscsi.autofs").splitlines()[-1]
+    assert line.startswith("/iscsiauto program:/usr/libexec/auto-iscsi/auto.iscsi ")
+    assert line in rendered("auto.iscsi.8")
+
+
+def test_no_address_of_a_mirror_or_registry() -> None:
+    # Pieces, so that this file is not what it looks for.
+    hosts = r"(deb\.debian|ftp\.[a-z]+\.debian|security\.debian|archive\.ubuntu|pypi\.python|pypi|"
+    hosts += r"files\.pythonhosted|registry\.npmjs|proxy\.golang|snapshot\.debian)" + r"\.org"
+    options = r"(extra-)?index" + r"-url|find" + r"-links"
+    found = []
+    for name in tracked():
+        content = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        for number, line in enumerate(content.splitlines(), 1):
+            if re.search(f"{hosts}|{options}", line, re.IGNORECASE):
+                found.append(f"{name}:{number}: {line.strip()[:80]}")
+    assert not found

@@ -1,0 +1,70 @@
+"""What do the tools say that read code without running it?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ("auto_iscsi", "tests", "tools")
+RUFF = (
+    "--isolated", "--no-cache", "--line-length=100", "--target-version=py39",
+    "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY", "--ignore=SIM905,RUF001,RUF002,RUF003,RUF043",
+)  # fmt: skip
+
+
+def tracked(*patterns: str) -> list[str]:
+    """Return the files that git has, those that match where patterns are given."""
+    said = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--", *patterns],
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return [name for name in said.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+#: The shell script that the VM runs beside ours: to be compared with, not to be mended.
+ORIGINAL = "tests/san/original/auto.iscsi"
+
+
+def shell_scripts() -> list[str]:
+    """Return the tracked files whose first line names a shell."""
+    found = []
+    for name in set(tracked()) - {ORIGINAL}:
+        with open(ROOT / name, "rb") as stream:
+            if stream.readline(40).startswith((b"#!/bin/sh", b"#!/bin/bash")):
+                found.append(name)
+    return found
+
+
+def clean(*command: str) -> None:
+    """Run a tool in the project's folder; it may neither fail nor say anything."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if done.returncode or done.stdout.strip():
+        pytest.fail(f"{' '.join(command[:3])} …: exit {done.returncode}\n{done.stdout}", pytrace=False)
+
+
+def test_ruff_finds_nothing() -> None:
+    clean(sys.executable, "-m", "ruff", "check", "--quiet", *RUFF, *PYTHON)
+
+
+def test_the_types_hold() -> None:
+    clean(sys.executable, "-m", "mypy", "--cache-dir=/dev/null", *PYTHON)
+
+
+def test_shellcheck_finds_nothing_in_any_script() -> None:
+    scripts = shell_scripts()
+    assert {"tests/prepare", "tools/join-automount", "debian/auto-iscsi.postinst"} <= set(scripts)
+    clean("shellcheck", *sorted(scripts))
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "man").iterdir()))
+def test_mandoc_finds_nothing_in(page: str) -> None:
+    clean("mandoc", "-T", "lint", "-W", "warning", f"man/{page}")

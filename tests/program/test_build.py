@@ -1,0 +1,110 @@
+"""Is a program the same bytes wherever it is built, with our code in it and nothing else?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("auto.iscsi", "auto-iscsi")
+#: Nothing of these may show in what is built; the locale is one that changes the order of names.
+ELSEWHERE = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8",
+    "TZ": "Pacific/Kiritimati", "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "7",
+    "SOURCE_DATE_EPOCH": "86400", "DEB_BUILD_OPTIONS": "parallel=3",
+}  # fmt: skip
+
+
+def copied(to: Path) -> Path:
+    """Return a copy of what is built from, with other times and modes, and names turned round."""
+    sources = ["Makefile", "LICENSE", "NEWS", "README.md", "setup.cfg", "auto_iscsi", "etc", "man",
+               "debian", "rpm", "tools"]  # fmt: skip
+    to.mkdir(parents=True)
+    for name in reversed(sources):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, to / name)
+    for path in to.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    (to / "tests").mkdir()
+    (to / "tests/prepare").write_text("#!/bin/sh\n")
+    (to / "tests/prepare").chmod(0o755)
+    return to
+
+
+def make(folder: Path, *targets: str, umask: int = 0o077) -> None:
+    done = subprocess.run(
+        ["make", *targets], cwd=folder, env=ELSEWHERE, umask=umask, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert not done.returncode, done.stdout[-5000:]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second build: another folder, umask, time zone, locale, date."""
+    folder = copied(tmp_path_factory.mktemp("far") / "folder")
+    make(folder, "build", "deb")
+    return folder / "dist"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_two_builds_are_one(program: str, elsewhere: Path) -> None:
+    assert (elsewhere / program).read_bytes() == (ROOT / "dist" / program).read_bytes()
+
+
+def test_two_packages_are_one(elsewhere: Path) -> None:
+    [second] = elsewhere.glob("*.deb")
+    assert second.read_bytes() == (ROOT / "dist" / second.name).read_bytes()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_holds_our_modules_as_source_and_compiled_and_nothing_else(program: str) -> None:
+    ours = {f"auto_iscsi/{path.name}" for path in (ROOT / "auto_iscsi").glob("*.py")}
+    wanted = {"__main__.py", *ours}
+    with zipfile.ZipFile(ROOT / "dist" / program) as archive:
+        assert set(archive.namelist()) == wanted | {f"{name}c" for name in wanted}
+        for entry in archive.infolist():
+            assert entry.compress_type == zipfile.ZIP_STORED, entry.filename
+        for name in ours:
+            assert archive.read(name) == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_compiled_modules_are_taken_as_they_are(program: str) -> None:
+    with zipfile.ZipFile(ROOT / "dist" / program) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pyc"):
+                head = archive.read(name)[:8]
+                assert head[:4] == importlib.util.MAGIC_NUMBER, name
+                assert int.from_bytes(head[4:], "little") == 1, f"{name}: not unchecked-hash"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_starts_the_system_s_python_shut_off_from_the_caller(program: str) -> None:
+    path = ROOT / "dist" / program
+    assert path.read_bytes().startswith(b"#!/usr/bin/python3 -I\n")
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_another_python_runs_the_source(tmp_path: Path) -> None:
+    # As on a host whose Python is not the one that built it: no .pyc fits there.
+    program = tmp_path / "auto.iscsi"
+    with zipfile.ZipFile(ROOT / "dist/auto.iscsi") as archive, open(program, "wb") as stream:
+        stream.write(b"#!/usr/bin/python3 -I\n")
+        with zipfile.ZipFile(stream, "w") as other:
+            for name in archive.namelist():
+                content = archive.read(name)
+                other.writestr(name, b"\0\0\r\n" + content[4:] if name.endswith("c") else content)
+    program.chmod(0o755)
+    done = subprocess.run([program, "foo"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not an iSCSI target name" in done.stderr

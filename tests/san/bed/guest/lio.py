@@ -1,0 +1,132 @@
+"""How is a target made on this machine, changed, and taken away?
+
+Through the kernel's target (LIO), by configfs alone (/sys/kernel/config/target): a fileio
+backstore for each disk, one portal group for each target. `generate_node_acls` lets any initiator
+in, `demo_mode_write_protect` presents its LUNs read-only, `cache_dynamic_acls` keeps what was
+generated. The target's modules are in the saved state already, the initiator's are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from typing import Any
+
+ROOT = "/sys/kernel/config/target"
+DISKS = "/run/san"
+
+
+def put(path: str, value: object) -> None:
+    """Write one configfs attribute; no newline, it would become part of a CHAP name."""
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(value))
+    except OSError as error:
+        raise OSError(f"{value!r} to {path}: {error}") from error
+
+
+def group(iqn: str) -> str:
+    """Return the configfs directory of a target's portal group."""
+    return f"{ROOT}/iscsi/{iqn}/tpgt_1"
+
+
+def backstore(disk: str) -> str:
+    """Return the configfs directory of a disk."""
+    return f"{ROOT}/core/fileio_0/{disk}"
+
+
+def load() -> None:
+    """Load the kernel's target, once."""
+    if not os.path.isdir(f"{ROOT}/iscsi"):
+        modules = ["configfs", "target_core_mod", "target_core_file", "iscsi_target_mod"]
+        subprocess.run(["modprobe", "-a", *modules], check=True)
+        if not os.path.isdir(ROOT):
+            subprocess.run(["mount", "-t", "configfs", "none", "/sys/kernel/config"], check=True)
+        os.makedirs(f"{ROOT}/iscsi", exist_ok=True)
+
+
+def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
+    """Make a disk of the file of that name below DISKS; return the file's path."""
+    load()
+    path, directory = f"{DISKS}/{disk}", backstore(disk)
+    os.makedirs(directory)
+    size = os.stat(path).st_size
+    put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
+    put(f"{directory}/attrib/block_size", block_size)
+    # Without a serial all disks would have the same WWID, and multipathd would join them.
+    unique = hashlib.sha256(disk.encode()).hexdigest()[:32]
+    put(f"{directory}/wwn/vpd_unit_serial", serial or unique)
+    put(f"{directory}/enable", 1)
+    return path
+
+
+def map_lun(iqn: str, lun: int, disk: str) -> None:
+    """Present a disk under a number; the initiator sees it at its next scan or login."""
+    directory = f"{group(iqn)}/lun/lun_{lun}"
+    os.mkdir(directory)
+    os.symlink(backstore(disk), f"{directory}/{disk}")
+
+
+def unmap_lun(iqn: str, lun: int) -> None:
+    """Take a LUN away while the target stays."""
+    directory = f"{group(iqn)}/lun/lun_{lun}"
+    for name in os.listdir(directory):
+        if os.path.islink(f"{directory}/{name}"):
+            os.unlink(f"{directory}/{name}")
+    os.rmdir(directory)
+
+
+def add_target(iqn: str, portals: list[str], luns: dict[str, str], read_only: bool,
+               chap: list[str] | None, mutual: list[str] | None) -> None:
+    """Make a target with its portals and LUNs, and let initiators in."""
+    load()
+    directory = group(iqn)
+    os.makedirs(directory)
+    attributes = {
+        "generate_node_acls": 1, "cache_dynamic_acls": 1,
+        "demo_mode_write_protect": int(read_only), "authentication": int(chap is not None),
+    }
+    for name, value in attributes.items():
+        put(f"{directory}/attrib/{name}", value)
+    if chap:
+        put(f"{directory}/auth/userid", chap[0])
+        put(f"{directory}/auth/password", chap[1])
+    if mutual:
+        put(f"{directory}/auth/userid_mutual", mutual[0])
+        put(f"{directory}/auth/password_mutual", mutual[1])
+    for lun, disk in luns.items():
+        map_lun(iqn, int(lun), disk)
+    for portal in portals:
+        os.mkdir(f"{directory}/np/{portal}")
+    put(f"{directory}/enable", 1)
+
+
+def enable(iqn: str, on: bool) -> None:
+    """Let initiators in, or answer their logins with 03/01 and end their sessions."""
+    put(f"{group(iqn)}/enable", int(on))
+
+
+def delete_target(iqn: str) -> None:
+    """Take a target away with everything but its disks."""
+    directory = group(iqn)
+    put(f"{directory}/enable", 0)
+    for portal in os.listdir(f"{directory}/np"):
+        os.rmdir(f"{directory}/np/{portal}")
+    for name in os.listdir(f"{directory}/lun"):
+        unmap_lun(iqn, int(name.removeprefix("lun_")))
+    os.rmdir(directory)
+    os.rmdir(os.path.dirname(directory))
+
+
+def initiators(iqn: str) -> list[str]:
+    """Return the names of the initiators that have a session, one for each session."""
+    with open(f"{group(iqn)}/dynamic_sessions", encoding="ascii") as file:
+        return file.read().replace("\0", "").split()
+
+
+CALLS: dict[str, Any] = {
+    "load_target": load, "add_disk": add_disk, "add_target": add_target, "enable": enable,
+    "delete_target": delete_target, "map_lun": map_lun, "unmap_lun": unmap_lun,
+    "initiators": initiators,
+}

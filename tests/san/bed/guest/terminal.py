@@ -1,0 +1,46 @@
+"""How does a person at the host's terminal get a shell in the guest?
+
+A pseudo-terminal whose master side is relayed over the agent's port, in both directions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+from collections.abc import Callable
+
+
+class Terminal:
+    """A program on a pseudo-terminal."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], rows: int, columns: int) -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            os.chdir("/root")
+            os.environ.update({"HOME": "/root", "USER": "root", "LOGNAME": "root",
+                               "LANG": "C.UTF-8", **env})
+            # Python ignores SIGPIPE; a shell's programs expect it.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.execvp(argv[0], argv)
+
+    def type(self, keys: bytes) -> None:
+        """Pass on what the person typed."""
+        os.write(self.master, keys)
+
+    def relay(self, send: Callable[[bytes], None]) -> int:
+        """Send what the program shows until it ends; return its exit status."""
+        while True:
+            try:
+                output = os.read(self.master, 1 << 14)
+            except OSError:  # EIO: the last one who had the slave side open is gone
+                break
+            if not output:
+                break
+            send(output)
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

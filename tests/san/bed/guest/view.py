@@ -1,0 +1,142 @@
+"""What can be seen of sessions, disks and mounts from inside, and what is worth keeping of it?
+
+Everything is read from sysfs, procfs and udev's database; no program is started, so looking does
+not disturb what a test times. `username` and `password` files of a session hold CHAP secrets and
+are never read.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+SECRET = {"username", "password", "username_in", "password_in"}
+SESSIONS = "/sys/class/iscsi_session"
+#: Attributes that say nothing to this project, block for long, or change at every read.
+DULL = {"uevent", "autosuspend_delay_ms", "control", "runtime_active_time", "runtime_status",
+        "runtime_suspended_time", "stat", "inflight", "iocounterbits", "iodone_cnt",
+        "iorequest_cnt", "ioerr_cnt", "iotmo_cnt", "vpd_pg83", "inquiry", "rescan", "delete"}
+
+
+def text(path: str) -> str | None:
+    """Return a file's text without its last newline; None when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode(errors="replace").rstrip("\n")
+    except OSError:
+        return None
+
+
+def names(path: str) -> list[str]:
+    """Return a directory's entries, sorted; none when it is not there."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def disks(session: str) -> dict[str, str]:
+    """Return the session's disks by LUN."""
+    found = {}
+    device = f"{SESSIONS}/{session}/device"
+    for target in (name for name in names(device) if name.startswith("target")):
+        for address in (name for name in names(f"{device}/{target}") if name.count(":") == 3):
+            for disk in names(f"{device}/{target}/{address}/block"):
+                found[address.rsplit(":", 1)[1]] = disk
+    return found
+
+
+def sessions() -> list[dict[str, Any]]:
+    """Return the initiator's sessions, oldest first."""
+    found = []
+    for session in sorted(names(SESSIONS), key=lambda name: int(name.removeprefix("session"))):
+        number = session.removeprefix("session")
+        where = f"/sys/class/iscsi_connection/connection{number}:0"
+        found.append({
+            "number": int(number), "target": text(f"{SESSIONS}/{session}/targetname"),
+            "state": text(f"{SESSIONS}/{session}/state"),
+            "address": text(f"{where}/persistent_address"),
+            "port": text(f"{where}/persistent_port"),
+            "disks": disks(session),
+        })
+    return found
+
+
+def mounts() -> list[dict[str, str]]:
+    """Return what is mounted, from /proc/self/mountinfo, octal escapes undone."""
+    found = []
+    for line in (text("/proc/self/mountinfo") or "").splitlines():
+        before, after = line.split(" - ", 1)
+        fields, (fstype, source, superblock) = before.split(" "), after.split(" ", 2)
+        plain = {name: value.encode().decode("unicode_escape") for name, value in
+                 {"point": fields[4], "source": source}.items()}
+        found.append({"options": fields[5], "fstype": fstype, "super": superblock, **plain})
+    return found
+
+
+def blocked() -> None:
+    """Have the kernel say on the console which tasks are in D state (Documentation: sysrq, w)."""
+    with open("/proc/sysrq-trigger", "w", encoding="ascii") as file:
+        file.write("w\n")
+
+
+def folder(root: str, tree: dict[str, Any], depth: int) -> None:
+    """Add a directory's readable attributes, links and subdirectories to a recorded tree."""
+    for name in names(root):
+        path = f"{root}/{name}"
+        if os.path.islink(path):
+            tree[path] = {"link": os.readlink(path)}
+        elif os.path.isdir(path):
+            if depth:
+                folder(path, tree, depth - 1)
+        elif name not in SECRET | DULL and (content := text(path)) is not None:
+            tree[path] = content
+
+
+def record() -> dict[str, Any]:
+    """Return all of a live initiator that a program reads: path → text, or {"link": target}."""
+    tree: dict[str, Any] = {}
+    for kind in ("iscsi_session", "iscsi_connection", "iscsi_host"):
+        for name in names(f"/sys/class/{kind}"):
+            path = f"/sys/class/{kind}/{name}"
+            real = os.path.realpath(path)
+            tree[path] = {"link": os.readlink(path)}
+            tree[f"{real}/device"] = {"link": os.readlink(f"{real}/device")}
+            folder(real, tree, 0)
+    for session in names(SESSIONS):
+        device = os.path.realpath(f"{SESSIONS}/{session}/device")
+        for target in (name for name in names(device) if name.startswith("target")):
+            folder(f"{device}/{target}", tree, 4)
+    for path in [path for path in tree if "/block/" in path and path.endswith("/dev")]:
+        block(os.path.dirname(path), tree[path], tree)
+    for name in names("/dev/disk/by-path"):
+        if "-iscsi-" in name:
+            path = f"/dev/disk/by-path/{name}"
+            tree[path] = {"link": os.readlink(path)}
+    for nodes in ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes"):
+        if not os.path.islink(nodes):
+            folder(nodes, tree, 3)
+    tree["/proc/self/mountinfo"] = text("/proc/self/mountinfo")
+    return {path: without_secrets(path, content) for path, content in sorted(tree.items())}
+
+
+def block(real: str, number: str, tree: dict[str, Any]) -> None:
+    """Add a disk's or partition's other names, and what udev knows of it."""
+    for link in (f"/sys/dev/block/{number}", f"/sys/class/block/{os.path.basename(real)}"):
+        tree[link] = {"link": os.path.relpath(real, os.path.dirname(link))}
+    if (database := text(f"/run/udev/data/b{number}")) is not None:
+        tree[f"/run/udev/data/b{number}"] = database
+
+
+def without_secrets(path: str, content: Any) -> Any:
+    """Drop the CHAP lines of a node record."""
+    if "/iscsi/nodes/" not in path or not isinstance(content, str):
+        return content
+    return "\n".join(line for line in content.splitlines()
+                     if not line.startswith(("node.session.auth.username",
+                                             "node.session.auth.password")))
+
+
+CALLS: dict[str, Any] = {
+    "sessions": sessions, "mounts": mounts, "blocked": blocked, "record": record,
+}

@@ -1,0 +1,136 @@
+"""From which state does a test's machine start?
+
+Two saved ones: `booted`, the image when systemd says that it is up, nothing of the project in it,
+iscsid not running, iscsi_tcp not loaded; and `installed`, that one after `apt-get install` of the
+project's .deb. A test resumes one of them and throws its machine away.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import cache, image, initrd, machine, progress, qemu
+
+HERE = Path(__file__).parent
+BOOT_TIMEOUT = 300.0
+INSTALL_TIMEOUT = 300.0
+
+
+def hardware(place: Path, base: Path, *, icount: bool) -> qemu.Hardware:
+    """Return the machine whose memory and disk are in a directory, on an image."""
+    return qemu.Hardware(
+        kernel=base / "vmlinuz", initrd=place / "initrd", memory=place / "memory",
+        disk=place / "disk.qcow2", icount=icount,
+    )
+
+
+def boot(base: Path, place: Path, *, icount: bool) -> None:
+    """Boot an image, wait until it is ready, and save it."""
+    (place / "initrd").write_bytes(initrd.initrd(base))
+    qemu.overlay(base / "root.raw", "raw", place / "disk.qcow2")
+    progress.say("booting the guest")
+    process = qemu.Process(hardware(place, base, icount=icount), keep=True)
+    vm = machine.Machine(process)
+    try:
+        up = vm.start("systemctl is-system-running --wait; systemctl --failed --plain --no-legend",
+                      timeout=BOOT_TIMEOUT)
+        wait(up, "booting the guest")
+        first = up.wait(check=False)
+        if first.lines[:1] != ["running"]:
+            raise progress.Failed(f"the guest did not come up: {first.stdout}{first.stderr}\n"
+                                  + vm.console.read_text(errors="replace")[-3000:])
+        vm.run("id user >/dev/null 2>&1 || useradd -m -u 1000 -s /bin/bash user")
+        vm.call("load_target")  # 1.5 s that no test has to wait then
+        vm.run("udevadm settle && sync")
+        save(vm, place)
+    finally:
+        vm.end()
+
+
+def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -> None:
+    """Install a package in a booted guest, and save it."""
+    copy(parent / "memory", place / "memory")
+    shutil.copy(parent / "initrd", place / "initrd")
+    qemu.overlay(parent / "disk.qcow2", "qcow2", place / "disk.qcow2")
+    process = qemu.Process(hardware(place, base, icount=icount), keep=True, resume=parent / "state")
+    vm = machine.Machine(process)
+    try:
+        path = f"/var/cache/apt/archives/{deb.name}"
+        vm.write(path, deb.read_bytes())
+        progress.say(f"installing {deb.name} in the guest")
+        doing = vm.start(["apt-get", "install", "-y", "--no-download", path],
+                         env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=INSTALL_TIMEOUT)
+        wait(doing, f"installing {deb.name}")
+        doing.wait()
+        vm.run("systemctl is-system-running --wait; udevadm settle; sync", check=False)
+        save(vm, place)
+    finally:
+        vm.end()
+
+
+def wait(command: machine.Command, what: str) -> None:
+    """Wait for a long command, and say now and then that it is at work."""
+    began = time.monotonic()
+    while not command.done:
+        try:
+            command.future.result(progress.EVERY)
+        except concurrent.futures.TimeoutError:
+            progress.say(f"… {what}, for {time.monotonic() - began:.0f} s")
+
+
+def save(vm: machine.Machine, place: Path) -> None:
+    """Save a machine that is at rest."""
+    progress.say("saving its state")
+    vm.process.save(place / "state")
+
+
+def copy(source: Path, to: Path) -> None:
+    """Copy a sparse file."""
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, to], check=True)
+
+
+class Layer:
+    """A saved state that machines are resumed from."""
+
+    def __init__(self, place: Path, base: Path, suite: str, *, icount: bool) -> None:
+        self.place, self.base, self.suite, self.icount = place, base, suite, icount
+
+    @contextlib.contextmanager
+    def resumed(self) -> Iterator[machine.Machine]:
+        """Resume a machine; it is gone at the end, whatever happens."""
+        with cache.used(self.place):
+            process = qemu.Process(hardware(self.place, self.base, icount=self.icount),
+                                   resume=self.place / "state")
+            vm = machine.Machine(process)
+            try:
+                yield vm
+            finally:
+                vm.end()
+
+
+def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
+    """Return the state in which nothing of ours is installed."""
+    wanted = suite or image.suite()
+    base = image.image(wanted)
+    name = cache.key(base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
+                     (HERE / "qemu.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount))
+    place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
+    return Layer(place, base, wanted, icount=icount)
+
+
+def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> Layer:
+    """Return the state in which a package is installed."""
+    parent = booted(suite, icount=icount)
+    name = cache.key(parent.place.name, deb.read_bytes())
+    place = cache.entry(
+        "installed", name,
+        lambda new: install(parent.place, parent.base, deb, new, icount=icount),
+    )
+    return Layer(place, parent.base, parent.suite, icount=icount)

@@ -1,0 +1,41 @@
+"""What does this host lack to run the bed?
+
+The bed installs nothing itself: tests/prepare does, and without it the tests say what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+#: Program → the Debian package that has it.
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+}
+#: What only tests need, for their disks.
+FILESYSTEMS = {"mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
+
+
+def missing(*, filesystems: bool = False) -> list[str]:
+    """Return what is missing, in words."""
+    wanted = {**PROGRAMS, **(FILESYSTEMS if filesystems else {})}
+    found = [f"{program} (package {package})" for program, package in wanted.items()
+             if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")]
+    if os.geteuid():
+        found.append("root (mmdebstrap and mke2fs -d keep owners only for it)")
+    return found
+
+
+def required() -> bool:
+    """Tell whether a missing piece is a failure and no reason to skip."""
+    return os.environ.get("CI") == "true" or os.environ.get("BED_REQUIRED") == "1"
+
+
+def newest_deb(tree: Path) -> Path | None:
+    """Return the package that `make deb` built last, if it did."""
+    built = sorted((tree / "dist").glob("auto-iscsi_*.deb"), key=lambda path: path.stat().st_mtime)
+    return built[-1] if built else None

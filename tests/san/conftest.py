@@ -1,0 +1,104 @@
+"""Which machine does a test get?
+
+`vm`: the .deb of `make deb` installed, its machine resumed for this test alone; `bare`: the same
+without it; `san`: the SAN inside either. The bed is built when the first test wants it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+if str(TREE) not in sys.path:
+    sys.path.insert(0, str(TREE))
+
+from tests.san.bed import layers, logs, requirements  # noqa: E402
+from tests.san.bed.machine import Machine  # noqa: E402
+from tests.san.bed.san import San  # noqa: E402
+
+REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a person choose the guest's suite."""
+    parser.addoption("--bed-suite", help="the guest's Debian suite (BED_SUITE, else bookworm)")
+    parser.addoption("--bed-deb", help="the package to install (else the newest in dist/)")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember how a test went, for the fixtures that clean up after it."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    item.stash.setdefault(REPORTS, {})[report.when] = report
+
+
+def lacking(what: str) -> None:
+    """Skip, or fail where skipping would hide that nothing ran."""
+    if requirements.required():
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def suite(request: pytest.FixtureRequest) -> str | None:
+    """The guest's suite, when the command line names one."""
+    if missing := requirements.missing(filesystems=True):
+        lacking("the VM test bed needs " + ", ".join(missing))
+    chosen = request.config.getoption("--bed-suite")
+    return str(chosen) if chosen else None
+
+
+@pytest.fixture(scope="session")
+def booted(suite: str | None, request: pytest.FixtureRequest) -> layers.Layer:
+    """The saved state without the package."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return layers.booted(suite)
+
+
+@pytest.fixture(scope="session")
+def installed(suite: str | None, request: pytest.FixtureRequest) -> layers.Layer:
+    """The saved state with the package installed."""
+    given = request.config.getoption("--bed-deb")
+    deb = Path(given) if given else requirements.newest_deb(TREE)
+    if deb is None:
+        lacking("no package in dist/: run `make deb` first")
+        raise AssertionError
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return layers.installed(deb, suite)
+
+
+def resumed(layer: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Resume a machine for one test, and keep its logs if the test fails."""
+    with layer.resumed() as machine:
+        yield machine
+        reports = request.node.stash.get(REPORTS, {})
+        if any(report.failed for report in reports.values()):
+            place = logs.folder(TREE, request.node.name)
+            logs.keep(machine, place)
+            print(f"logs of the guest: {place}", file=sys.stderr)
+
+
+@pytest.fixture
+def vm(installed: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine with the package installed."""
+    yield from resumed(installed, request)
+
+
+@pytest.fixture
+def bare(booted: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine without the package."""
+    yield from resumed(booted, request)
+
+
+@pytest.fixture
+def san(request: pytest.FixtureRequest) -> San:
+    """The SAN of the test's machine."""
+    name = "bare" if "bare" in request.fixturenames else "vm"
+    return San(request.getfixturevalue(name))

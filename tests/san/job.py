@@ -1,0 +1,80 @@
+"""What do a user and an administrator of the browse host do, as tests say it?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.san.bed.machine import Machine, Mount, Result, Session
+
+BETA = "iqn.2001-05.com.equallogic:0-8a0906-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
+ALPHA = "iqn.2001-05.com.equallogic:0-8a0906-1c20da503-77b3e8c1f6d4bd-vm-alpha-2010-05-03-04:00:01.50611"
+ROOT = "/iscsiauto"
+Seen = TypeVar("Seen")
+
+
+def until(look: Callable[[], Seen], seconds: float = 60) -> Seen:
+    """Return the first thing that `look` finds; the last it found when time is over."""
+    over = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < over:
+        time.sleep(0.2)
+    return found
+
+
+def visit(vm: Machine, iqn: str, file: str = "marker", *, check: bool = True) -> Result:
+    """Read a file of a snapshot, as a user does."""
+    return vm.run(["cat", f"{ROOT}/{iqn}/{file}"], user="user", check=check, timeout=120)
+
+
+def mount(vm: Machine, iqn: str, root: str = ROOT) -> Mount | None:
+    """Return how a snapshot is mounted."""
+    found = [each for each in vm.mounts(f"{root}/{iqn}") if each.fstype != "autofs"]
+    return found[0] if found else None
+
+
+def expired(vm: Machine, iqn: str) -> bool:
+    """Wait for autofs to unmount a snapshot that nobody uses."""
+    return until(lambda: mount(vm, iqn) is None)
+
+
+def session(vm: Machine, iqn: str) -> Session:
+    """Return the one session with a target."""
+    (found,) = vm.sessions(iqn)
+    return found
+
+
+def configure(vm: Machine, text: str) -> None:
+    """Write the configuration."""
+    vm.write("/etc/auto.iscsi.conf", text)
+
+
+def said(vm: Machine) -> list[str]:
+    """Return what the map program said in the log so far, a line each."""
+    lines = vm.journal("-u", "autofs").splitlines()
+    return [line.partition(">> ")[2] for line in lines if ">> auto.iscsi: " in line]
+
+
+def refusal(vm: Machine, iqn: str) -> str:
+    """Visit a snapshot that cannot be had; return what the log says of it."""
+    before = len(said(vm))
+    assert visit(vm, iqn, check=False).status == 1
+    (line,) = until(lambda: said(vm)[before:])
+    return line
+
+
+def records(vm: Machine) -> dict[str, bytes]:
+    """Return every node record, byte for byte."""
+    paths = vm.run("find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null",
+                   check=False).lines
+    return {path: vm.read(path) for path in paths}
+
+
+def forget(vm: Machine, iqn: str) -> None:
+    """Delete a target's node records, as an administrator does."""
+    vm.run(["iscsiadm", "-m", "node", "-T", iqn, "-o", "delete"])
+
+
+def logout(vm: Machine, iqn: str) -> None:
+    """End a target's sessions by hand."""
+    vm.run(["iscsiadm", "-m", "node", "-T", iqn, "--logout"])

@@ -1,0 +1,143 @@
+"""What does the log say when a snapshot cannot be had, how soon, and does the next try work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.san import job
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
+
+# What the machine's emulation may add to a bound that the contract states in seconds.
+SLACK = 4.0
+BOUND = 12.0  # login_timeout + 2 s, with the shipped configuration
+
+
+@pytest.fixture
+def host(vm: Machine, san: San) -> Iterator[Machine]:
+    """A host that knows the target from an administrator's discovery."""
+    san.target(job.BETA)
+    vm.discover()
+    vm.run(["auto-iscsi", "lookup", "warm.up"], check=False)  # what Python has on disk is read
+    yield vm
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"  # the cause is gone
+    assert san.sessions()[job.BETA] == 1
+
+
+def refused(vm: Machine, *words: str, within: float = BOUND) -> str:
+    """Visit in vain; the log's line holds the target and `words`, and came in time."""
+    begun = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
+    line = job.refusal(vm, job.BETA)
+    took = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout) - begun
+    for word in (job.BETA, *words):
+        assert word in line
+    assert "; " in line, "no word of what to do"
+    assert took < within + SLACK
+    vm.run("sleep 1.2")  # the shipped negative timeout
+    return line
+
+
+def test_the_target_is_gone(host: Machine, san: San) -> None:
+    san.targets[job.BETA].delete()
+    san.target(job.ALPHA)  # the portal is there
+    refused(host, "127.0.0.1:3260", "iscsiadm exit 19", "present it at the SAN")
+    san.targets[job.BETA].recreate()
+
+
+def test_the_target_is_offline_and_the_record_is_an_administrators(
+    host: Machine, san: San
+) -> None:
+    """Its record makes iscsid try for two minutes: we say so, and it goes on."""
+    kept = job.records(host)
+    san.targets[job.BETA].revoke()
+    refused(host, "127.0.0.1:3260", "initial_login_retry_max = 8")
+    # Not another one beside it, and no waiting for all of its time.
+    refused(host, "earlier still runs")
+    assert job.records(host) == kept
+    san.targets[job.BETA].enable()
+
+
+def test_the_target_is_offline_and_the_record_is_ours(vm: Machine, san: San) -> None:
+    target = san.target(job.BETA)
+    job.configure(vm, "portals = 127.0.0.1\n")
+    target.revoke()
+    refused(vm, "127.0.0.1:3260", "is the target enabled at the SAN")
+    assert job.records(vm) == {}
+    target.enable()
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+
+
+@pytest.mark.parametrize(("way", "why"), [("block", "no answer"), ("reject", "refused")])
+def test_the_portal_is_dead(host: Machine, san: San, way: str, why: str) -> None:
+    getattr(san, way)("127.0.0.1")
+    refused(host, "127.0.0.1:3260", why)
+    san.unblock("127.0.0.1")
+
+
+def test_chap_is_refused(vm: Machine, san: San) -> None:
+    san.target(job.BETA, chap=("browse", "a-long-secret"), portals=["127.0.0.1", "127.0.0.2"])
+    vm.discover()
+    line = refused(vm, "127.0.0.1:3260", "CHAP", "iscsiadm exit 24", "node.session.auth")
+    assert "127.0.0.2" not in line  # the same secret, the same answer: not tried again
+    for name, value in {"authmethod": "CHAP", "username": "browse",
+                        "password": "a-long-secret"}.items():  # fmt: skip
+        vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "-o", "update", "-n",
+                f"node.session.auth.{name}", "-v", value])  # fmt: skip
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+
+
+def test_the_lun_is_missing(host: Machine, san: San) -> None:
+    target = san.targets[job.BETA]
+    disk = target.luns[0]
+    target.unmap(0)
+    target.map(2, disk)
+    refused(host, "no LUN 0 through 127.0.0.1:3260", "LUNs there: 2", "map the LUN")
+    target.unmap(2)
+    target.map(0, disk)
+
+
+def test_the_partition_is_missing(host: Machine, san: San) -> None:
+    job.configure(host, "partition = 3\n")
+    line = refused(host, "no partition 3 on LUN 0", "127.0.0.1:3260", "there is 1")
+    assert "partition = 1" in line
+    job.configure(host, "")
+
+
+def test_iscsid_hangs(host: Machine, san: San) -> None:
+    host.run("systemctl start iscsid")
+    pids = host.run("pgrep -x iscsid").stdout.split()
+    host.run(["kill", "-STOP", *pids])
+    refused(host, "127.0.0.1:3260", "systemctl status iscsid")
+    refused(host, "earlier still runs", "systemctl restart iscsid")
+    host.run(["kill", "-CONT", *pids])
+
+
+def test_lookup_timeout_bounds_everything(host: Machine, san: San) -> None:
+    san.targets[job.BETA].revoke()
+    job.configure(host, "lookup_timeout = 3s\nlogin_timeout = 60s\n")
+    refused(host, within=3)
+    job.configure(host, "")
+    san.targets[job.BETA].enable()
+
+
+def test_automount_restarted_while_the_target_of_a_mount_is_unreachable(
+    host: Machine, san: San
+) -> None:
+    host.automount()
+    with_shell = host.start(["sleep", "300"], cwd=f"{job.ROOT}/{job.BETA}", timeout=310)
+    assert job.until(lambda: job.mount(host, job.BETA))
+    san.block("127.0.0.1")
+    assert job.until(lambda: job.session(host, job.BETA).state == "FAILED")
+    begun = float(host.run("cut -d' ' -f1 /proc/uptime").stdout)
+    host.run("systemctl restart autofs", timeout=120)
+    took = float(host.run("cut -d' ' -f1 /proc/uptime").stdout) - begun
+    assert took < BOUND + SLACK
+    assert job.mount(host, job.BETA)
+    assert job.said(host) == []
+    with_shell.kill()
+    with_shell.wait(check=False)
+    assert job.expired(host, job.BETA), "a mount whose lookup failed never expires"
+    san.unblock("127.0.0.1")
+    assert job.until(lambda: job.session(host, job.BETA).state == "LOGGED_IN")

@@ -1,0 +1,90 @@
+"""The map entry: options and location, in the form that every build of automount takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import config, disks, mapentry, settings
+from auto_iscsi.host import Host
+from auto_iscsi.portals import Portal
+from auto_iscsi.sessions import Session
+from tests.tree.tree import make_tree
+
+TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612"
+PORTAL = Portal("10.0.0.1")
+SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
+
+
+def entry(
+    root: Path, text: str | None = None, portal: Portal = PORTAL, part: int = 1
+) -> str:
+    """Return the entry for partition `part` of /dev/sdb under a configuration."""
+    if text is not None:
+        make_tree(root, {"/etc/auto.iscsi.conf": text})
+    session = Session(1, TARGET, portal, "LOGGED_IN")
+    disk = disks.Disk("sdb", 0, session, "/sys/…/sdb")
+    device = disks.Device("sdb1", f"{disk.link}-part1", "8:17")
+    if not part:
+        device = disks.Device("sdb", disk.link, "8:16")
+    return mapentry.of(device, settings.resolve(config.load(Host(str(root))), TARGET))
+
+
+@pytest.mark.parametrize("text", [None, "", SHIPPED.read_text()], ids=["none", "empty", "shipped"])
+def test_as_shipped_it_mounts_what_the_original_did_by_a_link_that_is_only_this_targets(
+    tmp_path: Path, text: str | None
+) -> None:
+    assert entry(tmp_path, text) == (
+        '-nocheck,ro,fstype=ext3 ":/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-'
+        'iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612-lun-0-part1"'
+    )
+
+
+def test_with_device_kernel_it_is_the_originals_byte_for_byte(tmp_path: Path) -> None:
+    assert entry(tmp_path, "device = kernel") == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
+
+
+def test_options_and_type_are_the_configurations(tmp_path: Path) -> None:
+    text = "options = ro, nosuid, nodev\nfstype = xfs\ndevice = kernel"
+    assert entry(tmp_path, text) == "-ro,nosuid,nodev,fstype=xfs :/dev/sdb1"
+
+
+def test_without_options_the_type_is_still_said(tmp_path: Path) -> None:
+    # automount takes an entry without fstype for NFS (shared/facts/autofs.md, 1).
+    assert entry(tmp_path, "options =\ndevice = kernel") == "-fstype=ext3 :/dev/sdb1"
+
+
+def test_a_whole_disk(tmp_path: Path) -> None:
+    assert entry(tmp_path, "partition = none\ndevice = kernel", part=0).endswith(" :/dev/sdb")
+
+
+def test_an_ipv6_portal_has_no_brackets_in_the_link(tmp_path: Path) -> None:
+    found = entry(tmp_path, portal=Portal("fd00::1", 3260, 1))
+    assert f'":/dev/disk/by-path/ip-fd00::1:3260-iscsi-{TARGET}-lun-0-part1"' in found
+
+
+@pytest.mark.parametrize(
+    ("lun", "unit", "name"),
+    [
+        (0, 0, "lun-0"),
+        (1, 1, "lun-1"),
+        (255, 255, "lun-255"),
+        (300, 300, "lun-0x012c000000000000"),
+        (0x4000 + 300, 300, "lun-0x412c000000000000"),
+        (0x4000, 0, "lun-0x4000000000000000"),
+        (0x4000 + 16383, 16383, "lun-0x7fff000000000000"),
+    ],
+)
+def test_a_lun_is_counted_as_the_san_does_and_named_as_udev_does(
+    lun: int, unit: int, name: str
+) -> None:
+    session = Session(1, TARGET, Portal("10.0.0.1", 3260, 1), "LOGGED_IN")
+    disk = disks.Disk("sdb", lun, session, "")
+    assert disk.unit == unit
+    assert disk.link == f"ip-10.0.0.1:3260-iscsi-{TARGET}-{name}"
+
+
+def test_the_link_spells_the_target_as_the_kernel_was_told_it() -> None:
+    session = Session(1, TARGET.upper(), Portal("10.0.0.1"), "LOGGED_IN")
+    assert TARGET.upper() in disks.Disk("sdb", 0, session, "").link

@@ -1,0 +1,44 @@
+"""A failure is one line of printable ASCII: what failed, and what to do next."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auto_iscsi import errors
+
+
+@given(st.text(), st.integers(3, 1200))
+def test_a_line_in_the_log_is_one_line_of_printable_ascii(text: str, limit: int) -> None:
+    line = errors.one_line(text, limit)
+    assert all(" " <= character <= "~" for character in line)
+    assert len(line) == min(len(text), limit)
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=900))
+def test_what_is_printable_stays_as_it_is(text: str) -> None:
+    assert errors.one_line(text) == text
+
+
+@pytest.mark.parametrize("odd", ["\n", "\r\n", "\x1b[31m", "\x00", "\x7f", "\u2028", "é", "\udcff"])
+def test_what_a_target_sent_cannot_break_the_line_or_colour_the_terminal(odd: str) -> None:
+    line = errors.one_line(f"before{odd}after")
+    assert line.startswith("before?") and line.endswith("after")
+
+
+def test_a_line_that_automount_would_split_is_cut_and_says_so() -> None:
+    line = errors.one_line("x" * 5000)
+    assert len(f"auto.iscsi: {line}") < 1023 and line.endswith("...")
+
+
+def test_a_failure_says_what_and_then_what_to_do() -> None:
+    assert str(errors.NoDisk("no LUN 0", "map the LUN")) == "no LUN 0; map the LUN"
+    assert str(errors.NoDisk("no LUN 0")) == "no LUN 0"
+
+
+def test_every_kind_of_failure_has_a_code_of_its_own_and_says_what_it_is() -> None:
+    kinds = errors.Failure.__subclasses__()
+    codes = [kind.code for kind in (errors.Failure, *kinds)]
+    assert len(kinds) > 10 and len(set(codes)) == len(codes)
+    assert all(kind.__doc__ for kind in kinds)

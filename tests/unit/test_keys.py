@@ -1,0 +1,182 @@
+"""A key is the name of an iSCSI target (RFC 7143, 4.2.7; RFC 3722), and nothing else gets past."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+
+from auto_iscsi import errors, keys
+
+VM_BETA = (
+    "iqn.2001-05.com.equallogic:0-8a0906-6aea44b04-b190000001d4bcdd-vm-beta"
+    "-2010-05-03-04:00:01.50612"
+)
+
+TARGETS = [
+    VM_BETA,
+    "iqn.1992-01.com.example",
+    "iqn.1992-01.com.example:storage:diskarrays-sn-a8675309",
+    "iqn.2001-04.com.example:storage.tape1.sys1.xyz",
+    "iqn.2003-01.org.linux-iscsi.host.x8664:sn.0123456789ab",
+    "iqn.1992-08.com.netapp:sn.84167939:vs.3",
+    "iqn.2001-12.example:-..-:",
+    "eui.02004567a425678d",
+    "naa.52004567ba64678d",
+    "naa.62004567ba64678d0123456789abcdef",
+    "iqn.2001-05.com.example:" + "x" * (223 - 24),
+]
+
+# What any local user can type below the mount point (shared/facts/autofs.md, 5).
+HOSTILE = [
+    "-rf", "--help", "--version", "--root", "--", "-", ".hidden", "...", " ", "a b", "\t", "\n",
+    "a\nb", "*", "&", "$(id)", "`id`", "$HOME", '"', "'", "\\", "\\x", "%s%n", "%s%s%n",
+    "\x1b[2J", "\x07", "\x7f", "\x80", "\udcff\udcfe", "\udce9t\udce9", "é", "autorun.inf", ".Trash-1000",
+    ".git", ".directory", "desktop.ini", "foo", "iqn", "iqn.", "iqn.*", "eui.", "naa.", "x" * 253,
+    "#", "# iqn.2001-05.com.example:a", ";", "|", "<", ">", "lost+found", "~", "~root", "=", "-T",
+]  # fmt: skip
+
+# Almost a target's name.
+NEARLY = [
+    "iqn.2001-05",
+    "iqn.2001-05.",
+    "iqn.2001-05.:a",
+    "iqn.2001-00.com.example:a",
+    "iqn.2001-13.com.example:a",
+    "iqn.201-05.com.example:a",
+    "iqn.2001-5.com.example:a",
+    "iqn.2001.05.com.example:a",
+    "iqn.2001-05.com..example:a",
+    "iqn.2001-05.-com.example:a",
+    "iqn.2001-05.com-.example:a",
+    "iqn.2001-05.com.example:",
+    "iqn.2001-05.com.example:a_b",
+    "iqn.2001-05.com.example:a+b",
+    "iqn.2001-05.com.example:a b",
+    "iqn.2001-05.com.example:a/b",
+    "iqn.2001-05.com.example:a\n",
+    "\niqn.2001-05.com.example:a",
+    " iqn.2001-05.com.example:a",
+    "iqn.2001-05.com.example:a ",
+    "iqn.2001-05.com.example:a\x00",
+    "iqn.2001-05.com.example:*",
+    "iqn.2001-05.com.example:$(id)",
+    "iqn.2001-05.com.example:\udcff",
+    "iqn.2001-05.com.e\u212aample:a",  # the Kelvin sign, which lower() makes a k
+    "iqn.٢٠٠١-05.com.example:a",  # decimal digits, but not ASCII
+    "iqn.2001-05.com.example:" + "x" * (224 - 24),
+    "eui.02004567a425678",
+    "eui.02004567a425678dd",
+    "eui.02004567a425678g",
+    "naa.52004567ba64678",
+    "naa.52004567ba64678d0",
+    "naa.52004567ba64678d0123456789abcdefg",
+    "iqn.2001-05.com.example:a,iqn.2001-05.com.example:b",
+    "fc.52004567ba64678d",
+]
+
+
+def log_line(text: str) -> str:
+    """Return what a key that is refused brings into the log."""
+    with pytest.raises(errors.BadKey) as refused:
+        keys.parse(text)
+    return errors.one_line(str(refused.value))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_name_is_a_key(name: str) -> None:
+    assert keys.parse(name) == keys.Key(name, name)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_capital_and_small_letters_are_the_same(name: str) -> None:
+    assert keys.parse(name.upper()) == keys.Key(name.upper(), name)
+
+
+@pytest.mark.parametrize("text", ["", *HOSTILE, *NEARLY], ids=ascii)
+def test_everything_else_is_refused(text: str) -> None:
+    line = log_line(text)
+    assert "refused" in line
+    assert line.isascii() and line.isprintable()
+
+
+def test_a_refusal_says_what_was_expected() -> None:
+    line = log_line("vm-beta")
+    assert "'vm-beta'" in line and "iqn.YYYY-MM." in line and "eui." in line and "naa." in line
+
+
+def test_a_refusal_says_how_long_a_name_may_be() -> None:
+    line = log_line("iqn.2001-05.com.example:" + "x" * 200)
+    assert "224 characters" in line and "223 at most" in line
+
+
+def is_target_name(text: str) -> bool:
+    """Say what RFC 7143 and RFC 3722 say, in other words than the program's."""
+    if len(text) > 223 or any(ord(character) > 0x7E for character in text):
+        return False
+    kind, dot, rest = text.lower().partition(".")
+    if kind in ("eui", "naa"):
+        lengths = (16,) if kind == "eui" else (16, 32)
+        return len(rest) in lengths and set(rest) <= set(string.hexdigits)
+    if kind != "iqn" or not dot or len(rest) < 9:
+        return False
+    year, dash, month, point = rest[:4], rest[4], rest[5:7], rest[7]
+    if not set(year + month) <= set(string.digits) or (dash, point) != ("-", "."):
+        return False
+    authority, colon, name = rest[8:].partition(":")
+    letters = set(string.ascii_lowercase + string.digits)
+    return (
+        1 <= int(month) <= 12
+        and all(
+            label and {label[0], label[-1]} <= letters and set(label) <= letters | {"-"}
+            for label in authority.split(".")
+        )
+        and (not colon or (name != "" and set(name) <= letters | set("-.:")))
+    )
+
+
+def generated(dice: random.Random) -> str:
+    """Return a key: a target's name, one that was tampered with, or noise."""
+    alphabet = string.ascii_letters + string.digits + ".:-"
+    odd = "\n\t\r\0\x1b\x7f \"'\\$&*%/_+,;|<>#~\u212aéß\u2028\udcff\U0001f600" + alphabet
+    key = dice.choice(TARGETS[:-1])
+    dice_roll = dice.random()
+    if dice_roll < 0.2:
+        labels = ["".join(dice.choices(alphabet[:62], k=dice.randint(1, 9))) for _ in range(3)]
+        name = "".join(dice.choices(alphabet, k=dice.randint(1, 60)))
+        key = f"iqn.{dice.randint(1980, 2030)}-{dice.randint(0, 13):02}.{'.'.join(labels)}:{name}"
+    elif dice_roll < 0.3:
+        key = dice.choice(("eui.", "naa.", "NAA.", "iqn.")) + "".join(
+            dice.choices(string.hexdigits, k=dice.choice((15, 16, 16, 17, 31, 32, 32, 33)))
+        )
+    elif dice_roll < 0.4:
+        return "".join(dice.choices(odd, k=dice.randint(0, 253)))
+    elif dice_roll < 0.5:
+        raw = bytes(dice.choices(range(1, 256), k=dice.randint(1, 253)))
+        return raw.decode("utf-8", "surrogateescape")
+    for _ in range(dice.choice((0, 1, 1, 2, 5))):
+        at = dice.randrange(len(key) + 1)
+        with_this = dice.choice(("", dice.choice(odd), dice.choice(alphabet)))
+        key = key[:at] + with_this + key[at + dice.randint(0, 1) :]
+    return key * 2 if dice.random() < 0.02 else key
+
+
+def test_of_100000_keys_only_target_names_get_past_and_each_refusal_is_one_clean_line() -> None:
+    dice = random.Random(7143)
+    past = refused = 0
+    for _ in range(100_000):
+        text = generated(dice)
+        try:
+            key = keys.parse(text)
+        except errors.BadKey as failure:
+            refused += 1
+            assert not is_target_name(text), f"refused, but a target's name: {text!a}"
+            line = errors.one_line(str(failure))
+            assert line.isascii() and line.isprintable() and 0 < len(line) < 512, repr(line)
+        else:
+            past += 1
+            assert is_target_name(text), f"got past: {text!a}"
+            assert key.target == text.lower() and "/" not in key.target
+    # Otherwise the generator had become lopsided, and this would hold next to nothing.
+    assert past > 20_000 and refused > 50_000
