@@ -26,7 +26,7 @@ from auto_iscsi.host import Host
 FOLDER = "/run/auto-iscsi"
 NAME = "config"
 _FORMAT = 1
-_SETTLED = 2.0  # seconds after which another change cannot have the same times
+SETTLED = 2.0  #: seconds after which another change cannot have the same times
 
 Files = Sequence[tuple[str, os.stat_result]]
 
@@ -55,10 +55,10 @@ def read(host: Host, files: Files) -> Any:
     return marshal.loads(body)
 
 
-def write(host: Host, files: Files, value: Any) -> None:
-    """Keep `value` for these files, unless they may still change within the same time stamp."""
+def write(host: Host, files: Files, value: Any, settled: float = SETTLED) -> None:
+    """Keep `value` for these files, unless they were changed less than `settled` seconds ago."""
     now = time.time()
-    if any(now - max(s.st_mtime, s.st_ctime) < _SETTLED for _, s in files):
+    if any(now - max(s.st_mtime, s.st_ctime) < settled for _, s in files):
         return
     body = marshal.dumps(value)
     data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
