@@ -37,16 +37,13 @@ def edit(
     if os.path.lexists(path) and not os.path.isfile(path):
         raise errors.Failure(f"{path}: not a regular file")
     with _alone(path), tempfile.TemporaryDirectory(prefix="auto-iscsi.") as folder:
-        before = _state(path)
+        before = _content(path)
         draft = os.path.join(folder, os.path.basename(path))
-        if before:
-            shutil.copyfile(path, draft)
-        else:
-            open(draft, "wb").close()
-        start = _content(draft)
+        with open(draft, "wb") as copy:
+            copy.write(before or b"")
         while True:
             _run_editor(draft)
-            if _content(draft) == start:
+            if _content(draft) == (before or b""):
                 say(f"{path}: not changed")
                 return 0
             problems = check.examine(_sources(host, path, draft))
@@ -60,10 +57,10 @@ def edit(
             if answer == "x":
                 say(f"{path}: not changed")
                 return 1
-        if _state(path) != before:
+        if _content(path) != before:
             kept = _keep(draft, path)
             raise errors.Failure(f"{path}: somebody else changed it", f"your text is in {kept}")
-        _install(draft, path, before)
+        _install(_content(draft) or b"", path)
         say(f"{path}: {paint.good('changed')}")
         return 0
 
@@ -104,15 +101,16 @@ def _run_editor(draft: str) -> None:
         raise errors.Failure(f"editor {words} ended with status {status}: nothing was changed")
 
 
-def _install(draft: str, path: str, before: os.stat_result | None) -> None:
-    """Put the draft in the place of `path`, all of it or nothing."""
+def _install(text: bytes, path: str) -> None:
+    """Put the text in the place of `path`, all of it or nothing."""
     new = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
     try:
         with open(new, "xb") as file:
-            file.write(_content(draft))
-            if before:
+            file.write(text)
+            if os.path.exists(path):
+                before = os.stat(path)
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 shutil.copystat(path, new)  # mode, labels and lists of access
@@ -160,17 +158,13 @@ def _alone(path: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _state(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _content(path: str) -> bytes:
+def _content(path: str) -> bytes | None:
+    """Return what is in a file, None when there is none."""
     try:
         with open(path, "rb") as file:
             return file.read()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise _failure(error, path) from error
 
@@ -178,7 +172,7 @@ def _content(path: str) -> bytes:
 def _keep(draft: str, path: str) -> str:
     handle, kept = tempfile.mkstemp(prefix=f"{os.path.basename(path)}.")
     with open(handle, "wb") as file:
-        file.write(_content(draft))
+        file.write(_content(draft) or b"")
     return kept
 
 

@@ -1,8 +1,8 @@
 """Can a section's name match any target at all, and does another one match all that it does?
 
 Both are asked of finite automata, so the answers are exact: one that accepts target names (the
-grammar in keys, RFC 7143, 4.2.7.1), and one per glob, whose states are the sets of places in the
-glob that can be reached. Only `auto-iscsi check` asks.
+grammar in keys, RFC 7143, 4.2.7.1), and one per glob, whose states are places in the glob, or sets
+of them. Only `auto-iscsi check` asks.
 """
 
 from __future__ import annotations
@@ -34,43 +34,46 @@ class Glob:
             at = wildcard.end()
         # A literal that no name has, such as "_" or an open bracket, is a place nobody gets past.
         self.parts += glob[at:]
-        self.start = self._reach({0})
         self.end = len(self.parts)
+        self.start = self._reach({0})
         self.step = functools.lru_cache(maxsize=None)(self._step)
 
     def _reach(self, places: set[int]) -> frozenset[int]:
         for place in list(places):
-            while place < len(self.parts) and self.parts[place] == "*":
+            while place < self.end and self.parts[place] == "*":
                 place += 1
                 places.add(place)
         return frozenset(places)
 
     def _step(self, places: frozenset[int], character: str) -> frozenset[int]:
-        after = set()
-        for place in places:
-            if place < self.end:
-                if self.parts[place] == "*":
-                    after.add(place)
-                elif character in self.parts[place]:
-                    after.add(place + 1)
-        return self._reach(after)
+        return self._reach({after for place in places for after in self.after(place, character)})
+
+    def after(self, place: int, character: str) -> tuple[int, ...]:
+        """Return where a character leads from one place, before any "*" that follows."""
+        if place < self.end:
+            if self.parts[place] == "*":
+                return (place,)
+            if character in self.parts[place]:
+                return (place + 1,)
+        return ()
 
 
 def example(glob: str) -> str | None:
     """Return a shortest target name that a folded glob matches, None when there is none."""
     wanted = Glob(glob)
-    start = (0, wanted.start)
-    seen, level = {start}, [(start, "")]
+    level = [((0, place), "") for place in sorted(wanted.start)]
+    seen = {state for state, _ in level}
     while level and len(level[0][1]) <= keys.LONGEST:
         following = []
-        for (name, places), text in level:
-            if name in _ACCEPT and wanted.end in places:
+        for (name, place), text in level:
+            if name in _ACCEPT and place == wanted.end:
                 return text
             for character, next_name in _NAMES[name].items():
-                after = (next_name, wanted.step(places, character))
-                if after[1] and after not in seen:
-                    seen.add(after)
-                    following.append((after, text + character))
+                for next_place in wanted.step(frozenset({place}), character):
+                    state = (next_name, next_place)
+                    if state not in seen:
+                        seen.add(state)
+                        following.append((state, text + character))
         level = following
     return None
 
@@ -78,25 +81,26 @@ def example(glob: str) -> str | None:
 def covers(wide: str, narrow: str) -> bool:
     """Say whether every target name that `narrow` matches is one that `wide` matches.
 
-    False also when that takes too long to find out.
+    False also when that takes too long to find out: only the places in `wide` are sets.
     """
     if wide in ("*", narrow):
         return True
     outer, inner = Glob(wide), Glob(narrow)
-    start = (0, inner.start, outer.start)
-    seen, todo = {start}, [start]
+    todo = [(0, place, outer.start) for place in inner.start]
+    seen = set(todo)
     while todo:
         name, inside, outside = todo.pop()
-        if name in _ACCEPT and inner.end in inside and outer.end not in outside:
+        if name in _ACCEPT and inside == inner.end and outer.end not in outside:
             return False
         if len(seen) > _ENOUGH:
             return False
         for character, next_name in _NAMES[name].items():
-            within = inner.step(inside, character)
-            after = (next_name, within, outer.step(outside, character))
-            if within and after not in seen:
-                seen.add(after)
-                todo.append(after)
+            beyond = outer.step(outside, character)
+            for within in inner.step(frozenset({inside}), character):
+                after = (next_name, within, beyond)
+                if after not in seen:
+                    seen.add(after)
+                    todo.append(after)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What was parsed is kept for the next lookup; whenever it might not be the same, it is not used."""
+"""What was parsed is kept for the next lookup, and not used when it might not be the same."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ DROP_IN = f"{config.FOLDER}/a.conf"
 def root(tmp_path: Path) -> Path:
     """A machine on which what the files say is kept."""
     make_tree(tmp_path, {config.FILE: "lun = 1\n", DROP_IN: "[*]\nlun = 2\n", "/run": None})
+    make_tree(tmp_path, {"/other": "lun = 3\n", "/folder": None})
     keep(tmp_path)
     assert used(tmp_path)
     return tmp_path
@@ -48,9 +49,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "another text": lambda root: rewrite(root, "lun = 11\n"),
     "another text of the same length": lambda root: rewrite(root, "lun = 3\n"),
     "the same text again": lambda root: rewrite(root, "lun = 1\n"),
-    "another file in its place": lambda root: (
-        rewrite(root, "lun = 3\n", f"{config.FILE}.new"),
-        os.rename(root / "etc/auto.iscsi.conf.new", root / "etc/auto.iscsi.conf"),
+    "another file in its place": lambda root: os.rename(
+        root / "other", root / "etc/auto.iscsi.conf"
     ),
     "another mode": lambda root: os.chmod(root / "etc/auto.iscsi.conf", 0o600),
     "a drop-in more": lambda root: rewrite(root, "", f"{config.FOLDER}/b.conf"),
@@ -79,20 +79,25 @@ def test_a_text_of_the_same_length_with_its_old_time_is_another_text(root: Path)
     assert config.load(Host(str(root)))[0].values == {"lun": "3"}
 
 
+def relink(path: Path) -> None:
+    """Put a link to it in the place of a file or folder."""
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def swap(path: Path, other: Path) -> None:
+    path.unlink()
+    other.rename(path)
+
+
 DOUBTS: dict[str, Callable[[Path], object]] = {
     "others can look into the folder": lambda root: os.chmod(root / "run/auto-iscsi", 0o755),
     "others can write the folder": lambda root: os.chmod(root / "run/auto-iscsi", 0o722),
     "others can write it": lambda root: os.chmod(root / KEPT, 0o602),
     "others can read it": lambda root: os.chmod(root / KEPT, 0o640),
-    "it is a link": lambda root: (
-        os.rename(root / KEPT, root / "run/elsewhere"),
-        os.symlink("../elsewhere", root / KEPT),
-    ),
-    "the folder is a link": lambda root: (
-        os.rename(root / "run/auto-iscsi", root / "run/elsewhere"),
-        os.symlink("elsewhere", root / "run/auto-iscsi"),
-    ),
-    "it is a folder": lambda root: (os.unlink(root / KEPT), os.mkdir(root / KEPT, 0o700)),
+    "it is a link": lambda root: relink(root / KEPT),
+    "the folder is a link": lambda root: relink(root / "run/auto-iscsi"),
+    "it is a folder": lambda root: swap(root / KEPT, root / "folder"),
     "it is empty": lambda root: (root / KEPT).write_bytes(b""),
     "its end is missing": lambda root: os.truncate(root / KEPT, (root / KEPT).stat().st_size - 1),
     "a bit has fallen over": lambda root: (root / KEPT).write_bytes(

@@ -108,7 +108,8 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path, size: int) -> None:
 
 
 def test_the_refusal_names_the_first_problem_how_many_more_and_the_check(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = 1\nlun = 2\nlun = 3\n", f"{config.FOLDER}/a.conf": "["})
+    broken = {config.FILE: "lun = 1\nlun = 2\nlun = 3\n", f"{config.FOLDER}/a.conf": "["}
+    make_tree(tmp_path, broken)
     with pytest.raises(errors.BadConfiguration) as failure:
         config.load(Host(str(tmp_path)))
     assert failure.value.reason == f"{config.FILE}:2: lun: set twice in this section (and 2 more)"
