@@ -87,7 +87,9 @@ $(DEB): $(SOURCES)
 	@tests/prepare deb
 	@rm -rf build/deb && mkdir -p build/deb/auto-iscsi dist
 	@cp -R $(PACKAGED) build/deb/auto-iscsi/
-	cd build/deb/auto-iscsi && env -u SOURCE_DATE_EPOCH dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
+	@cd build/deb/auto-iscsi && env -u SOURCE_DATE_EPOCH \
+		dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >../log 2>&1 \
+		|| { cat ../log; exit 1; }
 	@mv build/deb/auto-iscsi_$(VERSION)_all.deb $@
 	@echo "built $@"
 
@@ -101,8 +103,9 @@ $(RPM): $(SOURCES)
 	@tar -C .. -cf build/rpm/auto-iscsi-$(VERSION).tar --exclude='*.pyc' \
 		--transform 's,^$(notdir $(CURDIR)),auto-iscsi-$(VERSION),' \
 		$(addprefix $(notdir $(CURDIR))/,$(PACKAGED))
-	rpmbuild -bb $(NODEPS) --define "_topdir $(CURDIR)/build/rpm" --define "_sourcedir $(CURDIR)/build/rpm" \
-		rpm/auto-iscsi.spec
+	@rpmbuild -bb $(NODEPS) --define "_topdir $(CURDIR)/build/rpm" \
+		--define "_sourcedir $(CURDIR)/build/rpm" rpm/auto-iscsi.spec >build/rpm/log 2>&1 \
+		|| { cat build/rpm/log; exit 1; }
 	@mv build/rpm/RPMS/noarch/auto-iscsi-$(VERSION)-*.noarch.rpm $@
 	@echo "built $@"
 

@@ -126,12 +126,19 @@ def _boot(host: Host) -> str:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with _permission(path):
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _folder(path: str) -> None:
     if not os.path.isdir(path):
-        try:
+        with _permission(path):
             os.makedirs(path, mode=0o700, exist_ok=True)
-        except PermissionError as error:
-            raise errors.NotPermitted(f"{path}: permission denied", "run it as root") from error
+
+
+@contextlib.contextmanager
+def _permission(path: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise errors.NotPermitted(f"{path}: permission denied", "run it as root") from error

@@ -116,15 +116,20 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
 
 
 def _announced(host: Host, disk: Disk) -> bool:
-    """Say whether udev knows this disk, and not one that had its number before."""
+    """Say whether udev knows this disk, and not one that had its number before.
+
+    That can be the same LUN before its last logout, until udev is through with the removal:
+    /run/udev/queue is there as long as it has events to work on (systemd src/udev/udevd.c).
+    """
     known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
-    return f"S:disk/by-path/{disk.link}" in known.splitlines()
+    announced = f"S:disk/by-path/{disk.link}" in known.splitlines()
+    return announced and host.read("/run/udev/queue") is None
 
 
 def _no_partition(disk: Disk, wanted: int, present: list[int]) -> errors.NoPartition:
     there = f"there is {', '.join(map(str, present))}" if present else "there is none at all"
     return errors.NoPartition(
-        f"no partition {wanted} on LUN {disk.unit} ({disk.name}) through "
+        f"{disk.session.target}: no partition {wanted} on LUN {disk.unit} ({disk.name}) through "
         f"{disk.session.portal}: {there}",
         f"set partition = {present[0] if present else 'none'} in /etc/auto.iscsi.conf",
     )

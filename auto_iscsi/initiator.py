@@ -1,8 +1,9 @@
 """What is asked of iscsiadm, and what do its answers mean?
 
 Always with the target and the portal: without a target it means all of them, and open-iscsi
-2.1.12 fails when one old record is among them. Never twice at once for a target, and one at a
-time for the database of records: its maintainers promise nothing else. Never killed: we stop
+2.1.12 fails when one old record is among them. Never twice at once for a target. One at a time
+for the database of records, of which its maintainers promise nothing else, and for discoveries:
+of eight at once seven ended with 11 (PDU timeout), seen with 2.1.8. Never killed: we stop
 waiting, and the lock that its stdout is keeps the next one away until it is through.
 """
 
@@ -18,7 +19,7 @@ from auto_iscsi.sessions import Session
 from auto_iscsi.settings import Settings
 
 OK, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS, NOTHING_FOUND, REFUSED = 0, 8, 19, 15, 21, 24
-_DATABASE = "iscsiadm/database"
+_ALONE = "iscsiadm/alone"
 _CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
 
 # open-iscsi include/iscsi_err.h: what it means, and what to do next
@@ -41,6 +42,18 @@ _EXITS = {
         "mend node.session.auth in the record, or the access list at the SAN",
     ),
 }
+
+
+class Limit(NamedTuple):
+    """How long a request may take: `seconds` once it is its turn, and not beyond `until`."""
+
+    seconds: float
+    until: float  #: time.monotonic()
+
+    @property
+    def end(self) -> float:
+        """When a request that begins now is to be over (time.monotonic())."""
+        return min(self.until, time.monotonic() + self.seconds)
 
 
 class Answer(NamedTuple):
@@ -82,19 +95,19 @@ def reachable(portal: portals.Portal, until: float) -> str:
     return ""
 
 
-def login(host: Host, target: str, record: nodes.Record, until: float) -> Answer:
+def login(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
     """Log in through a record's portal."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "--login", until=until)
+    return _iscsiadm(host, target, *place, "--login", limit=limit)
 
 
-def rescan(host: Host, target: str, session: Session, until: float) -> Answer:
+def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
     """Have the kernel look for LUNs that were presented after the login."""
-    return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", until=until)
+    return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", limit=limit)
 
 
 def discover(
-    host: Host, target: str, portal: portals.Portal, until: float
+    host: Host, target: str, portal: portals.Portal, limit: Limit
 ) -> tuple[Answer, list[nodes.Record]]:
     """Ask a portal where `target` is, without touching a record (they are not there yet).
 
@@ -102,7 +115,7 @@ def discover(
     timeouts (open-iscsi usr/iscsiadm.c).
     """
     place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
-    answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", until=until)
+    answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", limit=limit, alone=True)
     offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
     return answer, [
         nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
@@ -110,7 +123,7 @@ def discover(
 
 
 def make_record(
-    host: Host, target: str, record: nodes.Record, settings: Settings, until: float
+    host: Host, target: str, record: nodes.Record, settings: Settings, limit: Limit
 ) -> Answer:
     """Make the record of one portal of one target, with the settings' times, startup manual.
 
@@ -118,7 +131,7 @@ def make_record(
     (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    answer = _iscsiadm(host, target, *place, "-o", "new", until=until, database=True)
+    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True)
     if answer.status != OK:
         return answer
     values = {
@@ -131,43 +144,44 @@ def make_record(
         "node.conn[0].timeo.noop_out_timeout": "5",
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
-    return _iscsiadm(host, target, *place, "-o", "update", *pairs, until=until, database=True)
+    return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
 
 
-def delete_record(host: Host, target: str, record: nodes.Record, until: float) -> Answer:
+def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
     """Delete a record that we made."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "-o", "delete", until=until, database=True)
+    return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True)
 
 
 def _iscsiadm(
-    host: Host, target: str, *args: str, until: float, database: bool = False
+    host: Host, target: str, *args: str, limit: Limit, alone: bool = False
 ) -> Answer:
-    """Run iscsiadm for a target; raise Busy when an earlier one is still at it at `until`.
+    """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
 
-    Its stdout is the file that it holds the target's lock by, its stderr the database's.
+    Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
     """
     name = f"iscsiadm/{target}"
-    ours = claims.lock(host, name, until)
+    ours = claims.lock(host, name, limit.end)
     if ours is None:
         raise errors.Busy(
             f"{target}: an iscsiadm that was started for it earlier still runs",
             "if that lasts: systemctl restart iscsid",
         )
-    shared = claims.lock(host, _DATABASE, until) if database else None
-    status: int | None = None
+    held = [(name, ours)]
+    status: int | None = 0
     try:
-        if database and shared is None:
-            status = -1
-            raise errors.Busy(f"{target}: open-iscsi's database is in use", "try again")
-        out, err = ours, ours if shared is None else shared
-        os.ftruncate(out, 0)
-        status = host.run("iscsiadm", *args, out=out, err=err, until=until)
-        text = os.pread(ours, 1 << 20, 0).decode("utf-8", "replace")
-        return Answer(status, text)
+        if alone:  # others are ahead of us, each with its own limit: this wait is not counted
+            shared = claims.lock(host, _ALONE, limit.until)
+            if shared is None:
+                raise errors.Busy(f"{target}: other targets' iscsiadm took too long", "try again")
+            held.append((_ALONE, shared))
+        os.ftruncate(ours, 0)
+        status = None
+        status = host.run("iscsiadm", *args, out=ours, err=held[-1][1], until=limit.end)
+        return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
-        for lock, handle in ((name, ours), (_DATABASE, shared)):
-            if handle is not None and status is None:
+        for lock, handle in held:
+            if status is None:  # it still runs, and holds what it needs
                 os.close(handle)
-            elif handle is not None:
+            else:
                 claims.unlock(host, lock, handle)

@@ -16,7 +16,15 @@ from auto_iscsi import claims, errors, initiator, nodes, sessions, udev
 from auto_iscsi.host import Host
 from auto_iscsi.settings import Settings
 
+_UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
+
+
+class Problem(NamedTuple):
+    """Why one way in is closed, and what to do."""
+
+    why: str
+    hint: str
 
 
 class Login(NamedTuple):
@@ -36,30 +44,35 @@ class Login(NamedTuple):
             if recovered:
                 return recovered
         problems = [
-            f"session {s.sid} through {s.portal} is {s.state} and cannot be brought back"
+            Problem(
+                f"session {s.sid} through {s.portal} is {s.state} and cannot be brought back",
+                "mend the way to the portal: iscsid keeps trying",
+            )
             for s in lost
         ]
-        hint = ""
         for record in self._records(problems):
             if any(record.portal.same_place(session.portal) for session in lost):
                 continue
-            problem = self._unreachable(record)
-            if not problem:
-                answer = self._try(record)
-                found = self._up(answer)
-                if found:
-                    self._opened(found)
-                    return found
-                problem, hint = self._verdict(record, answer)
-                if answer.status in (None, initiator.REFUSED):
-                    # Still at it, or a secret that is wrong at every portal: no further try.
-                    problems.append(f"login through {record.portal}: {problem}")
-                    break
-            problems.append(f"login through {record.portal}: {problem}")
-        reason = f"{self.target}: {', '.join(problems)}"
-        if lost and len(problems) == len(lost):
-            raise errors.SessionLost(reason, "mend the way to the portal: iscsid keeps trying")
-        raise errors.LoginFailed(reason, hint or "is the portal up and reachable?")
+            place = f"login through {record.portal}"
+            if unreachable := self._unreachable(record):
+                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
+                continue
+            answer = self._try(record)
+            found = self._up(answer)
+            if found:
+                self._opened(found)
+                return found
+            why, hint = self._verdict(record, answer)
+            problems.append(Problem(f"{place}: {why}", hint))
+            if answer.status in (None, initiator.REFUSED):
+                break  # still at it, or a secret that is wrong at every portal: no further try
+        kind = errors.SessionLost if len(problems) == len(lost) else errors.LoginFailed
+        reasons = ", ".join(problem.why for problem in problems)
+        raise kind(f"{self.target}: {reasons}", problems[-1].hint)
+
+    def _limit(self) -> initiator.Limit:
+        # iscsid itself gives up at login_timeout, when the record is ours: a second for its word.
+        return initiator.Limit(self.settings.login_timeout + 1, self.until)
 
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)
@@ -76,7 +89,7 @@ class Login(NamedTuple):
 
         return self.events.wait_for(up, until)
 
-    def _records(self, problems: list[str]) -> Iterator[nodes.Record]:
+    def _records(self, problems: list[Problem]) -> Iterator[nodes.Record]:
         """Yield the portals to try; discover them when there is no record."""
         known = nodes.find_all(self.host, self.target)
         if known:
@@ -85,17 +98,21 @@ class Login(NamedTuple):
         if not self.settings.portals:
             raise no_record(self.target)
         for portal in self.settings.portals:
-            problem = initiator.reachable(portal, self._within(self.settings.login_timeout))
-            if not problem:
-                until = self._within(self.settings.login_timeout + 1)
-                answer, offered = initiator.discover(self.host, self.target, portal, until)
-                if offered:
-                    yield from in_order(offered, self.settings)
-                    return
-                problem = answer.why
-                if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
-                    problem = f"the target is not offered to {self._initiator_name()}"
-            problems.append(f"discovery at {portal}: {problem}")
+            place = f"discovery at {portal}"
+            end = self._within(self.settings.login_timeout)
+            if unreachable := initiator.reachable(portal, end):
+                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
+                continue
+            answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
+            if offered:
+                yield from in_order(offered, self.settings)
+                return
+            if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
+                name = self._initiator_name()
+                why, hint = f"the target is not offered to {name}", "present it at the SAN"
+            else:
+                why, hint = answer.why, answer.hint
+            problems.append(Problem(f"{place}: {why}", hint))
 
     def _unreachable(self, record: nodes.Record) -> str:
         """Say why a portal cannot be reached; "" when it can, or when only iscsid can tell.
@@ -116,17 +133,17 @@ class Login(NamedTuple):
         claims.write(
             self.host, self.target, claims.Claim(ours=True, record=name if mine else "")
         )
-        until = self._within(self.settings.login_timeout + 1)
+        limit = self._limit()
+        answer = initiator.Answer(initiator.OK, "")
         if mine:
-            answer = initiator.make_record(self.host, self.target, record, self.settings, until)
-            if answer.status != initiator.OK:
-                return answer
-        answer = initiator.login(self.host, self.target, record, until)
+            answer = initiator.make_record(self.host, self.target, record, self.settings, limit)
+        if answer.status == initiator.OK:
+            answer = initiator.login(self.host, self.target, record, limit)
         if answer.status == initiator.SESSION_EXISTS and not asked:  # somebody else was quicker
             claims.write(self.host, self.target, claims.Claim(ours=False))
         elif answer.status not in (None, initiator.OK, initiator.SESSION_EXISTS):
             if mine:
-                initiator.delete_record(self.host, self.target, record, self._within(_SETTLE))
+                initiator.delete_record(self.host, self.target, record, limit)
             claims.drop(self.host, self.target)
         return answer
 
@@ -145,13 +162,15 @@ class Login(NamedTuple):
         return self.events.wait_for(up, self._within(seconds))
 
     def _opened(self, session: sessions.Session) -> None:
-        """Note the session, and bound what its loss costs a reader.
+        """Note the session, and bound what the loss of one of ours costs a reader.
 
         In sysfs, whosever record it was: after that iscsid does not set it back
         (drivers/scsi/scsi_transport_iscsi.c, recovery_tmo_sysfs_override).
         """
         claim = claims.read(self.host, self.target)
         claims.write(self.host, self.target, claim._replace(sid=session.sid))
+        if not claim.ours:
+            return
         with contextlib.suppress(OSError):  # it is gone already: the wait for its disk will say so
             value = f"{self.settings.replacement_timeout:.0f}"
             self.host.write(f"{session.path}/recovery_tmo", value)
@@ -159,11 +178,12 @@ class Login(NamedTuple):
     def _verdict(self, record: nodes.Record, answer: initiator.Answer) -> tuple[str, str]:
         """Return why a login failed, and what to do."""
         if answer.status is None:
-            tries = nodes.values(self.host, record).get("node.session.initial_login_retry_max", "?")
-            return (
-                f"no answer in {self.settings.login_timeout:.0f} s, iscsiadm is left to go on",
-                f"systemctl status iscsid; the record has initial_login_retry_max = {tries}",
-            )
+            hint = "systemctl status iscsid"
+            if record.path:  # of ours we know it
+                tries = nodes.values(self.host, record).get("node.session.initial_login_retry_max")
+                hint += f"; the record has initial_login_retry_max = {tries or '?'}"
+            seconds = f"{self.settings.login_timeout:.0f}"
+            return f"no answer in {seconds} s, iscsiadm is left to go on", hint
         if answer.status in (initiator.OK, initiator.SESSION_EXISTS):
             return f"iscsiadm exit {answer.status}, yet no session is up", "journalctl -u iscsid"
         hint = answer.hint

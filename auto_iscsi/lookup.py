@@ -81,8 +81,8 @@ class _Lookup(NamedTuple):
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
-                within = self._within(self.settings.login_timeout)
-                initiator.rescan(self.host, self.key.target, up[0], within)
+                limit = initiator.Limit(self.settings.login_timeout, self.until)
+                initiator.rescan(self.host, self.key.target, up[0], limit)
             else:
                 target = self.key.target
                 job = logins.Login(self.host, target, self.settings, self.until, events)
@@ -110,8 +110,10 @@ class _Lookup(NamedTuple):
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
             if disk.unit == self.settings.lun:
+                part = self.settings.partition
+                link = f"{disk.link}-part{part}" if part else disk.link
                 raise errors.NoDisk(
-                    f"{self.key.target}: no link {disks.BY_PATH}/{disk.link} {seconds}",
+                    f"{self.key.target}: no link {disks.BY_PATH}/{link} {seconds}",
                     "udevadm settle; raise udev_timeout if udev is only slow",
                 )
         luns = ", ".join(sorted({str(disk.unit) for disk in there})) or "none"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Generator, TypeVar
+from collections.abc import Generator
+from typing import TypeVar
 
 import pytest
 

@@ -7,6 +7,7 @@ compile, the .py so that any other Python still can. Entries are stored, not def
 inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names
 in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOCH play no part.
 """
+
 from __future__ import annotations
 
 import os
@@ -32,8 +33,14 @@ def compiled(source: bytes, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         plain, code = Path(folder, "module.py"), Path(folder, "module.pyc")
         plain.write_bytes(source)
-        py_compile.compile(str(plain), str(code), dfile=name, doraise=True, optimize=0,
-                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        py_compile.compile(
+            str(plain),
+            str(code),
+            dfile=name,
+            doraise=True,
+            optimize=0,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
         return code.read_bytes()
 
 

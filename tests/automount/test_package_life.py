@@ -11,8 +11,9 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import pytest
 
@@ -70,7 +71,9 @@ class Host:
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         quoted = shlex.quote(text)
-        self.run(f"printf %s {quoted} > {path}.new; chmod {mode:o} {path}.new; mv {path}.new {path}")
+        self.run(
+            f"printf %s {quoted} > {path}.new; chmod {mode:o} {path}.new; mv {path}.new {path}"
+        )
 
     def script(self, path: str = "/etc/auto.iscsi") -> None:
         self.write(path, SCRIPT.format(device=self.device), 0o755)
@@ -173,7 +176,9 @@ def test_automount_that_is_not_running_reads_the_line_later(host: Host) -> None:
 
 
 @pytest.mark.parametrize("map_name", ["program:/etc/auto.iscsi", "/etc/auto.iscsi --timeout=7"])
-def test_the_script_s_host_keeps_its_line_its_script_and_its_mounts(host: Host, map_name: str) -> None:
+def test_a_host_of_the_script_keeps_its_line_its_script_and_its_mounts(
+    host: Host, map_name: str
+) -> None:
     host.script()
     host.write("/etc/auto.master", f"{MASTER}/iscsiauto {map_name}\n")
     host.automount()

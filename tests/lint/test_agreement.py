@@ -56,11 +56,15 @@ def test_both_packages_depend_on_what_setup_cfg_says() -> None:
     for need in wanted:
         name, least = need.split(" ", 1)
         assert f" {name} ({least})," in text("debian/control"), need
-        assert re.search(rf"^Requires: +{re.escape(need)}$", text("rpm/auto-iscsi.spec"), re.M), need
+        assert re.search(rf"^Requires: +{re.escape(need)}$", text("rpm/auto-iscsi.spec"), re.M), (
+            need
+        )
 
 
 def test_the_manual_names_every_setting_and_no_other() -> None:
-    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(settings.TABLE)
+    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(
+        settings.TABLE
+    )
 
 
 def test_the_manual_knows_the_defaults() -> None:
@@ -83,7 +87,9 @@ def test_the_example_file_shows_every_setting_at_its_default() -> None:
 
 
 def test_the_shipped_configuration_sets_nothing() -> None:
-    set_lines = [line for line in text("etc/auto.iscsi.conf").splitlines() if line[:1] not in ("#", "")]
+    set_lines = [
+        line for line in text("etc/auto.iscsi.conf").splitlines() if line[:1] not in ("#", "")
+    ]
     assert not set_lines
 
 

@@ -89,7 +89,7 @@ def test_the_compiled_modules_are_taken_as_they_are(program: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_it_starts_the_system_s_python_shut_off_from_the_caller(program: str) -> None:
+def test_it_starts_the_python_of_the_system_shut_off_from_the_caller(program: str) -> None:
     path = ROOT / "dist" / program
     assert path.read_bytes().startswith(b"#!/usr/bin/python3 -I\n")
     assert path.stat().st_mode & 0o777 == 0o755

@@ -56,7 +56,7 @@ def test_the_debian_package_has_these_files_and_modes() -> None:
     docs, lintian = "/usr/share/doc/auto-iscsi/", "/usr/share/lintian/overrides/auto-iscsi"
     found = deb_files()
     assert found.pop(lintian) == "-rw-r--r--"
-    assert {name[len(docs):] for name in found if name.startswith(docs)} == DEBIAN_DOCS
+    assert {name[len(docs) :] for name in found if name.startswith(docs)} == DEBIAN_DOCS
     assert {name: mode for name, mode in found.items() if not name.startswith(docs)} == FILES
 
 
@@ -108,7 +108,9 @@ def test_make_install_puts_the_same_files_below_another_prefix(tmp_path: Path) -
     )  # fmt: skip
     found = {"/" + str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not p.is_dir()}
     assert found == {name.replace("/usr/", "/opt/x/") for name in FILES}
-    assert "program:/opt/x/libexec/" in (tmp_path / "opt/x/share/auto-iscsi/iscsi.autofs").read_text()
+    assert (
+        "program:/opt/x/libexec/" in (tmp_path / "opt/x/share/auto-iscsi/iscsi.autofs").read_text()
+    )
     for path in (*tmp_path.rglob("*.autofs"), *tmp_path.rglob("*.[58]"), *tmp_path.rglob("join*")):
         assert "/usr/libexec" not in path.read_text(), path
     for path in tmp_path.rglob("*"):
@@ -127,7 +129,9 @@ def test_make_install_keeps_what_the_administrator_has(tmp_path: Path) -> None:
         )  # fmt: skip
     assert (tmp_path / "etc/auto.iscsi.conf").read_text() == "lun = 3\n"
     assert (tmp_path / "etc/auto.iscsi.orig").read_text() == "the shell script\n"
-    assert (tmp_path / "etc/auto.iscsi").readlink() == Path("/usr/local/libexec/auto-iscsi/auto.iscsi")
+    assert (tmp_path / "etc/auto.iscsi").readlink() == Path(
+        "/usr/local/libexec/auto-iscsi/auto.iscsi"
+    )
     assert sorted(p.name for p in (tmp_path / "etc").iterdir()) == [
         "auto.iscsi", "auto.iscsi.conf", "auto.iscsi.orig",
     ]  # fmt: skip

@@ -19,7 +19,7 @@ def run(program: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_version_is_the_package_s() -> None:
+def test_the_version_is_that_of_the_package() -> None:
     status, out, err = run("auto-iscsi", "--version")
     assert (status, err) == (0, "")
     assert out.split()[-1] == auto_iscsi.__version__
@@ -35,7 +35,8 @@ def test_help_goes_to_stdout(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (), ("--root",), ("--root", "/"), ("frobnicate",), ("lookup",), ("--rooot", "/", "lookup", "x"),
+        (), ("--root",), ("--root", "/"), ("frobnicate",), ("lookup",),
+        ("--rooot", "/", "lookup", "x"),
         ("lookup", "iqn.2001-05.com.example:a", "iqn.2001-05.com.example:b"),
         ("--root", "/no/such/folder", "lookup", "iqn.2001-05.com.example:a"),
     ],
@@ -68,7 +69,7 @@ def test_an_expected_failure_is_one_line_and_status_1(program: str) -> None:
     assert err.count("\n") == 1 and "iqn.2001-05.com.example" in err
 
 
-def test_a_stranger_s_environment_and_folder_change_nothing(tmp_path: Path) -> None:
+def test_the_environment_and_folder_of_a_stranger_change_nothing(tmp_path: Path) -> None:
     # The programs run as root: what a caller left in the way must not be imported.
     for name in ("os", "sh", "configobj", "auto_iscsi", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")

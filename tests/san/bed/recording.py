@@ -2,7 +2,9 @@
 
 Scenes are played in a booted guest and everything that a program reads of sessions and disks is
 written down: sysfs, udev's database, by-path links, node records, mountinfo. One JSON file a
-scene: path → text, or {"link": target}. CHAP names and secrets are never read.
+scene: path → text, {"hex": …} for what is not UTF-8, {"link": target}, or null for an empty
+directory.
+CHAP names and secrets are never read.
 """
 
 from __future__ import annotations

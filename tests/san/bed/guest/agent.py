@@ -141,8 +141,12 @@ class Agent:
                 continue
             request = json.loads(text)
             if request["op"] == "keys":  # in their order, so not in a thread
-                self.terminals[request["to"]].type(body)
+                if shell := self.terminals.get(request["to"]):
+                    shell.type(body)
                 continue
+            if request["op"] == "terminal":  # here, so that no key comes before it is there
+                self.terminals[request["id"]] = terminal.Terminal(
+                    request["argv"], request["env"], request["rows"], request["columns"])
             threading.Thread(target=self.answer, args=(request, body), daemon=True).start()
 
     def answer(self, request: dict[str, Any], body: bytes) -> None:
@@ -180,9 +184,7 @@ class Agent:
         return {"pid": command.process.pid, "out": len(out)}, out + whole(command.stderr)
 
     def do_terminal(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-        shell = terminal.Terminal(request["argv"], request["env"], request["rows"],
-                                  request["columns"])
-        self.terminals[request["id"]] = shell
+        shell = self.terminals[request["id"]]
         status = shell.relay(lambda output: self.send({"id": request["id"], "part": True}, output))
         del self.terminals[request["id"]]
         return {"status": status}, b""

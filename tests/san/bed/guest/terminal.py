@@ -5,6 +5,7 @@ A pseudo-terminal whose master side is relayed over the agent's port, in both di
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -29,8 +30,9 @@ class Terminal:
             os.execvp(argv[0], argv)
 
     def type(self, keys: bytes) -> None:
-        """Pass on what the person typed."""
-        os.write(self.master, keys)
+        """Pass on what the person typed; nobody is there to read it when the program has ended."""
+        with contextlib.suppress(OSError):
+            os.write(self.master, keys)
 
     def relay(self, send: Callable[[bytes], None]) -> int:
         """Send what the program shows until it ends; return its exit status."""

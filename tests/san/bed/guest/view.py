@@ -12,10 +12,13 @@ from typing import Any
 
 SECRET = {"username", "password", "username_in", "password_in"}
 SESSIONS = "/sys/class/iscsi_session"
-#: Attributes that say nothing to this project, block for long, or change at every read.
-DULL = {"uevent", "autosuspend_delay_ms", "control", "runtime_active_time", "runtime_status",
-        "runtime_suspended_time", "stat", "inflight", "iocounterbits", "iodone_cnt",
-        "iorequest_cnt", "ioerr_cnt", "iotmo_cnt", "vpd_pg83", "inquiry", "rescan", "delete"}
+#: What says nothing to this project or changes at every read: directories and attributes.
+DULL = {"power", "trace", "integrity", "bsg", "scsi_device", "scsi_disk", "scsi_generic", "mq",
+        "bdi", "driver", "generic", "stat", "inflight", "iocounterbits", "iodone_cnt", "diskseq",
+        "iorequest_cnt", "ioerr_cnt", "iotmo_cnt", "vpd_pg0", "vpd_pg83", "vpd_pgb0", "vpd_pgb1",
+        "vpd_pgb2", "inquiry", "rescan", "delete", "exp_statsn", "local_port", "modalias"}
+DULL_BEGINNINGS = ("evt_", "discard_", "events", "max_", "io_", "zone")
+QUEUE = {"logical_block_size", "physical_block_size", "rotational"}
 
 
 def text(path: str) -> str | None:
@@ -25,6 +28,19 @@ def text(path: str) -> str | None:
             return file.read().decode(errors="replace").rstrip("\n")
     except OSError:
         return None
+
+
+def exact(path: str) -> Any:
+    """Return a file's content for a record: text, or {"hex": …}; None when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"hex": data.hex()}
 
 
 def names(path: str) -> list[str]:
@@ -82,14 +98,20 @@ def blocked() -> None:
 
 def folder(root: str, tree: dict[str, Any], depth: int) -> None:
     """Add a directory's readable attributes, links and subdirectories to a recorded tree."""
-    for name in names(root):
+    inside = [name for name in names(root) if name not in SECRET | DULL
+              and not name.startswith(DULL_BEGINNINGS)]
+    if not inside:
+        tree[root] = None
+    for name in inside:
         path = f"{root}/{name}"
+        if root.endswith("/queue") and name not in QUEUE:
+            continue
         if os.path.islink(path):
             tree[path] = {"link": os.readlink(path)}
         elif os.path.isdir(path):
             if depth:
                 folder(path, tree, depth - 1)
-        elif name not in SECRET | DULL and (content := text(path)) is not None:
+        elif (content := exact(path)) is not None:
             tree[path] = content
 
 
@@ -106,9 +128,9 @@ def record() -> dict[str, Any]:
     for session in names(SESSIONS):
         device = os.path.realpath(f"{SESSIONS}/{session}/device")
         for target in (name for name in names(device) if name.startswith("target")):
-            folder(f"{device}/{target}", tree, 4)
+            folder(f"{device}/{target}", tree, 5)
     for path in [path for path in tree if "/block/" in path and path.endswith("/dev")]:
-        block(os.path.dirname(path), tree[path], tree)
+        block(os.path.dirname(path), tree[path].strip(), tree)
     for name in names("/dev/disk/by-path"):
         if "-iscsi-" in name:
             path = f"/dev/disk/by-path/{name}"
@@ -116,7 +138,7 @@ def record() -> dict[str, Any]:
     for nodes in ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes"):
         if not os.path.islink(nodes):
             folder(nodes, tree, 3)
-    tree["/proc/self/mountinfo"] = text("/proc/self/mountinfo")
+    tree["/proc/self/mountinfo"] = exact("/proc/self/mountinfo")
     return {path: without_secrets(path, content) for path, content in sorted(tree.items())}
 
 
@@ -124,7 +146,7 @@ def block(real: str, number: str, tree: dict[str, Any]) -> None:
     """Add a disk's or partition's other names, and what udev knows of it."""
     for link in (f"/sys/dev/block/{number}", f"/sys/class/block/{os.path.basename(real)}"):
         tree[link] = {"link": os.path.relpath(real, os.path.dirname(link))}
-    if (database := text(f"/run/udev/data/b{number}")) is not None:
+    if (database := exact(f"/run/udev/data/b{number}")) is not None:
         tree[f"/run/udev/data/b{number}"] = database
 
 
@@ -132,9 +154,9 @@ def without_secrets(path: str, content: Any) -> Any:
     """Drop the CHAP lines of a node record."""
     if "/iscsi/nodes/" not in path or not isinstance(content, str):
         return content
-    return "\n".join(line for line in content.splitlines()
-                     if not line.startswith(("node.session.auth.username",
-                                             "node.session.auth.password")))
+    return "".join(line for line in content.splitlines(keepends=True)
+                   if not line.startswith(("node.session.auth.username",
+                                           "node.session.auth.password")))
 
 
 CALLS: dict[str, Any] = {

@@ -1,0 +1,311 @@
+"""A fake iscsiadm, which has the tree grow as a login has a real machine's sysfs and /dev grow.
+
+What the SAN has, and how it answers, is in san/plan.json below the root; what was asked, and each
+step that was taken, goes to san/log, a JSON object a line. It does what the real one does also
+where that hurts: a discovery that is not `nonpersistent` rewrites records, `-o new` takes its
+startup mode from iscsid.conf. What the real one leaves to luck it calls a violation: a second run
+for the same target, a pipe or any other descriptor of automount's, a terminal.
+
+It stops before a step for as long as a file of that name is in san/stop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+from tests.tree import kernel
+
+ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
+SAN = f"{ROOT}/san"
+OK, ERROR, NO_ANSWER, EXISTS, FATAL, NOTHING = 0, 1, 11, 15, 19, 21
+PATIENCE = 60.0  # seconds; nothing here outlives a test by more
+
+
+def note(**what: Any) -> None:
+    """Write one line of the log."""
+    line = json.dumps({"pid": os.getpid(), **what}) + "\n"
+    log = os.open(f"{SAN}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(log, line.encode())
+    os.close(log)
+
+
+def rest(seconds: float) -> None:
+    """Take one's time, but not longer than the tree is there."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and os.path.exists(f"{SAN}/plan.json"):
+        time.sleep(min(left, 0.05))
+
+
+def step(name: str) -> None:
+    """Note a step, and stop before it when that is wanted."""
+    note(step=name)
+    until = time.monotonic() + PATIENCE
+    while os.path.exists(f"{SAN}/stop/{name}") and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def hold(name: str, busy: int = 0) -> int:
+    """Return a descriptor that nobody else may hold, or end: with `busy`, or with a violation."""
+    os.makedirs(f"{SAN}/running", exist_ok=True)
+    handle = os.open(f"{SAN}/running/{name.lower()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not busy:
+            note(violation=f"two at once for {name}")
+        sys.exit(busy or 99)
+    return handle
+
+
+def look_around() -> None:
+    """Note what the program handed on that it must not."""
+    open_here = {int(name) for name in os.listdir("/proc/self/fd")}
+    for number in sorted(open_here):
+        try:
+            leads = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the descriptor that listed the others
+            continue
+        if number > 2 or leads.startswith(("pipe:", "socket:", "/dev/pts", "/dev/tty")):
+            note(violation=f"descriptor {number} is {leads}")
+        if number == 0 and leads != "/dev/null":
+            note(violation=f"stdin is {leads}")
+    if os.getcwd() != "/":
+        note(violation=f"runs in {os.getcwd()}, which stays busy")
+
+
+def split(portal: str) -> tuple[str, int, int]:
+    """Return address, port and portal group of ADDRESS:PORT[,GROUP]."""
+    place, _, group = portal.partition(",")
+    address, _, port = place.rpartition(":")
+    return address.strip("[]"), int(port), int(group or -1)
+
+
+class Iscsiadm:
+    """One run: the plan of the SAN, and the words it was started with."""
+
+    def __init__(self, words: list[str]) -> None:
+        with open(f"{SAN}/plan.json", encoding="utf-8") as file:
+            self.plan: dict[str, Any] = json.load(file)
+        self.nodes = ROOT + self.plan["nodes"]
+        self.options: dict[str, list[str]] = {}
+        while words:
+            word = words.pop(0)
+            alone = word.startswith("--")
+            self.options.setdefault(word, []).append("" if alone else words.pop(0))
+
+    def option(self, name: str) -> str:
+        return self.options.get(name, [""])[0]
+
+    def run(self) -> int:
+        mode, operation = self.option("-m"), self.option("-o")
+        if mode == "discovery" and self.option("-t") in ("st", "sendtargets"):
+            return self.discover(self.option("-p"), operation == "nonpersistent")
+        if mode == "session" and "--rescan" in self.options:
+            return self.rescan(int(self.option("-r")))
+        target, portal = self.option("-T"), self.option("-p")
+        if mode != "node" or not target or not portal:
+            note(violation=f"an iscsiadm that means more than one target: {sys.argv[1:]}")
+            return ERROR
+        running = [hold(target)]
+        if operation:
+            running.append(hold("database"))
+            step(operation)
+            status = self.says(operation, target, portal)
+            status = status or getattr(self, operation)(target, portal)
+        else:
+            step("login")
+            status = self.login(target, portal, running)
+        step(f"{operation or 'login'}-done")
+        return int(status)
+
+    # The SAN
+
+    def target(self, name: str) -> dict[str, Any]:
+        return dict(self.plan["targets"].get(name, {}))
+
+    def says(self, verb: str, target: str, portal: str = "") -> int:
+        """Return the exit status that the plan has for this, after the time that it takes."""
+        place = portal.partition(",")[0]
+        planned = self.target(target).get("answers", {})
+        answer = planned.get(f"{verb} {place}", planned.get(verb, {}))
+        rest(answer.get("hang", 0))
+        return int(answer.get("exit", OK))
+
+    def discover(self, portal: str, nonpersistent: bool) -> int:
+        alone = hold("discovery", busy=NO_ANSWER)  # of several at once, one is answered
+        step("discover")
+        place = portal.partition(",")[0]
+        found = []
+        for name, target in self.plan["targets"].items():
+            if place in [p.partition(",")[0] for p in target["portals"]]:
+                status = self.says("discover", name, place)
+                if status:
+                    return status
+                if target.get("offered", True):
+                    found += [(p, name) for p in target["portals"]]
+        if not found:
+            print("iscsiadm: No portals found", file=sys.stderr)
+            return NOTHING
+        for offered, name in found:
+            print(f"{offered} {name}", flush=True)
+        if not nonpersistent:
+            shutil.rmtree(self.nodes, ignore_errors=True)
+            for offered, name in found:
+                self.new(name, offered)
+        step("discover-done")
+        os.close(alone)
+        return OK
+
+    # Records
+
+    def record(self, target: str, portal: str) -> str:
+        """Return a record's folder, "" when there is none."""
+        address, port, group = split(portal)
+        folder = f"{self.nodes}/{target}"
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            parts = name.rsplit(",", 2)
+            if parts[:2] == [address, f"{port}"] and (group < 0 or parts[2] == f"{group}"):
+                return f"{folder}/{name}"
+        return ""
+
+    def new(self, target: str, portal: str) -> int:
+        address, port, group = split(portal)
+        values = {
+            "node.name": target,
+            "node.tpgt": group,
+            "node.conn[0].address": address,
+            "node.conn[0].port": port,
+            **self.plan["iscsid.conf"],
+        }
+        self.save(f"{self.nodes}/{target}/{address},{port},{group}", values)
+        return OK
+
+    def save(self, folder: str, values: dict[str, Any]) -> None:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        lines = "".join(f"{name} = {value}\n" for name, value in values.items())
+        with open(f"{folder}/default", "w", encoding="utf-8") as file:
+            file.write(f"# BEGIN RECORD 2.1.8\n{lines}# END RECORD\n")
+
+    def update(self, target: str, portal: str) -> int:
+        folder = self.record(target, portal)
+        if not folder:
+            return NOTHING
+        with open(f"{folder}/default", encoding="utf-8") as file:
+            pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
+        values = {name: value for name, _, value in pairs}
+        values.update(zip(self.options["-n"], self.options["-v"]))
+        self.save(folder, values)
+        return OK
+
+    def delete(self, target: str, portal: str) -> int:
+        folder = self.record(target, portal)
+        if not folder:
+            return NOTHING
+        if self.session(target, portal):
+            return EXISTS
+        shutil.rmtree(folder)
+        if not os.listdir(os.path.dirname(folder)):
+            os.rmdir(os.path.dirname(folder))
+        return OK
+
+    # Sessions
+
+    def session(self, target: str, portal: str) -> bool:
+        """Say whether there is one to this target through this portal, up or not."""
+        address, port, _ = split(portal)
+        folder = f"{ROOT}{kernel.SESSIONS}"
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            connection = f"{kernel.CONNECTIONS}/connection{name[len('session') :]}:0"
+            if kernel.read(ROOT, f"{kernel.SESSIONS}/{name}/targetname") == target and (
+                kernel.read(ROOT, f"{connection}/persistent_address"),
+                kernel.read(ROOT, f"{connection}/persistent_port"),
+            ) == (address, f"{port}"):
+                return True
+        return False
+
+    def login(self, target: str, portal: str, running: list[int]) -> int:
+        record = self.record(target, portal)
+        if not record:
+            return NOTHING
+        if self.session(target, portal):
+            return EXISTS
+        status = self.says("login", target, portal)
+        if status or target not in self.plan["targets"]:
+            return status or FATAL
+        step("session")
+        address, port, _ = split(portal)
+        group = int(os.path.basename(record).rsplit(",", 1)[1])
+        sid = kernel.open_session(ROOT, target, address, port, group, "FREE")
+        step("logged-in")
+        kernel.set_state(ROOT, sid, "LOGGED_IN")
+        self.scan(sid, self.target(target), self.target(target)["luns"], running)
+        return OK
+
+    def rescan(self, sid: int) -> int:
+        target = kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")
+        running = [hold(target)]
+        step("rescan")
+        status = self.says("rescan", target)
+        if not status:
+            self.scan(sid, self.target(target), self.target(target).get("rescanned", {}), running)
+        return status
+
+    def scan(
+        self, sid: int, target: dict[str, Any], luns: dict[str, Any], running: list[int]
+    ) -> None:
+        """Have the LUNs appear: now, or from another process when that takes time."""
+        after = {"disk": 0.0, "partition": 0.0, "udev": 0.0, **target.get("after", {})}
+        if not any(after.values()) and None not in after.values():
+            return grow(sid, luns, after)
+        if not os.fork():
+            os.setsid()
+            null = os.open("/dev/null", os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
+            for lock in running:
+                os.close(lock)
+            note(run=["kernel"])
+            grow(sid, luns, after)
+            note(end=0)
+            os._exit(0)
+        return None
+
+
+def grow(sid: int, luns: dict[str, Any], after: dict[str, Any]) -> None:
+    """Do what the kernel and udev do after a login; a time that is None never comes."""
+    for lun, what in luns.items():
+        partitions = what.get("partitions", {})
+        if after["disk"] is None:
+            continue
+        rest(after["disk"])
+        step("disk")
+        disk = kernel.add_disk(ROOT, sid, int(lun), what.get("type", "0"), what.get("dev"))
+        if after["partition"] is not None:
+            rest(after["partition"])
+            step("partition")
+            kernel.add_partitions(ROOT, disk, partitions)
+        if after["udev"] is not None:
+            rest(after["udev"])
+            step("udev")
+            kernel.announce(ROOT, disk, partitions if after["partition"] is not None else {})
+
+
+def main() -> int:
+    """Run, and note with what result."""
+    note(run=sys.argv[1:])
+    look_around()
+    status = ERROR
+    try:
+        status = Iscsiadm(sys.argv[1:]).run()
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    finally:
+        note(end=status)
+    return status
+

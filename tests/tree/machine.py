@@ -1,0 +1,337 @@
+"""A machine below a directory, with a SAN: what a lookup meets, and what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from auto_iscsi import claims
+from auto_iscsi.host import Host
+from tests.tree import kernel
+from tests.tree.tree import Content, make_tree
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VOL1 = "iqn.2001-05.com.equallogic:0-8a0906-vol1"
+VOL10 = "iqn.2001-05.com.equallogic:0-8a0906-vol10"
+INITIATOR = "iqn.1993-08.org.debian:01:browse"
+PATIENCE = 30.0  # seconds, for what has no time of its own: a slow machine is no failure
+
+LAUNCHER = """\
+#!{python} -IBS
+import os, sys
+sys.path.insert(0, os.environ.get("AUTO_ISCSI_ROOT", "") + "/san/code")
+from tests.tree import iscsiadm
+sys.exit(iscsiadm.main())
+"""
+
+#: What iscsid.conf has for new records: on RHEL and Fedora a snapshot would be logged in again at
+#: each boot, and everywhere it would take 120 s to give up.
+ISCSID_CONF = {
+    "node.startup": "automatic",
+    "node.session.auth.username": "browse",
+    "node.session.auth.password": "s3cret",
+    "node.session.initial_login_retry_max": "8",
+    "node.session.timeo.replacement_timeout": "120",
+    "node.conn[0].timeo.login_timeout": "15",
+}
+
+
+class Answer(NamedTuple):
+    """What automount gets from the map program."""
+
+    status: int
+    entry: str  #: its line on stdout, without the line end
+    log: str  #: its line on stderr, without the program's name
+    seconds: float
+
+
+class Lookup:
+    """A lookup that runs."""
+
+    def __init__(self, command: Sequence[str], cwd: Path) -> None:
+        # Pipes and no terminal, as from automount; PATH is not what Host looks in.
+        environment = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/"}
+        self.since = time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def answer(self) -> Answer:
+        """Wait for it as automount does: until nobody holds its stdout and stderr any more."""
+        try:
+            out, err = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        seconds = time.monotonic() - self.since
+        if self.process.returncode == 0:
+            assert not err and out.endswith("\n") and out.count("\n") == 1, (out, err)
+            return Answer(0, out[:-1], "", seconds)
+        assert not out, out
+        assert err.startswith("auto.iscsi: ") and err.endswith("\n") and len(err) < 1023, err
+        line = err[len("auto.iscsi: ") : -1]
+        assert line.isascii() and line.isprintable(), err
+        return Answer(self.process.returncode, "", line, seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class Machine:
+    """A tree with a fake iscsiadm in it, and portals that listen on this machine's loopback."""
+
+    def __init__(self, root: Path, nodes: str = "/etc/iscsi/nodes", program: str = "") -> None:
+        """Lay it out below `root`; `program` is the Python that runs the fake."""
+        self.root = root
+        self.host = Host(str(root))
+        self.nodes = root / nodes.lstrip("/")
+        self.plan: dict[str, Any] = {"nodes": nodes, "iscsid.conf": ISCSID_CONF, "targets": {}}
+        self.sockets: list[socket.socket] = []
+        self.lookups: list[Lookup] = []
+        make_tree(root, {
+            "/usr/sbin/iscsiadm": LAUNCHER.format(python=program or sys.executable),
+            "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
+            "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
+            "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
+            "/dev/disk/by-path": None,
+            "/iscsiauto": None,
+        })  # fmt: skip
+        (root / "usr/sbin/iscsiadm").chmod(0o755)
+        for name in ("kernel.py", "iscsiadm.py"):
+            code = Path(__file__).with_name(name).read_text()
+            make_tree(root, {f"/san/code/tests/tree/{name}": code})
+        self.save()
+
+    # What there is
+
+    def save(self) -> None:
+        kernel.write(str(self.root), "/san/plan.json", json.dumps(self.plan))
+
+    def configure(self, text: str) -> None:
+        make_tree(self.root, {"/etc/auto.iscsi.conf": text})
+
+    def portal(self, address: str = "127.0.0.1") -> str:
+        """Return a portal that takes TCP connections."""
+        return self._bind(address, listen=True)
+
+    def dead_portal(self, address: str = "127.0.0.1") -> str:
+        """Return a portal that refuses them; the port is kept from everybody else."""
+        return self._bind(address, listen=False)
+
+    def revive(self, portal: str) -> None:
+        """Have a dead portal take connections from now on."""
+        number = int(portal.rpartition(":")[2])
+        next(bound for bound in self.sockets if bound.getsockname()[1] == number).listen(128)
+
+    def mute_portal(self) -> str:
+        """Return a portal that does not answer at all: its backlog is full."""
+        place = self._bind("127.0.0.1", listen=True, backlog=0)
+        address, _, port = place.rpartition(":")
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex((address, int(port)))
+            self.sockets.append(client)
+        return place
+
+    def _bind(self, address: str, listen: bool, backlog: int = 128) -> str:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        bound = socket.socket(family)
+        bound.bind((address, 0))
+        if listen:
+            bound.listen(backlog)
+        self.sockets.append(bound)
+        return f"{f'[{address}]' if ':' in address else address}:{bound.getsockname()[1]}"
+
+    def target(
+        self, name: str, *portals: str, luns: Mapping[int, Mapping[str, Any]] | None = None,
+        record: bool = True, **plan: Any,
+    ) -> str:  # fmt: skip
+        """Have the SAN offer a target, and open-iscsi hold records of it; return its first portal.
+
+        `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
+        `answers`, exit status and time of a verb, at a portal or at all; `after`, the time that
+        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`.
+        """
+        portals = portals or (self.portal(),)
+        disks = {0: {"partitions": {"1": None}}} if luns is None else luns
+        self.plan["targets"][name] = {"portals": [f"{p},1" for p in portals], "luns": disks, **plan}
+        self.save()
+        for portal in portals if record else ():
+            self.record(name, portal)
+        return portals[0]
+
+    def change(self, name: str, **plan: Any) -> None:
+        """Have the SAN offer a target in another way from now on."""
+        self.plan["targets"][name].update(plan)
+        self.save()
+
+    def folder(self, name: str, portal: str) -> Path:
+        """Return where the node record of a target's portal is, or would be."""
+        address, _, port = portal.rpartition(":")
+        return self.nodes / name / f"{address.strip('[]')},{port},1"
+
+    def record(self, name: str, portal: str, text: str = "") -> None:
+        """Make a node record as an administrator has it."""
+        folder = self.folder(name, portal)
+        text = text or f"# BEGIN RECORD 2.1.8\nnode.name = {name}\nnode.startup = manual\n"
+        make_tree(folder, {"default": text})
+
+    def values(self, name: str, portal: str) -> dict[str, str]:
+        """Return the settings in a node record."""
+        lines = (self.folder(name, portal) / "default").read_text().splitlines()
+        return dict(line.split(" = ") for line in lines if line[0] != "#")
+
+    def session(
+        self, name: str, portal: str, state: str = "LOGGED_IN", udev: bool = True
+    ) -> int:
+        """Have a session that something else logged in; return its number."""
+        address, _, port = portal.rpartition(":")
+        root = str(self.root)
+        sid = kernel.open_session(root, name, address.strip("[]"), int(port), 1, state)
+        for lun, what in self.plan["targets"][name]["luns"].items():
+            disk = kernel.add_disk(root, sid, int(lun), what.get("type", "0"), what.get("dev"))
+            kernel.add_partitions(root, disk, what.get("partitions", {}))
+            if udev:
+                kernel.announce(root, disk, what.get("partitions", {}))
+        return sid
+
+    def log_out(self, sid: int, udev: bool = True) -> None:
+        """Have a session end; without `udev` it has yet to take the disk's links away."""
+        kernel.close_session(str(self.root), sid, udev)
+
+    def state(self, sid: int, state: str) -> None:
+        kernel.set_state(str(self.root), sid, state)
+
+    def recovery_tmo(self, sid: int) -> str:
+        """Return how many seconds I/O waits for a lost session."""
+        return kernel.read(str(self.root), f"{kernel.SESSIONS}/session{sid}/recovery_tmo")
+
+    def udev_knows(self, number: str, entry: str) -> None:
+        """Have udev's database say that a device has the link of a partition's disk."""
+        link = entry.rpartition("/")[2].partition("-part")[0]
+        kernel.udev_knows(str(self.root), number, link)
+
+    def files(self, files: Mapping[str, Content]) -> None:
+        make_tree(self.root, files)
+
+    def stop_before(self, step: str) -> None:
+        """Have iscsiadm stop before a step, until `go_on`."""
+        make_tree(self.root, {f"/san/stop/{step}": ""})
+
+    def go_on(self) -> None:
+        shutil.rmtree(self.root / "san/stop", ignore_errors=True)
+
+    # Looking up
+
+    def start(self, key: str, cwd: str = "/iscsiauto") -> Lookup:
+        """Start a lookup as a process of its own."""
+        program = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root)]
+        self.lookups.append(Lookup([*program, "lookup", "--", key], self.root / cwd.lstrip("/")))
+        return self.lookups[-1]
+
+    def lookup(self, key: str, cwd: str = "/iscsiauto") -> Answer:
+        return self.start(key, cwd).answer()
+
+    def visit(self, key: str) -> str:
+        """Look a key up, which has to work, and return the entry."""
+        answer = self.lookup(key)
+        assert not answer.status, answer.log
+        return answer.entry
+
+    def entry(self, name: str, portal: str, lun: str = "0", part: int = 1) -> str:
+        """Return the entry that mounts a partition as shipped: options, type and link."""
+        link = f"ip-{portal.replace('[', '').replace(']', '')}-iscsi-{name}-lun-{lun}-part{part}"
+        return f'-nocheck,ro,fstype=ext3 ":{kernel.BY_PATH}/{link}"'
+
+    def leads_to(self, entry: str) -> str:
+        """Return the name of the device that an entry with a link mounts."""
+        return os.path.basename(os.readlink(f"{self.root}{entry.split(':', 1)[1].rstrip(chr(34))}"))
+
+    # What was done
+
+    def log(self) -> list[dict[str, Any]]:
+        path = self.root / "san/log"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def runs(self, word: str = "") -> list[str]:
+        """Return what iscsiadm was asked, in order: its command lines that hold `word`."""
+        lines = [" ".join(line["run"]) for line in self.log() if "run" in line]
+        return [line for line in lines if word in line and line != "kernel"]
+
+    def pids(self, ended: bool | None = None) -> list[int]:
+        """Return the process ids of iscsiadm's runs, of all or only of those that ended, or not."""
+        through = {line["pid"] for line in self.log() if "end" in line}
+        pids = [line["pid"] for line in self.log() if "run" in line]
+        return [pid for pid in pids if ended is None or (pid in through) == ended]
+
+    def sids(self) -> list[int]:
+        """Return the numbers of the sessions that there are."""
+        folder = self.root / kernel.SESSIONS.lstrip("/")
+        names = os.listdir(folder) if folder.exists() else []
+        return sorted(int(name[len("session") :]) for name in names)
+
+    def claim(self, name: str) -> claims.Claim:
+        return claims.read(self.host, name.lower())
+
+    def reached(self, step: str) -> None:
+        """Wait until iscsiadm is before a step."""
+        self.wait_for(lambda: any(line.get("step") == step for line in self.log()), step)
+
+    def held(self, name: str) -> Callable[[], bool]:
+        """Return a look at whether a lookup works on a target."""
+        return (self.root / f"run/auto-iscsi/lock/{name}").exists
+
+    def quiet(self) -> None:
+        """Wait until no iscsiadm runs, and nothing that it left to the kernel."""
+        self.wait_for(lambda: not self.pids(ended=False), "the end of iscsiadm")
+
+    def wait_for(self, true: Callable[[], bool], what: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < until, f"waited for {what} for {PATIENCE} s: {self.log()}"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End what was started here, and say what went wrong on the way."""
+        violations = [line["violation"] for line in self.log() if "violation" in line]
+        for lookup in self.lookups:
+            if lookup.process.poll() is None:
+                lookup.kill()
+        for pid in filter(is_ours, self.pids(ended=False)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for bound in self.sockets:
+            bound.close()
+        self.wait_for(lambda: not any(map(is_ours, self.pids())), "processes to be gone")
+        assert not violations, violations
+
+
+def is_ours(pid: int) -> bool:
+    """Say whether a process is an iscsiadm of ours, and not one that got its number."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"/usr/sbin/iscsiadm" in words and alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process is there and is not only waiting to be collected."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(") ")[2][0] not in "ZX"

@@ -1,0 +1,160 @@
+"""A visit: the key is looked up, and the answer is what automount mounts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tree.machine import VOL1, VOL10, Machine
+
+BOTH_NODES = pytest.mark.parametrize(
+    "machine", ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"], indirect=True
+)
+
+
+@BOTH_NODES
+def test_the_first_visit_logs_in_and_names_the_partition_by_its_link(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert machine.runs() == [f"-m node -T {VOL1} -p {portal},1 --login"]
+
+
+def test_the_second_visit_gives_the_same_answer_and_starts_nothing(machine: Machine) -> None:
+    machine.target(VOL1)
+    first = machine.lookup(VOL1)
+    runs = machine.runs()
+    assert machine.visit(VOL1) == first.entry != ""
+    assert machine.runs() == runs
+
+
+def test_after_a_logout_it_is_logged_in_again(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.lookup(VOL1)
+    machine.log_out(1)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert len(machine.runs("--login")) == 2
+
+
+def test_after_a_reboot_what_was_known_before_counts_no_more(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.lookup(VOL1)
+    machine.log_out(1)
+    machine.files({"/proc/sys/kernel/random/boot_id": "another\n"})
+    machine.session(VOL1, portal)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert not machine.claim(VOL1).ours
+
+
+@pytest.mark.parametrize("late", ["disk", "partition", "udev"])
+def test_it_waits_for_what_comes_after_the_login(machine: Machine, late: str) -> None:
+    portal = machine.target(VOL1, after={late: 0.4})
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    machine.quiet()
+
+
+def test_with_device_kernel_it_is_the_originals_entry_and_udev_is_not_waited_for(
+    machine: Machine,
+) -> None:
+    machine.target(VOL1, after={"udev": None})
+    machine.configure("device = kernel")
+    for _ in ("cold", "warm"):
+        assert machine.visit(VOL1) == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
+
+
+def test_what_is_mounted_and_how_is_the_configurations(machine: Machine) -> None:
+    portal = machine.target(VOL1, luns={0: {}, 1: {"partitions": {"1": None, "2": None}}})
+    machine.configure("lun = 1\n[*-vol1]\n partition = 2\n fstype = xfs\n options = ro, nouuid")
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal, "1", 2).replace(
+        "-nocheck,ro,fstype=ext3", "-ro,nouuid,fstype=xfs"
+    )
+
+
+def test_a_whole_disk(machine: Machine) -> None:
+    portal = machine.target(VOL1, luns={0: {}})
+    machine.configure("partition = none")
+    for _ in ("cold", "warm"):
+        assert machine.visit(VOL1) == machine.entry(VOL1, portal).replace("-part1", "")
+
+
+def test_a_lun_above_255_is_the_sans_number_whatever_the_kernel_calls_it(machine: Machine) -> None:
+    portal = machine.target(VOL1, luns={0x4000 + 300: {"partitions": {"1": None}}})
+    machine.configure("lun = 300")
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal, "0x412c000000000000")
+
+
+def test_what_is_no_disk_is_not_taken_for_one(machine: Machine) -> None:
+    enclosure = {"type": "13", "partitions": {"1": None}}
+    machine.target(VOL1, luns={0: enclosure})
+    machine.configure("udev_timeout = 1")
+    assert "no LUN 0" in machine.lookup(VOL1).log
+
+
+@pytest.mark.parametrize("key", [VOL1, VOL1.upper(), VOL1.title()])
+@pytest.mark.parametrize("spelling", [VOL1, VOL1.upper()], ids=["small", "capitals"])
+def test_capitals_in_the_key_or_in_the_record_do_not_matter(
+    machine: Machine, key: str, spelling: str
+) -> None:
+    portal = machine.target(spelling)
+    for _ in ("cold", "warm"):
+        assert machine.visit(key) == machine.entry(spelling, portal)
+    assert machine.runs() == [f"-m node -T {spelling} -p {portal},1 --login"]
+
+
+def test_a_session_that_something_else_opened_is_used_and_left_alone(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    sid = machine.session(VOL1, portal)
+    for _ in ("first", "second"):
+        assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert machine.runs() == []
+    assert not machine.claim(VOL1).ours
+    assert machine.recovery_tmo(sid) == "120"
+
+
+def test_a_session_that_something_else_opened_a_moment_before_us_is_left_alone_too(
+    machine: Machine,
+) -> None:
+    portal = machine.target(VOL1)
+    machine.stop_before("login")
+    lookup = machine.start(VOL1)
+    machine.reached("login")
+    sid = machine.session(VOL1, portal)
+    machine.go_on()
+    assert lookup.answer().entry == machine.entry(VOL1, portal)
+    assert machine.sids() == [sid]
+    assert not machine.claim(VOL1).ours
+    assert machine.recovery_tmo(sid) == "120"
+
+
+def test_a_session_of_ours_is_claimed_and_its_loss_costs_a_reader_replacement_timeout(
+    machine: Machine,
+) -> None:
+    machine.target(VOL1)
+    machine.configure("replacement_timeout = 7s")
+    machine.lookup(VOL1)
+    assert (machine.claim(VOL1).ours, machine.claim(VOL1).sid) == (True, 1)
+    assert machine.recovery_tmo(1) == "7"
+
+
+def test_our_claim_ends_with_our_session(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.lookup(VOL1)
+    machine.log_out(1)
+    machine.session(VOL1, portal)
+    assert machine.visit(VOL1)
+    assert not machine.claim(VOL1).ours
+
+
+def test_a_visit_renews_the_claim(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.lookup(VOL1)
+    first = machine.claim(VOL1)
+    machine.lookup(VOL1)
+    assert machine.claim(VOL1).looked_up > first.looked_up
+    assert machine.claim(VOL1)._replace(looked_up=0) == first._replace(looked_up=0)
+
+
+def test_targets_do_not_get_into_each_others_way(machine: Machine) -> None:
+    for name in (VOL10, VOL1):
+        machine.target(name)
+    for name in (VOL1, VOL10, VOL1, VOL10):
+        assert f"-iscsi-{name}-lun-0-part1" in machine.visit(name)
+    assert len(machine.sids()) == 2
