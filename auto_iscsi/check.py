@@ -114,7 +114,7 @@ def _useless(sections: Sequence[Section]) -> list[Problem]:
 def _impossible(section: Section) -> tuple[str, str]:
     """Return the kind of a section that matches no target, and why it does not."""
     literal = globs.WILDCARD.sub("", section.glob)
-    alien = sorted(set(literal) - set(patterns.ALPHABET))
+    alien = sorted(set(literal) - set(globs.ALPHABET))
     kind = "never-matches" if globs.WILDCARD.search(section.glob) else "not-a-target"
     if alien:
         signs = " or ".join(f'"{output.printable(c)}"' for c in alien)

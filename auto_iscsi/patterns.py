@@ -7,14 +7,12 @@ of them. Only `auto-iscsi check` asks.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import string
 from collections.abc import Iterator
 
 from auto_iscsi import globs, keys
 
-ALPHABET = string.ascii_lowercase + string.digits + "-.:"
 _ENOUGH = 20_000  # states; a comparison that needs more is given up
 
 
@@ -22,18 +20,8 @@ class Glob:
     """An automaton for one glob."""
 
     def __init__(self, glob: str) -> None:
-        self.parts: list[str] = []  # the characters that each place takes; "*" for any number
-        at = 0
-        for wildcard in globs.WILDCARD.finditer(glob):
-            self.parts += glob[at : wildcard.start()]
-            token = wildcard[0]
-            if token == "*":
-                self.parts.append("*")
-            else:
-                self.parts.append("".join(c for c in ALPHABET if fnmatch.fnmatchcase(c, token)))
-            at = wildcard.end()
         # A literal that no name has, such as "_" or an open bracket, is a place nobody gets past.
-        self.parts += glob[at:]
+        self.parts = globs.parts(glob)
         self.end = len(self.parts)
         self.start = self._reach({0})
         self.step = functools.lru_cache(maxsize=None)(self._step)
@@ -140,8 +128,8 @@ def _names() -> tuple[list[dict[str, int]], set[int]]:
     edges[label].update({"-": dash, ".": dot, ":": colon})
     edges[dash].update(dict.fromkeys(letters + digits, label))
     edges[dash]["-"] = dash
-    rest = end(colon, ALPHABET)
-    edges[rest].update(dict.fromkeys(ALPHABET, rest))
+    rest = end(colon, globs.ALPHABET)
+    edges[rest].update(dict.fromkeys(globs.ALPHABET, rest))
     eui = end(0, *"eui.", *[string.hexdigits[:16]] * 16)
     naa = end(0, *"naa.", *[string.hexdigits[:16]] * 16)
     accept |= {label, rest, eui, naa, end(naa, *[string.hexdigits[:16]] * 16)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,28 @@ def test_a_refused_key_is_told_why(
     assert report.data["refused"]["code"] == code and said in report.data["refused"]["reason"]
     assert any("refuses" in line and said in line for line in report.lines)
     assert all(line.isprintable() for line in report.lines)
+
+
+def test_who_is_not_root_is_told_what_can_be_seen_without() -> None:
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+        os.chmod(folder, 0o755)
+        root = Path(folder)
+        make_tree(root, {**LOGGED_IN, f"{RECORD}/10.0.0.1,3260,1/default": ""})
+        (root / "run/auto-iscsi").mkdir()
+        for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
+            os.chmod(root / name, 0)
+        os.seteuid(65534 if before == 0 else before)
+        try:
+            seen = explain.report(Host(folder), TARGET, PLAIN)
+            gone = explain.report(Host(folder), f"{TARGET}-2", PLAIN)
+        finally:
+            os.seteuid(before)
+            for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
+                os.chmod(root / name, 0o700)
+    assert seen.data["outcome"] == "answer" and seen.data["entry"]
+    assert "permission denied" in steps(seen)["record"] and "denied" in steps(seen)["lease"]
+    assert gone.data["outcome"] == "unknown" and gone.status == 0
 
 
 def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
