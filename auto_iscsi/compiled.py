@@ -52,7 +52,10 @@ def read(host: Host, files: Files) -> Any:
     body = memoryview(data)[start:]
     if zlib.crc32(body).to_bytes(4, "big") != data[len(head) : start]:
         return None
-    return marshal.loads(body)
+    try:
+        return marshal.loads(body)
+    except (EOFError, TypeError, ValueError):
+        return None
 
 
 def write(host: Host, files: Files, value: Any, settled: float = SETTLED) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from auto_iscsi import globs, keys
 
-_ENOUGH = 20_000  # states; a comparison that needs more is given up
+_ENOUGH = 4_000  # states; a comparison that needs more is given up
 
 
 class Glob:

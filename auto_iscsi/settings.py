@@ -122,10 +122,7 @@ class Setting(NamedTuple):
     values: str
     help: str
     example: str
-
-    def said(self, value: Any) -> str:
-        """Return a value as the file would have it."""
-        return "none" if self.parse is _partition and not value else _said(value)
+    said: Callable[[Any], str] = _said  #: a value as the file would have it
 
 
 TABLE = {
@@ -138,7 +135,8 @@ TABLE = {
     ),
     "fstype": Setting(_fstype, "ext3", "a filesystem type", "the type that is mounted", "xfs"),
     "partition": Setting(
-        _partition, 1, "number, none", "the partition that is mounted; none: the whole disk", "none"
+        _partition, 1, "number, none", "the partition that is mounted; none: the whole disk",
+        "none", lambda number: str(number or "none"),
     ),
     "lun": Setting(_number(0, 16383), 0, "number", "the logical unit that is mounted", "3"),
     "portals": Setting(
