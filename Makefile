@@ -39,7 +39,7 @@ vm: deb ## a shell in that machine
 TESTS = lint unit tree program automount san
 
 .PHONY: test
-test: build deb ## everything; installs what is missing
+test: build deb rpm ## everything; installs what is missing
 	@tests/prepare test
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(RUN) python3 -m pytest $(addprefix tests/,$(TESTS)) $(ARGS)
@@ -52,8 +52,8 @@ lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytes
 .PHONY: test-unit test-tree test-program test-automount test-san
 test-unit: ## the modules that touch nothing
 test-tree: ## those that read the machine, on made-up trees
-test-program: build deb ## the two programs and the package, as they were built
-test-automount: build ## the kernel's autofs and automount, with loop devices
+test-program: build deb rpm ## the two programs and the package, as they were built
+test-automount: deb rpm ## the kernel's autofs and automount, with loop devices
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(RUN) python3 -m pytest $(subst test-,tests/,$@) $(ARGS)

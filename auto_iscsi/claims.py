@@ -46,6 +46,11 @@ def read(host: Host, target: str) -> Claim:
         return Claim()
 
 
+def age(claim: Claim) -> float:
+    """Return how long ago the target was looked up, in seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - claim.looked_up
+
+
 def write(host: Host, target: str, claim: Claim) -> None:
     """Keep a claim, as of now, in one step. The caller holds the target."""
     path = host.path(f"{FOLDER}/claims/{target}")

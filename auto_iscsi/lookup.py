@@ -29,6 +29,9 @@ from auto_iscsi import login as logins
 from auto_iscsi import settings as table
 from auto_iscsi.host import Host
 
+_MOUNTING = 3.0  # seconds from our answer to the mount
+_STEP = 0.02  # seconds between two looks at the mounts
+
 
 def lookup(host: Host, text: str) -> str:
     """Return the map entry for the key `text`; raise Failure. Logs in when need be."""
@@ -39,7 +42,9 @@ def lookup(host: Host, text: str) -> str:
     limit = _at_most(settings.lookup_timeout, key.target)
     with limit as until, claims.hold(host, key.target, until):
         this = _Lookup(host, key, settings, until)
-        return mapentry.of(this.ready() or this.mounted() or this.bring_up(), settings)
+        again = this.mounted_meanwhile()
+        device = this.ready() or this.outlived() or this.bring_up()
+        return mapentry.of(device, settings, again)
 
 
 class _Lookup(NamedTuple):
@@ -55,7 +60,27 @@ class _Lookup(NamedTuple):
         device, known = present(self.host, self.key.target, self.settings)
         return self._wanted(device, [session for session in known if session.up])
 
-    def mounted(self) -> disks.Device | None:
+    def mounted_meanwhile(self) -> bool:
+        """Say whether automount has mounted the key on the word of a run just before this one.
+
+        When the last one who waits for a key is interrupted and somebody asks again, automount
+        asks us again too, beside the mount that is under way, and mounts once more: EBUSY, and
+        ENOENT for the user, unless that says remount. So a mount that is to be expected is waited
+        for. An answer that was used up is not asked for again within autofs's memory.
+        """
+        age = claims.age(claims.read(self.host, self.key.target))
+        here = self._mount_point(mounts.list_all(self.host)) if age < _MOUNTING else ""
+        until = self._within(_MOUNTING - age)
+        while here:
+            present = mounts.list_all(self.host)
+            if any(mount.point == here and mount.fstype != "autofs" for mount in present):
+                return True
+            if time.monotonic() >= until:
+                break
+            time.sleep(_STEP)
+        return False
+
+    def outlived(self) -> disks.Device | None:
         """Return the device of a mount that outlived its session.
 
         A restarted automount asks for every key that is still mounted, waits for the answer, and
@@ -68,11 +93,10 @@ class _Lookup(NamedTuple):
         for device in disks.candidates(self.host, down, self.settings):
             if device.number in numbers:
                 return device
-        with contextlib.suppress(OSError):
-            here = os.path.join(os.getcwd(), self.key.text)  # automount runs us in its root
-            for mount in present:
-                if mount.point == here and mount.fstype != "autofs":
-                    return disks.Device(os.path.basename(mount.source), "", mount.number)
+        here = self._mount_point(present)
+        for mount in present:
+            if mount.point == here and mount.fstype != "autofs":
+                return disks.Device(os.path.basename(mount.source), "", mount.number)
         return None
 
     def bring_up(self) -> disks.Device:
@@ -89,6 +113,14 @@ class _Lookup(NamedTuple):
                 up = [job.open()]
             within = self._within(self.settings.udev_timeout)
             return events.wait_for(lambda: self._device(up), within) or self._no_disk(up)
+
+    def _mount_point(self, present: list[mounts.Mount]) -> str:
+        """Return where automount mounts the key; "" when it was not automount that ran us."""
+        root = ""
+        with contextlib.suppress(OSError):
+            root = os.getcwd()
+        is_autofs = any(mount.point == root and mount.fstype == "autofs" for mount in present)
+        return os.path.join(root, self.key.text) if is_autofs else ""
 
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)

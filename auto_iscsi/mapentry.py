@@ -10,9 +10,10 @@ from auto_iscsi import disks
 from auto_iscsi.settings import Settings
 
 
-def of(device: disks.Device, settings: Settings) -> str:
-    """Return the map entry for `device`, without a line end."""
-    options = ",".join((*settings.options, f"fstype={settings.fstype}"))
+def of(device: disks.Device, settings: Settings, again: bool = False) -> str:
+    """Return the map entry for `device`, without a line end; `again`: it is mounted by now."""
+    remount = ("remount",) if again else ()
+    options = ",".join((*settings.options, *remount, f"fstype={settings.fstype}"))
     if settings.device == "kernel" or not device.link:
         return f"-{options} :/dev/{device.node}"
     return f'-{options} ":{disks.BY_PATH}/{device.link}"'

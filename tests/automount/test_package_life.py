@@ -21,6 +21,7 @@ import auto_iscsi
 
 ROOT = Path(__file__).resolve().parents[2]
 DEB = ROOT / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
+RPM = ROOT / f"dist/auto-iscsi-{auto_iscsi.__version__}.noarch.rpm"
 LINE = "/etc/auto.master.d/iscsi.autofs"
 MASTER = "+dir:/etc/auto.master.d\n"
 #: The original, as far as automount can tell: it answers with a disk for every name.
@@ -275,3 +276,27 @@ def test_after_a_purge_it_can_be_installed_anew(host: Host) -> None:
     host.automount()
     host.install()
     assert "/iscsiauto" in host.mounts()
+
+
+def test_the_rpm_goes_the_same_way(host: Host) -> None:
+    # Its dependencies are what dpkg has installed; rpm cannot know.
+    host.script()
+    before = host.run("find /etc /usr/libexec /usr/share/man /usr/sbin /usr/lib/tmpfiles.d | sort")
+    host.automount()
+    said = host.run(f"rpm --install --nodeps {RPM} 2>&1")
+    assert "kept as /etc/auto.iscsi.orig" in said
+    assert host.mounts() == {"/iscsiauto": "autofs /usr/libexec/auto-iscsi/auto.iscsi"}
+    host.script("/usr/libexec/auto-iscsi/auto.iscsi")
+    host.run("ls /iscsiauto/iqn.a/; echo 'lun = 3' >> /etc/auto.iscsi.conf")
+    worker = host.stay("/iscsiauto/iqn.a")
+    host.run(f"sed -i s/timeout=300/timeout=60/ {LINE}")
+    host.run(f"rpm --upgrade --replacepkgs --nodeps {RPM}")
+    assert "timeout=60" in host.run(f"cat {LINE}")
+    assert host.run("tail -n 1 /etc/auto.iscsi.conf") == "lun = 3\n"
+    host.run("rpm --erase auto-iscsi")
+    assert host.mounts().get("/iscsiauto/iqn.a") == f"ext4 {host.device}"
+    assert worker.poll() is None
+    after = host.run("find /etc /usr/libexec /usr/share/man /usr/sbin /usr/lib/tmpfiles.d | sort")
+    kept = [f"{LINE}.rpmsave", "/etc/auto.iscsi.conf.rpmsave", "/etc/auto.iscsi.orig"]
+    assert sorted(set(after.split()) - set(before.split())) == sorted(kept)
+    assert set(before.split()) - set(after.split()) == {"/etc/auto.iscsi"}

@@ -10,8 +10,9 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
-# What the machine's emulation may add to a bound that the contract states in seconds.
-SLACK = 4.0
+# What emulation may add to a bound that the contract states in seconds: it starts a program some
+# 25 times slower than the machine would, a Python with sh and pyudev in about three seconds.
+SLACK = 10.0
 BOUND = 12.0  # login_timeout + 2 s, with the shipped configuration
 
 
@@ -41,8 +42,10 @@ def refused(vm: Machine, *words: str, within: float = BOUND) -> str:
 
 def test_the_target_is_gone(host: Machine, san: San) -> None:
     san.targets[job.BETA].delete()
-    san.target(job.ALPHA)  # the portal is there
+    # An array says so; the kernel's target answers for any unknown name that it is unavailable.
+    portal = san.refusing("127.0.0.1", 2, 3, targets=[job.BETA])
     refused(host, "127.0.0.1:3260", "iscsiadm exit 19", "present it at the SAN")
+    portal.close()
     san.targets[job.BETA].recreate()
 
 
@@ -53,8 +56,8 @@ def test_the_target_is_offline_and_the_record_is_an_administrators(
     kept = job.records(host)
     san.targets[job.BETA].revoke()
     refused(host, "127.0.0.1:3260", "initial_login_retry_max = 8")
-    # Not another one beside it, and no waiting for all of its time.
-    refused(host, "earlier still runs")
+    # Not another login beside it, and no waiting for all of its time.
+    refused(host, "session 1 through 127.0.0.1:3260", "iscsid keeps trying")
     assert job.records(host) == kept
     san.targets[job.BETA].enable()
 
@@ -62,6 +65,8 @@ def test_the_target_is_offline_and_the_record_is_an_administrators(
 def test_the_target_is_offline_and_the_record_is_ours(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, "portals = 127.0.0.1\n")
+    vm.run(["auto-iscsi", "lookup", job.BETA])
+    vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--logout"])
     target.revoke()
     refused(vm, "127.0.0.1:3260", "is the target enabled at the SAN")
     assert job.records(vm) == {}
@@ -69,11 +74,16 @@ def test_the_target_is_offline_and_the_record_is_ours(vm: Machine, san: San) -> 
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
-@pytest.mark.parametrize(("way", "why"), [("block", "no answer"), ("reject", "refused")])
-def test_the_portal_is_dead(host: Machine, san: San, way: str, why: str) -> None:
-    getattr(san, way)("127.0.0.1")
-    refused(host, "127.0.0.1:3260", why)
+def test_the_portal_is_dead(host: Machine, san: San) -> None:
+    san.block("127.0.0.1")
+    refused(host, "127.0.0.1:3260", "no answer")
     san.unblock("127.0.0.1")
+
+
+def test_nobody_listens_at_the_portal(host: Machine, san: San) -> None:
+    san.targets[job.BETA].delete()
+    refused(host, "127.0.0.1:3260", "connection refused")
+    san.targets[job.BETA].recreate()
 
 
 def test_chap_is_refused(vm: Machine, san: San) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,11 +25,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 VOL1 = "iqn.2001-05.com.equallogic:0-8a0906-vol1"
 VOL10 = "iqn.2001-05.com.equallogic:0-8a0906-vol10"
 INITIATOR = "iqn.1993-08.org.debian:01:browse"
+NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 PATIENCE = 30.0  # seconds, for what has no time of its own: a slow machine is no failure
 
 LAUNCHER = """\
-#!{python} -IBS
+#!{python} -IS
 import os, sys
+sys.pycache_prefix = {cache!r} or None
+sys.dont_write_bytecode = not sys.pycache_prefix
 sys.path.insert(0, os.environ.get("AUTO_ISCSI_ROOT", "") + "/san/code")
 from tests.tree import iscsiadm
 sys.exit(iscsiadm.main())
@@ -58,23 +62,32 @@ class Answer(NamedTuple):
 class Lookup:
     """A lookup that runs."""
 
-    def __init__(self, command: Sequence[str], cwd: Path) -> None:
+    def __init__(self, command: Sequence[str], cwd: Path, cache: str) -> None:
         # Pipes and no terminal, as from automount; PATH is not what Host looks in.
-        environment = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/"}
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
+        environment.update({"PYTHONPYCACHEPREFIX": cache} if cache else NO_CACHE)
         self.since = time.monotonic()
         self.process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.said = ("", "")
+        self.seconds = 0.0
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        self.said = self.process.communicate()
+        self.seconds = time.monotonic() - self.since
 
     def answer(self) -> Answer:
         """Wait for it as automount does: until nobody holds its stdout and stderr any more."""
-        try:
-            out, err = self.process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
-        seconds = time.monotonic() - self.since
+        self.listener.join(PATIENCE)
+        if self.listener.is_alive():
+            self.process.kill()
+            raise AssertionError(f"no end of its output in {PATIENCE} s")
+        out, err = self.said
+        seconds = self.seconds
         if self.process.returncode == 0:
             assert not err and out.endswith("\n") and out.count("\n") == 1, (out, err)
             return Answer(0, out[:-1], "", seconds)
@@ -86,22 +99,23 @@ class Lookup:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.listener.join(PATIENCE)
 
 
 class Machine:
     """A tree with a fake iscsiadm in it, and portals that listen on this machine's loopback."""
 
-    def __init__(self, root: Path, nodes: str = "/etc/iscsi/nodes", program: str = "") -> None:
-        """Lay it out below `root`; `program` is the Python that runs the fake."""
+    def __init__(self, root: Path, nodes: str = "/etc/iscsi/nodes", cache: str = "") -> None:
+        """Lay it out below `root`; in `cache` are the modules that Python has compiled."""
         self.root = root
+        self.cache = cache
         self.host = Host(str(root))
         self.nodes = root / nodes.lstrip("/")
         self.plan: dict[str, Any] = {"nodes": nodes, "iscsid.conf": ISCSID_CONF, "targets": {}}
         self.sockets: list[socket.socket] = []
         self.lookups: list[Lookup] = []
         make_tree(root, {
-            "/usr/sbin/iscsiadm": LAUNCHER.format(python=program or sys.executable),
+            "/usr/sbin/iscsiadm": LAUNCHER.format(python=sys.executable, cache=cache),
             "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
             "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
             "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
@@ -239,7 +253,8 @@ class Machine:
     def start(self, key: str, cwd: str = "/iscsiauto") -> Lookup:
         """Start a lookup as a process of its own."""
         program = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root)]
-        self.lookups.append(Lookup([*program, "lookup", "--", key], self.root / cwd.lstrip("/")))
+        where = self.root / cwd.lstrip("/")
+        self.lookups.append(Lookup([*program, "lookup", "--", key], where, self.cache))
         return self.lookups[-1]
 
     def lookup(self, key: str, cwd: str = "/iscsiauto") -> Answer:

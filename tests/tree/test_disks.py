@@ -59,18 +59,6 @@ def test_a_stale_link_to_another_targets_disk_is_waited_out(machine: Machine) ->
     assert machine.leads_to(answer.entry) == "sdc1"
 
 
-def test_a_stale_link_to_another_targets_disk_is_never_used(machine: Machine) -> None:
-    portal = machine.target(VOL1, after={"udev": None})
-    machine.target(OTHER, portal)
-    machine.lookup(OTHER)
-    stale_link(machine, VOL1, portal, "sdb")
-    machine.configure("udev_timeout = 1s")
-    for _ in ("after the login", "with the session there"):
-        answer = machine.lookup(VOL1)
-        assert (answer.status, answer.entry) == (1, "")
-        assert "no link" in answer.log and f"-iscsi-{VOL1}-lun-0-part1" in answer.log
-
-
 def test_a_stale_link_to_a_disk_that_is_gone_is_never_used(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
@@ -98,25 +86,6 @@ def test_what_udev_knew_of_the_same_disk_before_its_last_logout_says_nothing(
     machine.quiet()
 
 
-def test_a_missing_lun_is_looked_for_once_more_and_the_luns_there_are_listed(
-    machine: Machine,
-) -> None:
-    machine.target(VOL1, luns={2: {}, 0x4000 + 300: {}})
-    machine.configure("udev_timeout = 1s")
-    machine.lookup(VOL1)
-    answer = machine.lookup(VOL1)
-    assert f"{VOL1}: no LUN 0 through" in answer.log and "LUNs there: 2, 300" in answer.log
-    assert machine.runs("--rescan") == ["-m session -r 1 --rescan"]
-
-
-def test_no_lun_at_all(machine: Machine) -> None:
-    machine.target(VOL1, luns={})
-    machine.configure("udev_timeout = 1s")
-    answer = machine.lookup(VOL1)
-    assert "LUNs there: none" in answer.log and "map the LUN at the SAN" in answer.log
-    assert answer.seconds < 1 + MARGIN
-
-
 def test_a_lun_that_was_mapped_after_the_login_is_found_by_a_rescan(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={}, rescanned={"0": {"partitions": {"1": None}}})
     machine.session(VOL1, portal)
@@ -142,12 +111,3 @@ def test_a_missing_partition_is_said_at_once_with_those_that_are_there(
         assert f"no partition 1 on LUN 0 (sdb) through {portal}: {said}" in answer.log
         assert answer.log.startswith(f"{VOL1}: ") and todo in answer.log
         assert answer.seconds < MARGIN
-
-
-def test_udev_that_does_not_come_is_said_with_the_link_that_is_missing(machine: Machine) -> None:
-    machine.target(VOL1, after={"udev": None})
-    machine.configure("udev_timeout = 1s")
-    answer = machine.lookup(VOL1)
-    assert f"{VOL1}: no link /dev/disk/by-path/" in answer.log
-    assert "-lun-0-part1 after 1 s" in answer.log and "udev" in answer.log
-    assert answer.seconds < 1 + MARGIN

@@ -32,19 +32,6 @@ def test_it_waits_for_iscsid_to_bring_a_session_back(machine: Machine) -> None:
     assert machine.sids() == [sid]
 
 
-@pytest.mark.parametrize("state", ["FAILED", "FREE"])
-def test_one_that_does_not_come_back_is_said_within_login_timeout(
-    machine: Machine, state: str
-) -> None:
-    portal = machine.target(VOL1)
-    machine.session(VOL1, portal, state)
-    machine.configure("login_timeout = 1s")
-    answer = machine.lookup(VOL1)
-    assert f"{VOL1}: session 1 through {portal} is {state} and cannot be brought back" in answer.log
-    assert answer.seconds < 1 + 2 + MARGIN
-    assert machine.runs() == []
-
-
 def test_one_whose_portal_is_dead_is_not_waited_for(machine: Machine) -> None:
     portal = machine.target(VOL1, machine.dead_portal())
     machine.session(VOL1, portal, "FAILED")

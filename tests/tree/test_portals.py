@@ -28,15 +28,6 @@ def test_the_next_portal_is_tried_when_one_is_dead(machine: Machine) -> None:
     assert machine.runs() == [f"-m node -T {VOL1} -p {portal},1 --login"]
 
 
-def test_the_next_portal_is_tried_when_one_does_not_answer(machine: Machine) -> None:
-    mute, portal = machine.mute_portal(), machine.portal("127.0.0.2")
-    machine.target(VOL1, mute, portal)
-    machine.configure("login_timeout = 2s")
-    answer = machine.lookup(VOL1)
-    assert answer.entry == machine.entry(VOL1, portal), answer.log
-    assert answer.seconds < 2 + 2 + MARGIN
-
-
 @pytest.mark.parametrize("outcome", [4, 8, 11, 19])
 def test_the_next_portal_is_tried_when_the_login_fails_at_one(
     machine: Machine, outcome: int
@@ -88,17 +79,6 @@ def test_when_every_portal_is_dead_each_is_named_with_the_reason_and_nothing_is_
     assert "is the portal up and reachable?" in answer.log
     assert answer.seconds < 2 + MARGIN
     assert machine.runs() == []
-
-
-def test_a_portal_that_does_not_answer_is_not_waited_for_longer_than_login_timeout(
-    machine: Machine,
-) -> None:
-    mute = machine.mute_portal()
-    machine.target(VOL1, mute)
-    machine.configure("login_timeout = 1s")
-    answer = machine.lookup(VOL1)
-    assert f"login through {mute}: no answer to a TCP connection" in answer.log
-    assert answer.seconds < 1 + 2 + MARGIN
 
 
 def test_once_the_cause_is_gone_the_next_try_works(machine: Machine) -> None:

@@ -81,13 +81,6 @@ def test_a_lun_above_255_is_the_sans_number_whatever_the_kernel_calls_it(machine
     assert machine.visit(VOL1) == machine.entry(VOL1, portal, "0x412c000000000000")
 
 
-def test_what_is_no_disk_is_not_taken_for_one(machine: Machine) -> None:
-    enclosure = {"type": "13", "partitions": {"1": None}}
-    machine.target(VOL1, luns={0: enclosure})
-    machine.configure("udev_timeout = 1")
-    assert "no LUN 0" in machine.lookup(VOL1).log
-
-
 @pytest.mark.parametrize("key", [VOL1, VOL1.upper(), VOL1.title()])
 @pytest.mark.parametrize("spelling", [VOL1, VOL1.upper()], ids=["small", "capitals"])
 def test_capitals_in_the_key_or_in_the_record_do_not_matter(

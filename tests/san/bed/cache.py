@@ -19,7 +19,9 @@ from pathlib import Path
 from . import progress
 
 #: How many of a kind are kept, most recently used first. A saved machine needs its parents.
-KEPT = {"image": 3, "booted": 4, "installed": 3}
+KEPT = {"image": 3, "booted": 5, "installed": 4}
+#: What was used in the last quarter of an hour stays in any case: a run may be between two tests.
+YOUNG = 900.0
 
 
 def root() -> Path:
@@ -87,9 +89,12 @@ def entry(kind: str, name: str, build: Callable[[Path], None]) -> Path:
 
 
 @contextlib.contextmanager
-def used(place: Path) -> Iterator[None]:
-    """Keep a thing from being pruned while it is used."""
-    with lock(place.with_name(place.name + ".lock"), shared=True):
+def used(*places: Path) -> Iterator[None]:
+    """Keep things from being pruned while they are used, and for a while after."""
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            os.utime(place)
+            stack.enter_context(lock(place.with_name(place.name + ".lock"), shared=True))
         yield
 
 
@@ -99,7 +104,7 @@ def prune(kept: dict[str, int] | None = None) -> None:
         places = [path for path in root().glob(f"{kind}-*") if path.is_dir()]
         places.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for place in places[number:]:
-            young = time.time() - place.stat().st_mtime < 60 and kept is None
+            young = time.time() - place.stat().st_mtime < YOUNG and kept is None
             lockfile = place.with_name(place.name + ".lock")
             with lock(lockfile, wait=False) as free:
                 if free and not young:

@@ -52,7 +52,6 @@ FILES = {
     # What a browse host's administrator would see of a slow machine, and would not want to.
     "etc/systemd/system.conf.d/bed.conf": "[Manager]\nDefaultTimeoutStartSec=300\n",
     "etc/systemd/system/bed-agent.service": AGENT_UNIT,
-    "etc/udev/rules.d/99-bed.rules": 'SUBSYSTEM=="virtio-ports", TAG+="systemd"\n',
     "root/.bashrc": "PS1='root@browse:\\w# '\n",
 }
 

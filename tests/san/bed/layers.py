@@ -19,7 +19,7 @@ from pathlib import Path
 from . import cache, image, initrd, machine, progress, qemu
 
 HERE = Path(__file__).parent
-BOOT_TIMEOUT = 300.0
+BOOT_TIMEOUT = 200.0
 INSTALL_TIMEOUT = 300.0
 
 
@@ -79,6 +79,10 @@ def wait(command: machine.Command, what: str) -> None:
     """Wait for a long command, and say now and then that it is at work."""
     began = time.monotonic()
     while not command.done:
+        if time.monotonic() - began > command.timeout:
+            console = command.machine.console.read_text(errors="replace")
+            raise progress.Failed(f"{what}: not done after {command.timeout:g} s; the console's "
+                                  f"end:\n{console[-3000:]}")
         try:
             command.future.result(progress.EVERY)
         except concurrent.futures.TimeoutError:
@@ -97,15 +101,16 @@ def copy(source: Path, to: Path) -> None:
 
 
 class Layer:
-    """A saved state that machines are resumed from."""
+    """A saved state that machines are resumed from; it needs all those of its chain."""
 
-    def __init__(self, place: Path, base: Path, suite: str, *, icount: bool) -> None:
-        self.place, self.base, self.suite, self.icount = place, base, suite, icount
+    def __init__(self, chain: tuple[Path, ...], suite: str, *, icount: bool) -> None:
+        self.chain, self.suite, self.icount = chain, suite, icount
+        self.base, self.place = chain[0], chain[-1]
 
     @contextlib.contextmanager
     def resumed(self) -> Iterator[machine.Machine]:
         """Resume a machine; it is gone at the end, whatever happens."""
-        with cache.used(self.place):
+        with cache.used(*self.chain):
             process = qemu.Process(hardware(self.place, self.base, icount=self.icount),
                                    resume=self.place / "state")
             vm = machine.Machine(process)
@@ -122,7 +127,7 @@ def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
     name = cache.key(base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
                      (HERE / "qemu.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount))
     place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
-    return Layer(place, base, wanted, icount=icount)
+    return Layer((base, place), wanted, icount=icount)
 
 
 def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> Layer:
@@ -133,4 +138,4 @@ def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> L
         "installed", name,
         lambda new: install(parent.place, parent.base, deb, new, icount=icount),
     )
-    return Layer(place, parent.base, parent.suite, icount=icount)
+    return Layer((*parent.chain, place), parent.suite, icount=icount)

@@ -52,7 +52,7 @@ class Hardware(NamedTuple):
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-accel", accelerator + threads, "-cpu", "max",
             "-smp", "1" if self.icount else "2",
-            *(["-icount", "shift=auto,sleep=off"] if self.icount else []),
+            *(["-icount", "shift=0"] if self.icount else []),
             "-machine", "pc,memory-backend=ram", "-m", MEMORY,
             "-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={self.memory},"
                        f"share={share}",

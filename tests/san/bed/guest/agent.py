@@ -33,13 +33,23 @@ import portal
 import terminal
 import view
 
-PORT = "/dev/virtio-ports/bed"
+PORTS = "/sys/class/virtio-ports"
+NAME = "bed"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KILL_GRACE = 2.0
 
 CALLS: dict[str, Callable[..., Any]] = {
     **lio.CALLS, **chains.CALLS, **portal.CALLS, **view.CALLS,
 }
+
+
+def port() -> str:
+    """Wait for the port; found by its name in sysfs, since udev's link may come much later."""
+    while True:
+        for device in view.names(PORTS):
+            if view.text(f"{PORTS}/{device}/name") == NAME and os.path.exists(f"/dev/{device}"):
+                return f"/dev/{device}"
+        time.sleep(0.05)
 
 
 def memory(name: str, content: bytes = b"") -> int:
@@ -217,4 +227,4 @@ class Agent:
 
 
 if __name__ == "__main__":
-    Agent(PORT).serve()
+    Agent(port()).serve()

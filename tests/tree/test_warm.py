@@ -1,0 +1,128 @@
+"""A visit to what is there already costs a few files: no process, no library that it does not need.
+
+And a key that is no target's name costs nothing at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from tests.tree.machine import REPOSITORY, VOL1, Machine
+from tests.unit.test_keys import HOSTILE, NEARLY
+
+# The map program, its machine below a directory; then a report of what it brought in.
+PROGRAM = """\
+import sys
+before, started = set(sys.modules), []
+starts = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen")
+sys.addaudithook(lambda event, _: started.append(event) if event in starts else None)
+sys.path.insert(0, sys.argv[1])
+from auto_iscsi import program
+from auto_iscsi.host import Host
+status = program.main(sys.argv[3:], Host(sys.argv[2]))
+imported = sorted(set(sys.modules) - before)
+import json
+with open(sys.argv[2] + "/report", "w") as file:
+    json.dump([imported, started[:]], file)
+sys.exit(status)
+"""
+KEYS = """\
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from auto_iscsi import lookup, program
+from auto_iscsi.host import Host
+host = Host(sys.argv[2])
+keys = sys.argv[3:]
+os.access("from here on", os.F_OK)
+for key in keys:
+    assert program.main([key], host) == 1
+"""
+COSTLY = {
+    "argparse", "asyncio", "ctypes", "dataclasses", "ipaddress", "json", "logging", "pathlib",
+    "pyudev", "selectors", "sh", "socket", "ssl", "subprocess", "tempfile",
+}  # fmt: skip
+# What starts a process, or leaves the machine; a thread would be a clone.
+CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\(")
+
+
+class Report(NamedTuple):
+    """What a program did."""
+
+    status: int
+    out: str
+    err: str
+    imported: set[str]
+    started: list[str]
+    calls: list[str]  #: system calls, when strace looked on
+
+
+def run(machine: Machine, program: str, *words: str, strace: bool = False) -> Report:
+    """Run a program on a machine."""
+    if strace and not shutil.which("strace"):
+        pytest.skip("needs strace")
+    trace, report = machine.root / "trace", machine.root / "report"
+    before = ["strace", "-f", "-qq", "-o", str(trace)] if strace else []
+    command = [sys.executable, "-c", program, str(REPOSITORY), str(machine.root), *words]
+    done = subprocess.run(
+        [*before, *command], cwd="/", stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    imported, started = json.loads(report.read_text()) if report.exists() else ([], [])
+    calls = trace.read_text().splitlines()[1:] if strace else []  # the first: strace's own start
+    assert not strace or len(calls) > 100
+    return Report(done.returncode, done.stdout, done.stderr, set(imported), started, calls)
+
+
+def test_a_warm_visit_imports_nothing_costly_and_starts_no_process(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.configure("fstype = ext3\n[*-vol1]\nlun = 0\n[*-vol2]\nlun = 3\n")
+    machine.session(VOL1, portal)
+    for _ in ("first", "second"):
+        done = run(machine, PROGRAM, VOL1)
+        assert (done.status, done.out) == (0, machine.entry(VOL1, portal) + "\n"), done.err
+        assert {"auto_iscsi.lookup", "configobj"} <= done.imported
+        assert COSTLY.isdisjoint(done.imported)
+        assert done.started == []
+    assert machine.runs() == []
+
+
+def test_a_warm_visit_starts_no_process_and_opens_no_socket_for_all_the_kernel_knows(
+    machine: Machine,
+) -> None:
+    machine.session(VOL1, machine.target(VOL1))
+    done = run(machine, PROGRAM, VOL1, strace=True)
+    assert done.status == 0
+    assert [call for call in done.calls if CALLS.search(call)] == []
+
+
+def test_a_cold_visit_does_what_these_look_for(machine: Machine) -> None:
+    # Otherwise the two above could not fail.
+    portal = machine.target(VOL1)
+    done = run(machine, PROGRAM, VOL1, strace=True)
+    assert (done.status, done.out) == (0, machine.entry(VOL1, portal) + "\n"), done.err
+    assert {"sh", "pyudev", "socket"} <= done.imported
+    assert done.started
+    assert {"socket", "execve"} <= {found[1] for found in map(CALLS.search, done.calls) if found}
+
+
+def test_for_a_key_that_is_no_targets_name_nothing_is_opened_and_nothing_started(
+    machine: Machine,
+) -> None:
+    machine.configure(f"portals = {machine.target(VOL1)}\n")
+    keys = [key for key in (*HOSTILE, *NEARLY) if "\0" not in key]
+    done = run(machine, KEYS, *keys, strace=True)
+    assert (done.status, done.out) == (0, "")
+    lines = done.err.splitlines()
+    assert len(lines) == len(keys) > 80
+    assert all(line.startswith("auto.iscsi: key ") for line in lines), done.err
+    begin = next(n for n, call in enumerate(done.calls) if "from here on" in call)
+    after = done.calls[begin + 1 :]
+    assert [call for call in after if CALLS.search(call) or str(machine.root) in call] == []
+    assert not (machine.root / "run").exists()
