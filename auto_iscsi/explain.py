@@ -6,7 +6,6 @@ and disks are found by what the lookup itself uses.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -233,6 +232,6 @@ def _lease(host: Host, target: str) -> str:
         return f"not known: {failure.reason}"
     if claim == claims.Claim():
         return "none"
-    ago = max(0, time.clock_gettime(time.CLOCK_BOOTTIME) - claim.looked_up)
+    ago = max(0, claims.age(claim))
     session = f"session {claim.sid}" if claim.sid >= 0 else "a login that was not seen to its end"
     return f"{session}, {'ours' if claim.ours else 'not ours'}, looked up {ago:.0f} s ago"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli, config, explain, lookup, output, settings
+from auto_iscsi import cli, compiled, config, explain, lookup, output, settings
 from auto_iscsi.host import Host
 from tests.tree.tree import Content, Link, contents, make_tree
 
@@ -164,6 +167,38 @@ def test_who_is_not_root_is_told_what_can_be_seen_without() -> None:
     assert seen.data["outcome"] == "answer" and seen.data["entry"]
     assert "permission denied" in steps(seen)["record"] and "denied" in steps(seen)["lease"]
     assert gone.data["outcome"] == "unknown" and gone.status == 0
+
+
+WATCHED = """
+import os, sys
+changes = ("socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.system", "os.kill",
+           "os.mkdir", "os.rename", "os.remove", "os.chmod", "os.chown", "os.link", "os.symlink",
+           "os.truncate", "os.utime", "fcntl.", "shutil.", "tempfile.")
+writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+def hook(event, args):
+    if event.startswith(changes) or (event == "open" and (args[2] or 0) & writes):
+        os._exit(99)
+from auto_iscsi import explain, output
+from auto_iscsi.host import Host
+sys.addaudithook(hook)
+print(explain.report(Host(sys.argv[1]), sys.argv[2], output.Paint(False)).data["outcome"])
+"""
+
+
+@pytest.mark.parametrize("session", [True, False])
+def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
+    tmp_path: Path, session: bool
+) -> None:
+    machine = LOGGED_IN if session else {}
+    make_tree(tmp_path, {**machine, config.FILE: "portals = 10.0.0.1\n", "/run": None})
+    time.sleep(compiled.SETTLED + 0.1)  # as long as a lookup needs to keep what it parsed
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path), TARGET],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "answer\n" if session else "discover\n")
+    assert not list((tmp_path / "run").rglob("config*"))
 
 
 def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
