@@ -52,6 +52,14 @@ class Host(NamedTuple):
         finally:
             os.close(handle)
 
+    def stat(self, name: str) -> os.stat_result | None:
+        """Return what stat(2) says, None when it is not there."""
+        try:
+            return os.stat(self.path(name))
+        except OSError as error:
+            _absent(error, name)
+            return None
+
     def names(self, name: str) -> list[str]:
         """Return the sorted names in a directory; none when it is not there."""
         try:

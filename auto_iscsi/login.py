@@ -93,13 +93,10 @@ class Login(NamedTuple):
         """Yield the portals to try; discover them when there is no record."""
         known = nodes.find_all(self.host, self.target)
         if known:
-            yield from self._in_order(known)
+            yield from in_order(known, self.settings)
             return
         if not self.settings.portals:
-            raise errors.NoRecord(
-                f"{self.target}: no node record, and no portals are configured",
-                "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
-            )
+            raise no_record(self.target)
         for portal in self.settings.portals:
             place = f"discovery at {portal}"
             end = self._within(self.settings.login_timeout)
@@ -108,7 +105,7 @@ class Login(NamedTuple):
                 continue
             answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
             if offered:
-                yield from self._in_order(offered)
+                yield from in_order(offered, self.settings)
                 return
             if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
                 name = self._initiator_name()
@@ -116,15 +113,6 @@ class Login(NamedTuple):
             else:
                 why, hint = answer.why, answer.hint
             problems.append(Problem(f"{place}: {why}", hint))
-
-    def _in_order(self, found: list[nodes.Record]) -> list[nodes.Record]:
-        wanted = self.settings.portals
-
-        def place(record: nodes.Record) -> int:
-            at = [n for n, portal in enumerate(wanted) if portal.same_place(record.portal)]
-            return at[0] if at else len(wanted)
-
-        return sorted(found, key=place)
 
     def _unreachable(self, record: nodes.Record) -> str:
         """Say why a portal cannot be reached; "" when it can, or when only iscsid can tell.
@@ -207,3 +195,21 @@ class Login(NamedTuple):
         text = self.host.read("/etc/iscsi/initiatorname.iscsi") or ""
         names = [line.partition("=")[2] for line in text.splitlines() if line[:1] == "I"]
         return names[0].strip() if names else "a host without an initiator name"
+
+
+def in_order(found: list[nodes.Record], settings: Settings) -> list[nodes.Record]:
+    """Return records in the order in which they are tried: configured portals first."""
+
+    def place(record: nodes.Record) -> int:
+        at = [n for n, portal in enumerate(settings.portals) if portal.same_place(record.portal)]
+        return at[0] if at else len(settings.portals)
+
+    return sorted(found, key=place)
+
+
+def no_record(target: str) -> errors.NoRecord:
+    """Return the failure of a target that nobody says where to find."""
+    return errors.NoRecord(
+        f"{target}: no node record, and no portals are configured",
+        "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
+    )

@@ -57,12 +57,8 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> disks.Device | None:
         """Return the device when a session that is up has it; None: there is work to do."""
-        last = claims.read(self.host, self.key.target).sid
-        known = sessions.find_all(self.host, self.key.target, last)
-        device = self._device(known)
-        if not device and [session.sid for session in known] == [last]:
-            device = self._device(sessions.find_all(self.host, self.key.target))
-        return device
+        device, known = present(self.host, self.key.target, self.settings)
+        return self._wanted(device, [session for session in known if session.up])
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -131,7 +127,12 @@ class _Lookup(NamedTuple):
 
     def _device(self, known: list[sessions.Session]) -> disks.Device | None:
         up = [session for session in known if session.up]
-        device = disks.choose(self.host, up, self.settings)
+        return self._wanted(disks.choose(self.host, up, self.settings), up)
+
+    def _wanted(
+        self, device: disks.Device | None, up: list[sessions.Session]
+    ) -> disks.Device | None:
+        """Renew the lease when there is a device."""
         if device:
             claims.touch(self.host, self.key.target, [session.sid for session in up])
         return device
@@ -153,6 +154,22 @@ class _Lookup(NamedTuple):
             f"LUNs there: {luns}",
             "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
         )
+
+
+def present(
+    host: Host, target: str, settings: table.Settings
+) -> tuple[disks.Device | None, list[sessions.Session]]:
+    """Return the device when a session that is up has it, and the sessions that were asked.
+
+    The one that the lease names first: to look at all can be to look at a thousand.
+    """
+    last = claims.read(host, target).sid
+    known = sessions.find_all(host, target, last)
+    device = disks.choose(host, [session for session in known if session.up], settings)
+    if not device and [session.sid for session in known] == [last]:
+        known = sessions.find_all(host, target)
+        device = disks.choose(host, [session for session in known if session.up], settings)
+    return device, known
 
 
 @contextlib.contextmanager

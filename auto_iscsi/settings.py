@@ -1,21 +1,22 @@
 """What holds for this target, and which line said so?
 
-One table of settings. Every section whose glob matches the target applies, in file order,
-setting by setting: a later one overrides an earlier one. A wrong value or an unknown setting
-refuses the targets that its section matches, and no others.
+One table of settings: a row there and a field of Settings is all that a new one needs; the parser,
+`auto-iscsi explain --settings`, the example file and the man page come from it or are held
+against it.
+
+Every section whose glob matches the target applies, in file order, setting by setting: a later one
+overrides an earlier one. A wrong value or an unknown setting refuses the targets that its section
+matches, and no others.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple
 
-from auto_iscsi import errors, portals
-from auto_iscsi.config import Section
-
-Raw = Union[str, "list[str]"]
+from auto_iscsi import config, globs, portals
+from auto_iscsi.config import Raw, Section
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _WORDS = {"yes": True, "true": True, "on": True, "1": True}
@@ -89,10 +90,28 @@ def _portals(raw: Raw) -> tuple[portals.Portal, ...]:
     return tuple(found)
 
 
-def _device(raw: Raw) -> str:
-    if (word := _word(raw)) not in ("by-path", "kernel"):
-        raise ValueError("expected by-path or kernel")
-    return word
+def _one_of(*words: str) -> Callable[[Raw], str]:
+    def parse(raw: Raw) -> str:
+        if (word := _word(raw)) not in words:
+            raise ValueError(f"expected {' or '.join(words)}")
+        return word
+
+    return parse
+
+
+def _said(value: Any) -> str:
+    """Return a value as the file would have it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        seconds = round(value)
+        for unit, size in (("h", 3600), ("m", 60)):
+            if seconds > 60 and seconds % size == 0:
+                return f"{seconds // size}{unit}"
+        return f"{seconds}s"
+    return str(value)
 
 
 class Setting(NamedTuple):
@@ -102,33 +121,41 @@ class Setting(NamedTuple):
     default: Any
     values: str
     help: str
+    example: str
+    said: Callable[[Any], str] = _said  #: a value as the file would have it
 
 
 TABLE = {
     "enabled": Setting(
-        _yes_no, True, "yes, no", "no: the key is refused before anything is asked of the network"
+        _yes_no, True, "yes, no", "no: the key is refused before anything is asked of the network",
+        "no",
     ),
-    "options": Setting(_options, ("nocheck", "ro"), "list of mount options", "mount options"),
-    "fstype": Setting(_fstype, "ext3", "a filesystem type", "the type that is mounted"),
+    "options": Setting(
+        _options, ("nocheck", "ro"), "list of mount options", "mount options", "ro, nosuid, nodev"
+    ),
+    "fstype": Setting(_fstype, "ext3", "a filesystem type", "the type that is mounted", "xfs"),
     "partition": Setting(
-        _partition, 1, "number, none", "the partition that is mounted; none: the whole disk"
+        _partition, 1, "number, none", "the partition that is mounted; none: the whole disk",
+        "none", lambda number: str(number or "none"),
     ),
-    "lun": Setting(_number(0, 16383), 0, "number", "the logical unit that is mounted"),
+    "lun": Setting(_number(0, 16383), 0, "number", "the logical unit that is mounted", "3"),
     "portals": Setting(
         _portals, (), "list of ADDRESS[:PORT], IPv6 in brackets",
-        "where to look for a target that has no node record",
+        "where to look for a target that has no node record", "10.0.0.1, [fd00::1]:3260",
     ),
-    "login_timeout": Setting(_time, 10.0, "time", "how long one portal has for a login"),
+    "login_timeout": Setting(_time, 10.0, "time", "how long one portal has for a login", "5s"),
     "udev_timeout": Setting(
-        _time, 10.0, "time", "how long the disk and its partition have to appear after the login"
+        _time, 10.0, "time", "how long the disk and its partition have to appear after the login",
+        "30s",
     ),
-    "lookup_timeout": Setting(_time, 60.0, "time", "the whole lookup, whatever happens"),
+    "lookup_timeout": Setting(_time, 60.0, "time", "the whole lookup, whatever happens", "2m"),
     "replacement_timeout": Setting(
-        _time, 30.0, "time", "how long I/O waits for a lost session before it fails"
+        _time, 30.0, "time", "how long I/O waits for a lost session before it fails", "5s"
     ),
     "device": Setting(
-        _device, "by-path", "by-path, kernel",
+        _one_of("by-path", "kernel"), "by-path", "by-path, kernel",
         "how the entry names the disk: a link that can only be this target's, or /dev/sdX",
+        "kernel",
     ),
 }  # fmt: skip
 
@@ -149,39 +176,56 @@ class Settings(NamedTuple):
     device: str
 
 
+class Choice(NamedTuple):
+    """What holds for one setting of one target."""
+
+    value: Any
+    section: Section | None  #: that said so; None: nobody did
+
+    def where(self, name: str) -> str:
+        """Return FILE:LINE of the line that said so."""
+        return self.section.where(name) if self.section else "built in"
+
+
 def resolve(sections: Sequence[Section], target: str) -> Settings:
     """Return what holds for `target`, a folded name; raise BadConfiguration."""
-    chosen = {name: setting.default for name, setting in TABLE.items()}
+    return Settings(**{name: choice.value for name, choice in choices(sections, target).items()})
+
+
+def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
+    """Return what holds for `target`, a folded name, and who said so; raise BadConfiguration."""
+    found = {name: Choice(setting.default, None) for name, setting in TABLE.items()}
+    wrong: list[config.Problem] = []
     for section in sections:
-        if not applies(section, target):
-            continue
-        for name, raw in section.values.items():
-            if name not in TABLE:
-                raise _wrong(section, name, "no such setting" + _nearest(name))
+        if globs.matches(section.glob, target):
+            values, problems = read(section)
+            wrong += problems
+            for name, value in values.items():
+                found[name] = Choice(value, section)
+    if wrong:
+        raise config.refusal(wrong)
+    return found
+
+
+def read(section: Section) -> tuple[dict[str, Any], list[config.Problem]]:
+    """Return the values of a section and what is wrong in it."""
+    values, problems = {}, []
+    for name, raw in section.values.items():
+        kind, why = "wrong-value", ""
+        if name not in TABLE:
+            kind, why = "unknown-setting", "no such setting" + _nearest(name)
+        else:
             try:
-                chosen[name] = TABLE[name].parse(raw)
+                values[name] = TABLE[name].parse(raw)
             except ValueError as error:
-                raise _wrong(section, name, str(error)) from None
-    return Settings(**chosen)
-
-
-def applies(section: Section, target: str) -> bool:
-    """Say whether a section's glob matches `target`, a folded name.
-
-    What stands before the first wildcard is compared first: compiling a pattern costs 60 µs.
-    """
-    literal = re.split(r"[*?\[]", section.glob, maxsplit=1)[0]
-    return target.startswith(literal) and fnmatch.fnmatchcase(target, section.glob)
-
-
-def _wrong(section: Section, name: str, why: str) -> errors.BadConfiguration:
-    return errors.BadConfiguration(
-        f"{section.where(name)}: {name}: {why}", "see auto.iscsi.conf(5)"
-    )
+                why = str(error)
+        if why:
+            problems.append(config.Problem(kind, section.file, section.lines[name], name, why))
+    return values, problems
 
 
 def _nearest(name: str) -> str:
     import difflib  # only on the way to an error
 
-    near = difflib.get_close_matches(name, TABLE, 1)
-    return f", did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(name.lower(), TABLE, 1)
+    return f", did you mean {near[0]}?" if near else "; auto-iscsi explain --settings lists them"

@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "errors", "host", "keys", "portals", "config", "settings", "nodes", "sessions",
-    "disks", "mounts", "mapentry", "claims", "initiator", "udev", "login", "lookup", "program",
-    "cli", "__main__",
+    "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
+    "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
+    "initiator", "udev", "login", "lookup", "program", "output", "explain", "check", "edit", "cli",
+    "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
-DOORS = {"configobj": "config", "pyudev": "udev", "sh": "host"}
+DOORS = {"configobj": "syntax", "pyudev": "udev", "sh": "host"}
 LONGEST = 250
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))

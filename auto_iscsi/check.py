@@ -1,0 +1,126 @@
+"""What is wrong with the configuration, all of it, before automount finds out?
+
+Errors keep targets from being mounted; warnings are sections that do nothing. Any file can be
+checked by any user, with no machine around it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from auto_iscsi import config, globs, output, patterns, settings
+from auto_iscsi.config import Problem, Section
+from auto_iscsi.host import Host
+
+
+class Source(NamedTuple):
+    """A file to check."""
+
+    host: Host
+    path: str
+    shown: str  #: the name that problems are reported under
+
+
+def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) -> output.Report:
+    """Return what is wrong with `files`, or, without any, with what a lookup reads."""
+    if files:
+        sources = [given(file) for file in files]
+    else:
+        sources = [Source(host, name, name) for name, _ in config.present(host)]
+    problems = examine(sources)
+    if not files:
+        problems = config.untrusted(host, config.present(host)) + problems
+    failed = any(problem.is_error or strict for problem in problems)
+    lines = [said(problem, paint) for problem in problems]
+    blamed = {problem.file for problem in problems}
+    lines += [f"{s.shown}: {paint.good('ok')}" for s in sources if s.shown not in blamed]
+    if not sources:
+        lines.append(f"no {config.FILE}: the built-in settings hold")
+    data = {
+        "ok": not failed,
+        "files": [source.shown for source in sources],
+        "problems": [
+            {**problem._asdict(), "severity": "error" if problem.is_error else "warning"}
+            for problem in problems
+        ],
+    }
+    return output.Report(1 if failed else 0, lines, data)
+
+
+def given(file: str, shown: str = "") -> Source:
+    """Return a file of the machine that we run on, whatever it is called."""
+    return Source(Host(), os.path.abspath(file), shown or file)
+
+
+def examine(sources: Sequence[Source]) -> list[Problem]:
+    """Return everything that is wrong with files that are read one after the other."""
+    sections: list[Section] = []
+    problems: list[Problem] = []
+    for source in sources:
+        found, wrong = config.read(source.host, source.path, source.shown)
+        sections += found
+        problems += wrong
+    for section in sections:
+        problems += settings.read(section)[1]
+    problems += _useless(sections)
+    place = {source.shown: number for number, source in enumerate(sources)}
+    return sorted(problems, key=lambda problem: (place[problem.file], problem.line))
+
+
+def said(problem: Problem, paint: output.Paint) -> str:
+    """Return a problem as a line: FILE:LINE: what is wrong."""
+    place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+    tag = paint.bad("error") if problem.is_error else paint.doubtful("warning")
+    hint = f" ({problem.hint})" if problem.hint else ""
+    what = ": ".join(filter(None, (problem.subject, problem.text)))
+    return f"{place}: {tag}: {output.printable(what)}{hint}"
+
+
+def _useless(sections: Sequence[Section]) -> list[Problem]:
+    """Return a warning for each section that changes nothing for any target."""
+    problems = []
+    for number, section in enumerate(sections):
+        if not section.glob:
+            continue  # its header is wrong, which was said
+        name = f"[{section.title}]"
+        target = patterns.example(section.glob)
+        if target is None:
+            kind, why = _impossible(section)
+            problems.append(Problem(kind, section.file, section.line, name, why))
+            continue
+        left, by = set(section.values), []
+        for later in sections[number + 1 :]:
+            common = left & set(later.values)
+            # What stands above the sections of a drop-in is there to override what stands above
+            # those of the main file.
+            if (
+                common
+                and (section.title or later.title)
+                and globs.matches(later.glob, target)
+                and patterns.covers(later.glob, section.glob)
+            ):
+                left -= common
+                by.append(later.where(min(common, key=later.lines.__getitem__)))
+        if by and not left:
+            why = f"nothing of it holds: {', '.join(by)} set it anew for all that it matches"
+            line = section.line or min(section.lines.values())
+            subject = name if section.title else "settings above the first section"
+            problems.append(Problem("shadowed", section.file, line, subject, why))
+    return problems
+
+
+def _impossible(section: Section) -> tuple[str, str]:
+    """Return the kind of a section that matches no target, and why it does not."""
+    literal = globs.WILDCARD.sub("", section.glob)
+    alien = sorted(set(literal) - set(globs.ALPHABET))
+    kind = "never-matches" if globs.WILDCARD.search(section.glob) else "not-a-target"
+    if alien:
+        signs = " or ".join(f'"{output.printable(c)}"' for c in alien)
+        return kind, f"it can match no target: no target's name has {signs} in it"
+    meant = patterns.instead(section.glob)
+    hint = f"; did you mean [{meant}]?" if meant else ""
+    if kind == "not-a-target":
+        return kind, "not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX)" + hint
+    return kind, "it can match no target: their names begin with iqn., eui. or naa." + hint

@@ -1,0 +1,138 @@
+"""Look for a configuration file that crashes the parser, hangs it, or makes it contradict itself.
+
+Usage: python3 -m tests.unit.fuzz_config MINUTES [SEED]. Outside CI. Mutates the files in corpus/
+and whatever reached new lines of the program on the way (sys.settrace), prints the file that
+fails, and keeps it in corpus/, which test_language_syntax runs through in CI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from auto_iscsi import check, config, errors, globs, settings
+from auto_iscsi.output import Paint
+
+CORPUS = Path(__file__).parent / "corpus"
+TARGET = "iqn.2001-05.com.example:vm-beta-1"
+SLOW = 20  # seconds, traced
+WATCHED = ("config.py", "syntax.py", "settings.py", "globs.py", "check.py", "patterns.py",
+           "portals.py", "configobj/__init__.py")  # fmt: skip
+PIECES = [
+    b"[", b"]", b"[[", b"]]", b'"', b"'", b'"""', b"'''", b"=", b",", b"#", b"\n", b"\r\n", b" ",
+    b"\t", b"*", b"?", b"[0-9]", b"[!a]", b"\xef\xbb\xbf", b"\x00", b"\xff", b"\xc2\x85",
+    b"\xe2\x80\xa8", b"lun = 1\n", b"[*]\n", b"[iqn.*]\n", b"portals = [fd00::1]:3260, 10.0.0.1\n",
+    b"options = ro,  nosuid\n", b"partition = none\n", b"%(lun)s", b"\\", b"login_timeout = 5m\n",
+    b"9" * 20, b"  # c", b"naa.", b"eui.", b"_",
+]  # fmt: skip
+
+
+def one(data: bytes) -> None:
+    """Run everything that reads a file over one; raise when it contradicts itself."""
+    sections, problems = config.parse("F", data)
+    last = data.count(b"\n") + 1
+    assert all(1 <= problem.line <= last for problem in problems), problems
+    lines = [n for section in sections for n in (section.line, *section.lines.values()) if n]
+    # A broken header's settings follow it: without problems, the order is the file's.
+    assert problems or lines == sorted(set(lines)), lines
+    assert config.parse("F", data) == (sections, problems)
+    wrong = [problem for section in sections for problem in settings.read(section)[1]]
+    applying = [s for s in sections if globs.matches(s.glob, TARGET)]
+    refused = any(settings.read(section)[1] for section in applying)
+    try:
+        settings.resolve(sections, TARGET)
+        assert not refused
+    except errors.BadConfiguration:
+        assert refused
+    found = [*problems, *wrong, *check._useless(sections[:30])]
+    for problem in found:
+        line = check.said(problem, Paint(False))
+        assert line.isprintable(), line
+
+
+def mutated(choice: random.Random, seeds: list[bytes]) -> bytes:
+    data = bytearray(choice.choice(seeds))
+    for _ in range(choice.choice([1, 1, 2, 3, 8])):
+        at = choice.randint(0, len(data))
+        kind = choice.randrange(5)
+        if kind == 0:
+            data[at:at] = choice.choice(PIECES) * choice.choice([1, 1, 1, 2, 40])
+        elif kind == 1:
+            del data[at : at + choice.randint(1, 20)]
+        elif kind == 2 and data:
+            data[min(at, len(data) - 1)] = choice.randrange(256)
+        elif kind == 3:
+            other = choice.choice(seeds)
+            start = choice.randint(0, len(other))
+            data[at:at] = other[start : start + choice.randint(1, 60)]
+        else:
+            start = choice.randint(0, len(data))
+            data[at:at] = data[start : start + choice.randint(1, 60)]
+    return bytes(data[:4000])
+
+
+def covered(data: bytes) -> set[tuple[str, int, int]]:
+    """Run `one` and return which steps from line to line it took."""
+    steps: set[tuple[str, int, int]] = set()
+    before = 0
+
+    def line(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal before
+        if event == "line":
+            steps.add((frame.f_code.co_filename, before, frame.f_lineno))
+            before = frame.f_lineno
+        return line
+
+    def call(frame: FrameType, _event: str, _arg: Any) -> Any:
+        return line if frame.f_code.co_filename.endswith(WATCHED) else None
+
+    sys.settrace(call)
+    try:
+        one(data)
+    finally:
+        sys.settrace(None)
+    return steps
+
+
+def hung(*_: Any) -> None:
+    raise TimeoutError(f"not through after {SLOW} s")
+
+
+def main(minutes: float, seed: int) -> int:
+    signal.signal(signal.SIGALRM, hung)
+    choice = random.Random(seed)
+    seeds = [path.read_bytes() for path in sorted(CORPUS.iterdir())] or [b""]
+    seen: set[tuple[str, int, int]] = set()
+    end, runs, told = time.monotonic() + 60 * minutes, 0, 0.0
+    while time.monotonic() < end:
+        data = seeds[runs] if runs < len(seeds) else mutated(choice, seeds)
+        runs += 1
+        signal.alarm(SLOW)
+        try:
+            new = covered(data) - seen
+        except Exception as error:
+            name = CORPUS / f"crash-{hashlib.sha256(data).hexdigest()[:12]}"
+            name.write_bytes(data)
+            print(f"{type(error).__name__}: {error}\nin {name}: {data!r}")
+            return 1
+        signal.alarm(0)
+        if new:
+            seen |= new
+            seeds.append(data)
+        if time.monotonic() > told + 10:
+            told = time.monotonic()
+            print(f"{runs} files, {len(seeds)} of interest, {len(seen)} steps", flush=True)
+    print(f"{runs} files, {len(seeds)} of interest, {len(seen)} steps: nothing found (seed {seed})")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: fuzz_config MINUTES [SEED]")
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) == 3 else time.time_ns()))

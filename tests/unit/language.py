@@ -1,0 +1,114 @@
+"""Configurations as hypothesis makes them, and what they say by an oracle of its own.
+
+The oracle knows what it wrote and where; it shares no code with the program.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import string
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+TARGET = "iqn.2001-05.com.example:vm-beta-1"
+BUILT_IN = "built in"
+
+#: Per setting, what a file may say and what `explain` then shows.
+VALUES = {
+    "enabled": [("yes", "yes"), ("no", "no"), ("On", "yes"), ('"false"', "no")],
+    "options": [("ro", "ro"), ("ro, nosuid ,nodev", "ro, nosuid, nodev"), ("ro,", "ro"), ("", "")],
+    "fstype": [("xfs", "xfs"), ("'ext4'", "ext4"), ('"""btrfs"""', "btrfs")],
+    "partition": [("3", "3"), ("none", "none"), ("'''2\n'''", "2"), ("None", "none")],
+    "lun": [("0", "0"), ('"""\n7\n"""', "7"), ("16383", "16383")],
+    "portals": [("[fd00::1]:860, 10.0.0.1", "[fd00::1]:860, 10.0.0.1:3260"), ("", "")],
+    "login_timeout": [("5", "5s"), ("2m", "2m"), ("90 s", "90s")],
+    "udev_timeout": [("1h", "1h"), ("3600", "1h"), ("60s", "60s")],
+    "lookup_timeout": [("7s", "7s")],
+    "replacement_timeout": [("1", "1s")],
+    "device": [("kernel", "kernel"), ("'by-path'", "by-path")],
+}
+WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
+
+_GLOBS = st.one_of(
+    st.sampled_from(["*", TARGET, TARGET.upper(), "iqn.*", "*-VM-*", "*:vm-*", "eui.*"]),
+    st.sampled_from(["*vm-?eta-?"]),
+    st.sampled_from(["*vm-[a-c]eta*", "*[!1]", "*[0-9]", "iqn.2001-0[5]*", "*[", "*]", "[]*"]),
+    st.text("*?ivmbeta1.:[]!", min_size=1, max_size=8),
+)
+_FILLING = st.lists(
+    st.sampled_from(["", "   ", "# lun = 1", "  # [*]", "#", "\t", "# caf\u00e9"]), max_size=3
+)
+
+
+class File(NamedTuple):
+    """A file, and what each of its lines means."""
+
+    text: str
+    said: list[tuple[str, str, str, int]]  #: glob, setting, what it means, line; in order
+    wrong: list[tuple[str, str, int]]  #: glob, setting, line
+
+
+@st.composite
+def files(draw: st.DrawFn) -> File:
+    """Draw a file that can be parsed, with some wrong values in it."""
+    lines: list[str] = []
+    said: list[tuple[str, str, str, int]] = []
+    wrong: list[tuple[str, str, int]] = []
+    titles = ["", *draw(st.lists(_GLOBS, max_size=5, unique=True))]
+    for title in titles:
+        lines += draw(_FILLING)
+        if title:
+            quote = draw(st.sampled_from("\"'")) if _needs_quotes(title) else ""
+            inner = f"{quote}{title}{quote}"
+            header = draw(st.sampled_from(["[{}]", "  [ {} ]  # c", "[{}]# [x]"]))
+            lines += header.format(inner).split("\n")
+        known = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=4, unique=True))
+        for name in known:
+            lines += draw(_FILLING)
+            text, meaning = draw(st.sampled_from(VALUES[name]))
+            equals = draw(st.sampled_from(["=", " = ", "   =  "]))
+            shown = draw(st.sampled_from([name, f'"{name}"', f"  '{name}'"]))
+            comment = draw(st.sampled_from(["", "  # why", "# a, 'b'"]))
+            said.append((title.lower() or "*", name, meaning, len(lines) + 1))
+            lines += f"{shown}{equals}{text}{comment}".split("\n")
+        for name in draw(st.lists(st.sampled_from(sorted(set(WRONG) - set(known))), max_size=1)):
+            if draw(st.integers(0, 4)) == 0:
+                wrong.append((title.lower() or "*", name, len(lines) + 1))
+                lines.append(f"{name} = {WRONG[name]}")
+    lines += draw(_FILLING)
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    return File(end.join([*lines, ""]), said, wrong)
+
+
+def expected(read: dict[str, File], target: str = TARGET) -> dict[str, tuple[str, str]]:
+    """Return per setting what holds for a target and FILE:LINE, for the settings that are said."""
+    found = {}
+    for name, file in read.items():
+        for glob, setting, meaning, line in file.said:
+            if fnmatch.fnmatchcase(target, glob):
+                found[setting] = (meaning, f"{name}:{line}")
+    return found
+
+
+def refusals(read: dict[str, File], target: str = TARGET) -> list[str]:
+    """Return FILE:LINE: SETTING of the lines for which a target is refused."""
+    return [
+        f"{name}:{line}: {setting}"
+        for name, file in read.items()
+        for glob, setting, line in file.wrong
+        if fnmatch.fnmatchcase(target, glob)
+    ]
+
+
+def _needs_quotes(title: str) -> bool:
+    return bool(set(title) & set("[]\"'#")) or title != title.strip()
+
+
+ANYTHING = st.one_of(
+    st.binary(max_size=300),
+    st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(
+        st.text("[]*?!\"'=,# \t\n\r" + string.ascii_lowercase[:5] + "0", max_size=30), max_size=20
+    ).map(lambda lines: "\n".join(lines).encode()),
+)

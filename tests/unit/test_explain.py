@@ -1,0 +1,236 @@
+"""auto-iscsi explain: each value and its line, what a lookup would do, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import cli, compiled, config, explain, lookup, output, settings
+from auto_iscsi.host import Host
+from tests.tree.tree import Content, Link, contents, make_tree
+
+TARGET = "iqn.2001-05.com.example:vm-beta"
+PLAIN = output.Paint(False)
+SESSION = "/sys/class/iscsi_session/session7"
+DISK = f"{SESSION}/device/target3:0:0/3:0:0:0"
+LINK = f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0"
+RECORD = f"/etc/iscsi/nodes/{TARGET}"
+
+LOGGED_IN: dict[str, Content] = {
+    f"{SESSION}/targetname": TARGET, f"{SESSION}/state": "LOGGED_IN", f"{SESSION}/tpgt": "1",
+    "/sys/class/iscsi_connection/connection7:0/persistent_address": "10.0.0.1",
+    "/sys/class/iscsi_connection/connection7:0/persistent_port": "3260",
+    f"{DISK}/type": "0", f"{DISK}/block/sdb/dev": "8:16",
+    f"{DISK}/block/sdb/sdb1/partition": "1", f"{DISK}/block/sdb/sdb1/dev": "8:17",
+    f"{DISK}/block/sdb/sdb2/partition": "2", f"{DISK}/block/sdb/sdb2/dev": "8:18",
+    f"{LINK}-part1": Link("../../sdb1"), f"{LINK}-part2": Link("../../sdb2"),
+    f"{LINK}": Link("../../sdb"),
+    "/run/udev/data/b8:16": f"S:{LINK[5:]}\n",
+    "/run": None, "/dev/sdb": "", "/dev/sdb1": "", "/dev/sdb2": "", "/dev/sdc1": "",
+}  # fmt: skip
+
+
+def told(root: Path, files: dict[str, Content], key: str = TARGET) -> output.Report:
+    """Return the explanation on a machine with these files; it must not change one of them."""
+    make_tree(root, files)
+    before = contents(root)
+    found = explain.report(Host(str(root)), key, PLAIN)
+    assert contents(root) == before
+    return found
+
+
+def steps(report: output.Report) -> dict[str, str]:
+    return {step["step"]: step["says"] for step in report.data["steps"]}
+
+
+def test_each_setting_is_there_with_its_value_and_the_line_that_set_it(tmp_path: Path) -> None:
+    files: dict[str, Content] = {
+        config.FILE: "# c\noptions = ro, nosuid\n\n[*-BETA]\n    fstype = xfs\n",
+        f"{config.FOLDER}/a.conf": "options = ro\n",
+    }
+    lines = [line.split() for line in told(tmp_path, files).lines]
+    assert ["options", "=", "ro", f"{config.FOLDER}/a.conf:1"] in lines
+    assert ["fstype", "=", "xfs", f"{config.FILE}:5", "[*-BETA]"] in lines
+    assert ["login_timeout", "=", "10s", "built", "in"] in lines
+    assert [line[0] for line in lines if line[1:2] == ["="]] == list(settings.TABLE)
+
+
+def test_a_session_that_is_up_answers_with_the_very_entry_of_the_lookup(tmp_path: Path) -> None:
+    report = told(tmp_path, {**LOGGED_IN, config.FILE: "partition = 2\n"})
+    assert report.status == 0 and report.data["outcome"] == "answer"
+    assert steps(report)["session"] == "7 through 10.0.0.1:3260, LOGGED_IN"
+    assert steps(report)["disk"] == "sdb, LUN 0, session 7"
+    assert steps(report)["partitions"] == "1 (sdb1), 2 (sdb2)"
+    assert f"sdb2: lun = 0 (built in), partition = 2 ({config.FILE}:1)" in steps(report)["chosen"]
+    assert steps(report)["lease"] == "none"
+    assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET) == report.lines[-1]
+    after = explain.report(Host(str(tmp_path)), TARGET, PLAIN)
+    assert steps(after)["lease"].startswith("session 7, not ours, looked up 0 s ago")
+
+
+@pytest.mark.parametrize("text", ["", "device = kernel", "partition = none", "options = rw"])
+def test_the_entry_is_the_lookup_s_whatever_the_configuration(tmp_path: Path, text: str) -> None:
+    report = told(tmp_path, {**LOGGED_IN, config.FILE: text})
+    assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET)
+
+
+def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
+    files: dict[str, Content] = {
+        f"{RECORD}/10.0.0.1,3260,1/default": "node.startup = manual\n",
+        f"{RECORD}/10.0.0.2,3260,1/default": "node.startup = automatic\n",
+        config.FILE: "portals = 10.0.0.2\n",
+    }
+    report = told(tmp_path, files)
+    assert report.status == 0 and report.data["outcome"] == "login"
+    records = [step["says"] for step in report.data["steps"] if step["step"] == "record"]
+    assert records == [
+        f"10.0.0.2:3260,1, startup automatic, {RECORD}/10.0.0.2,3260,1",
+        f"10.0.0.1:3260,1, startup manual, {RECORD}/10.0.0.1,3260,1",
+    ]
+
+
+def test_portals_without_a_record_mean_a_discovery(tmp_path: Path) -> None:
+    report = told(tmp_path, {config.FILE: "portals = 10.0.0.1, [fd00::1]\n"})
+    assert report.data["outcome"] == "discover"
+    assert "10.0.0.1:3260, [fd00::1]:3260" in steps(report)["record"]
+
+
+def test_a_disk_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    report = told(tmp_path, {**LOGGED_IN, config.FILE: "lun = 3\n"})
+    assert report.data["outcome"] == "rescan"
+    assert steps(report)["chosen"] == f"nothing yet: no LUN 3, partition 1 ({config.FILE}:1)"
+
+
+def test_a_link_that_leads_elsewhere_is_told(tmp_path: Path) -> None:
+    report = told(tmp_path, {**LOGGED_IN, f"{LINK}-part1": Link("../../sdc1")})
+    assert report.data["outcome"] == "rescan"
+    assert steps(report)["chosen"] == f"nothing yet: {LINK}-part1 leads to sdc1"
+
+
+def test_a_mount_that_outlived_its_session_is_answered(tmp_path: Path) -> None:
+    files = {
+        **LOGGED_IN,
+        f"{SESSION}/state": "FAILED",
+        "/proc/self/mountinfo": "1 2 8:17 / /iscsiauto/x ro - ext3 /dev/sdb1 ro\n",
+    }
+    report = told(tmp_path, files)
+    assert report.data["outcome"] == "mounted" and "sdb1" in steps(report)["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("files", "key", "code", "said"),
+    [
+        ({}, "foo", "bad-key", "not an iSCSI target name"),
+        ({}, "a\n\x1b[2J", "bad-key", "not an iSCSI target name"),
+        ({}, TARGET, "no-record", "no portals are configured"),
+        ({config.FILE: "[*beta]\nenabled = no"}, TARGET, "disabled", f"{config.FILE}:2"),
+        ({config.FILE: "lun = x\n"}, TARGET, "bad-configuration", f"{config.FILE}:1: lun: "),
+        ({config.FILE: "lun\n"}, TARGET, "bad-configuration", f"{config.FILE}:1: neither"),
+        ({**LOGGED_IN, config.FILE: "partition = 9\n"}, TARGET, "no-partition", "there is 1, 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_refused_key_is_told_why(
+    tmp_path: Path, files: dict[str, Content], key: str, code: str, said: str
+) -> None:
+    report = told(tmp_path, files, key)
+    assert report.status == 1 and report.data["outcome"] == "refuse"
+    assert report.data["refused"]["code"] == code and said in report.data["refused"]["reason"]
+    assert any("refuses" in line and said in line for line in report.lines)
+    assert all(line.isprintable() for line in report.lines)
+
+
+def test_who_is_not_root_is_told_what_can_be_seen_without() -> None:
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+        os.chmod(folder, 0o755)
+        root = Path(folder)
+        make_tree(root, {**LOGGED_IN, f"{RECORD}/10.0.0.1,3260,1/default": ""})
+        (root / "run/auto-iscsi").mkdir()
+        for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
+            os.chmod(root / name, 0)
+        os.seteuid(65534 if before == 0 else before)
+        try:
+            seen = explain.report(Host(folder), TARGET, PLAIN)
+            gone = explain.report(Host(folder), f"{TARGET}-2", PLAIN)
+        finally:
+            os.seteuid(before)
+            for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
+                os.chmod(root / name, 0o700)
+    assert seen.data["outcome"] == "answer" and seen.data["entry"]
+    assert "permission denied" in steps(seen)["record"] and "denied" in steps(seen)["lease"]
+    assert gone.data["outcome"] == "unknown" and gone.status == 0
+
+
+WATCHED = """
+import os, sys
+changes = ("socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.system", "os.kill",
+           "os.mkdir", "os.rename", "os.remove", "os.chmod", "os.chown", "os.link", "os.symlink",
+           "os.truncate", "os.utime", "fcntl.", "shutil.", "tempfile.")
+writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+def hook(event, args):
+    if event.startswith(changes) or (event == "open" and (args[2] or 0) & writes):
+        os._exit(99)
+from auto_iscsi import explain, output
+from auto_iscsi.host import Host
+sys.addaudithook(hook)
+print(explain.report(Host(sys.argv[1]), sys.argv[2], output.Paint(False)).data["outcome"])
+"""
+
+
+@pytest.mark.parametrize("session", [True, False])
+def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
+    tmp_path: Path, session: bool
+) -> None:
+    machine = LOGGED_IN if session else {}
+    make_tree(tmp_path, {**machine, config.FILE: "portals = 10.0.0.1\n", "/run": None})
+    time.sleep(compiled.SETTLED + 0.1)  # as long as a lookup needs to keep what it parsed
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path), TARGET],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "answer\n" if session else "discover\n")
+    assert not list((tmp_path / "run").rglob("config*"))
+
+
+def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(tmp_path, {**LOGGED_IN, config.FILE: "lun = 0\n[*beta]\nfstype = xfs\n"})
+    assert cli.main(["--root", str(tmp_path), "explain", "--json", TARGET.upper()]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["key"], data["target"], data["refused"]) == (TARGET.upper(), TARGET, None)
+    assert data["settings"]["fstype"] == {
+        "value": "xfs", "file": config.FILE, "line": 3, "section": "*beta",
+    }  # fmt: skip
+    assert data["settings"]["device"] == {
+        "value": "by-path", "file": None, "line": None, "section": None,
+    }  # fmt: skip
+    assert data["outcome"] in explain.OUTCOMES and data["entry"]
+
+
+def test_the_settings_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(settings.TABLE)
+    assert "nocheck, ro" in lines[2]
+    assert cli.main(["explain", "--settings", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["udev_timeout"]["default"] == "10s" and set(data) == set(settings.TABLE)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["explain"], ["explain", "--settings", "x"], ["edit", "-x"]]
+)
+def test_a_wrong_command_line_is_a_usage_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(arguments)
+    assert exited.value.code == 2 and "usage: auto-iscsi" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""Which names a section's pattern matches, and what can be known about that beforehand."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from auto_iscsi import errors, globs, keys, patterns
+
+GLOBS = st.text("*?[]!-:.iqnab01_", max_size=14)
+NAMES = st.from_regex(keys._NAME, fullmatch=True).filter(lambda name: len(name) < 60)
+
+
+@settings(max_examples=1000)
+@given(GLOBS, st.text("iqnab01-:.", max_size=14))
+@example("[!]a]", "b")
+@example("[!]", "a")
+@example("[a-c-e]", "-")
+@example("[--0]", ".")
+@example("[b-ac]", "c")
+@example("[!b-a]", "c")
+@example("a*a", "a")
+@example("*aab", "aaab")
+@example("[b-a]", "b")
+def test_a_pattern_matches_what_fnmatch_says(glob: str, name: str) -> None:
+    try:
+        expected = fnmatch.fnmatchcase(name, glob)
+    except re.error:  # Python 3.9 for [b-a]
+        return
+    assert globs.matches(glob, name) == expected
+
+
+def test_a_range_that_is_empty_matches_nothing() -> None:
+    assert not globs.matches("[b-a]", "a") and globs.matches("[b-ac]", "c")
+
+
+def test_no_pattern_takes_long() -> None:
+    start = time.process_time()
+    assert not globs.matches("*[a]" * 60 + "?b", "a" * 223)
+    assert not globs.matches("*a" * 100 + "b", "a" * 223)
+    assert time.process_time() - start < 1
+
+
+@settings(max_examples=200)
+@given(NAMES, st.data())
+def test_a_pattern_made_from_a_name_matches_it(name: str, data: st.DataObject) -> None:
+    glob = ""
+    for character in name:
+        glob += data.draw(st.sampled_from([character, "?", "*", f"[{character}]", character]))
+    assert globs.matches(glob, name)
+    found = patterns.example(glob)
+    assert found is not None and globs.matches(glob, found)
+
+
+def accepted(text: str) -> bool:
+    state = 0
+    for character in text:
+        if character not in patterns._NAMES[state]:
+            return False
+        state = patterns._NAMES[state][character]
+    return state in patterns._ACCEPT
+
+
+def is_name(text: str) -> bool:
+    try:
+        keys.parse(text)
+    except errors.BadKey:
+        return False
+    return True
+
+
+@settings(max_examples=200)
+@given(NAMES, st.integers(0, 60), st.sampled_from("-.:a0z_"))
+def test_the_automaton_accepts_what_keys_accepts(name: str, at: int, other: str) -> None:
+    for text in (name, name[:at], name[:at] + other + name[at + 1 :], name + other):
+        assert accepted(text) == is_name(text), text
+
+
+@given(GLOBS)
+def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
+    found = patterns.example(glob)
+    if found is not None:
+        assert is_name(found) and globs.matches(glob, found)
+
+
+@settings(max_examples=150)
+@given(GLOBS, NAMES)
+def test_what_matches_a_name_has_an_example(glob: str, name: str) -> None:
+    if globs.matches(glob, name):
+        assert patterns.example(glob) is not None
+
+
+@settings(max_examples=200)
+@given(GLOBS.map("*{}".format), GLOBS.map("*{}*".format), NAMES)
+def test_what_is_covered_matches_no_name_that_the_cover_does_not(
+    wide: str, narrow: str, name: str
+) -> None:
+    if patterns.covers(wide, narrow) and globs.matches(narrow, name):
+        assert globs.matches(wide, name)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covered"),
+    [
+        ("*", "iqn.*", True),
+        ("iqn.*", "*", False),
+        ("*:*", "iqn.*:*", True),
+        ("[ien]*", "*", True),
+        ("iqn.*", "*:*", True),
+        ("*vm*", "*-vm-*", True),
+        ("*-vm-*", "*vm*", False),
+        ("*disk[0-9]", "*:disk[2-4]", True),
+        ("*disk[2-4]", "*:disk[0-9]", False),
+        ("eui.*[0-9a-f]", "eui.*", True),
+        ("*" + "?" * 40 + "a" + "?" * 40, "*b*", False),
+    ],
+)
+def test_one_pattern_covers_another(wide: str, narrow: str, covered: bool) -> None:
+    assert patterns.covers(wide, narrow) is covered

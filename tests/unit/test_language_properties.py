@@ -1,0 +1,94 @@
+"""Order and override, against an oracle; what is kept, parsed, explained and used is the same."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auto_iscsi import compiled, config, errors, explain, output
+from auto_iscsi import settings as table
+from auto_iscsi.host import Host
+from tests.tree.tree import make_tree
+from tests.unit import language
+
+NAMES = (config.FILE, f"{config.FOLDER}/10-a.conf", f"{config.FOLDER}/20-b.conf")
+READ = st.lists(language.files(), min_size=1, max_size=3).map(lambda files: dict(zip(NAMES, files)))
+PLAIN = output.Paint(False)
+
+
+def lay_out(root: str, read: dict[str, language.File], bom: bool = False) -> Host:
+    start = b"\xef\xbb\xbf" if bom else b""
+    data = {name: start + file.text.encode() for name, file in read.items()}
+    make_tree(Path(root), {"/run": None, **data})
+    return Host(root)
+
+
+@settings(max_examples=200, deadline=None)
+@given(READ, st.booleans())
+def test_what_holds_is_what_the_last_matching_line_says(
+    read: dict[str, language.File], bom: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        sections = config.load(lay_out(root, read, bom))
+    wrong = language.refusals(read)
+    if wrong:
+        with pytest.raises(errors.BadConfiguration) as failure:
+            table.resolve(sections, language.TARGET)
+        assert failure.value.reason.startswith(f"{wrong[0]}: ")
+        assert ("more)" in failure.value.reason) == (len(wrong) > 1)
+        return
+    said = language.expected(read)
+    for name, choice in table.choices(sections, language.TARGET).items():
+        row = table.TABLE[name]
+        default = (row.said(row.default), language.BUILT_IN)
+        assert (row.said(choice.value), choice.where(name)) == said.get(name, default)
+
+
+@settings(max_examples=80, deadline=None)
+@given(READ)
+def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.File]) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        host = lay_out(root, read)
+        data = explain.report(host, language.TARGET, PLAIN).data
+        try:
+            used = table.resolve(config.load(host), language.TARGET)
+        except errors.BadConfiguration as failure:
+            assert data["refused"]["reason"] == failure.reason
+            return
+    assert {name: entry["value"] for name, entry in data["settings"].items()} == {
+        name: table.TABLE[name].said(value) for name, value in used._asdict().items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(READ)
+def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        host = lay_out(root, read)
+        parsed = config.load(host, remember=False)
+        seen = config.present(host)
+        compiled.write(host, seen, [tuple(section) for section in parsed], settled=0)
+        kept = compiled.read(host, seen)
+        assert [config.Section._make(each) for each in kept] == parsed == config.load(host)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(table.TABLE)), st.data())
+def test_what_is_shown_of_a_value_is_how_a_file_says_it(name: str, data: st.DataObject) -> None:
+    row = table.TABLE[name]
+    text, meaning = data.draw(st.sampled_from(language.VALUES[name]))
+    for said in (text, meaning, row.said(row.default), row.example):
+        sections, problems = config.parse("F", f"{name} = {said}\n".encode())
+        assert not problems
+        again = row.said(table.choices(sections, language.TARGET)[name].value)
+        assert again == (meaning if said in (text, meaning) else again)
+        if said not in (text, meaning):
+            assert again.replace(":3260", "") == said.replace(":3260", "")
+
+
+def test_every_setting_has_values_here() -> None:
+    assert list(language.VALUES) == list(table.TABLE)

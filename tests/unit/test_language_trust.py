@@ -1,0 +1,77 @@
+"""A file that others than root could have written is not used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import config, errors
+from auto_iscsi.host import Host
+from tests.tree.tree import make_tree
+
+DROP_IN = f"{config.FOLDER}/a.conf"
+
+
+def status(mode: int, owner: int = 0) -> os.stat_result:
+    return os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("mode", [0o100644, 0o100600, 0o100444, 0o100640, 0o40755, 0o101644])
+def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
+    assert config.unsafe("/f", status(mode)) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "hint"),
+    [
+        (0o100664, 0, "chmod go-w /f"),
+        (0o100646, 0, "chmod go-w /f"),
+        (0o40777, 0, "chmod go-w /f"),
+        (0o41777, 0, "chmod go-w /f"),
+        (0o100600, 1000, "chown root /f"),
+    ],
+)
+def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> None:
+    problem = config.unsafe("/f", status(mode, owner))
+    assert problem and problem.kind == "unsafe" and problem.hint == hint
+
+
+@pytest.mark.parametrize("name", [config.FILE, config.FOLDER, DROP_IN])
+@pytest.mark.parametrize(("mode", "owner"), [(0o722, 0), (0o720, 0), (0o700, 65534)])
+def test_on_a_real_machine_such_a_file_refuses_every_target(
+    tmp_path: Path, name: str, mode: int, owner: int
+) -> None:
+    make_tree(tmp_path, {config.FILE: "lun = 1\n", DROP_IN: "lun = 2\n", "/run": None})
+    assert in_chroot(tmp_path) == "2 sections"
+    os.chmod(tmp_path / name.lstrip("/"), mode)
+    os.chown(tmp_path / name.lstrip("/"), owner, 0)
+    said = in_chroot(tmp_path)
+    assert said.startswith(f"{name}: ") and said.endswith(f"{'chown' if owner else 'chmod'} {name}")
+
+
+def in_chroot(root: Path) -> str:
+    """Return what comes of the configuration where `root` is the machine's root."""
+    if os.geteuid():
+        pytest.skip("needs root, for chroot")
+    from auto_iscsi import syntax
+
+    syntax.parse(b"lun = 1")  # everything that is needed is imported
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.chroot(root)
+            said = f"{len(config.load(Host()))} sections"
+        except errors.BadConfiguration as failure:
+            said = f"{failure.reason}; {failure.hint}".replace(" go-w ", " ").replace(" root ", " ")
+        except BaseException as error:
+            said = repr(error)
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        said = stream.read().decode()
+    os.waitpid(child, 0)
+    return said
