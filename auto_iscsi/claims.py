@@ -138,7 +138,8 @@ def _private(path: str, flags: int) -> int:
 def _folder(path: str) -> None:
     if not os.path.isdir(path):
         with _permission(path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            for each in (os.path.dirname(path), path):  # a mode given once is the last one's only
+                os.makedirs(each, mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from tests.san.bed.machine import Machine, Mount, Result, Session
 
-BETA = "iqn.2001-05.com.equallogic:0-8a0906-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
-ALPHA = "iqn.2001-05.com.equallogic:0-8a0906-1c20da503-77b3e8c1f6d4bd-vm-alpha-2010-05-03-04:00:01.50611"
+ARRAY = "iqn.2001-05.com.equallogic:0-8a0906"
+BETA = f"{ARRAY}-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
+ALPHA = f"{ARRAY}-1c20da503-77b3e8c1f6d4bd-vm-alpha-2010-05-03-04:00:01.50611"
 ROOT = "/iscsiauto"
 Seen = TypeVar("Seen")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.san import job
 from tests.san.bed.machine import Machine
 
-KEYS = [
+KEYS: list[str | bytes] = [
     "-rf", "--help", "-V", ".hidden", "a b", "tab\there", "new\nline", "*", "&", "?", "$(id)",
     "`id`", ";id", "'", '"', "\\", "%s%n", "\x1b[31mred", b"\xff\xfe", "autorun.inf",
     ".Trash-1000", ".git", "iqn", "iqn.*", "...", "iqn.2001-05.com.equallogic:*",
