@@ -51,8 +51,9 @@ read -r _
 class Browse:
     """A host on which automount runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disks: list[str]) -> None:
         self.folder = folder
+        self.disks = disks  #: MAJOR:MINOR of each
         self.holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "sh", "-c", OVERLAY.format(top=folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

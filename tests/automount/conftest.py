@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import at_once
 from tests.automount.browse import BUILT, Browse, loop_device
 
-DISKS = 8
+DISKS: list[str] = []  # MAJOR:MINOR of each
 
 
 def missing() -> str:
@@ -34,23 +36,42 @@ def modprobe(name: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The numbers of loop devices whose important files say disk-0, disk-1, …"""
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have loop devices, whose important files say disk-0, disk-1, …"""
     if what := missing():
         pytest.skip(f"needs {what}")
     folder = tmp_path_factory.mktemp("disks")
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(loop_device(folder / f"{number}", f"disk-{number}"))
-            for number in range(DISKS)
-        ]
+        for number in range(8):
+            device = loop_device(folder / f"{number}", f"disk-{number}")
+            DISKS.append(stack.enter_context(device))
+        yield
+        DISKS.clear()
+
+
+@contextlib.contextmanager
+def a_host(_: object = None) -> Iterator[Browse]:
+    with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
+        host = Browse(Path(folder), DISKS)
+        try:
+            yield host
+        finally:
+            host.close()
+
+
+CROWD = at_once.Crowd("browse", a_host)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    return CROWD.call(pyfuncitem)
 
 
 @pytest.fixture
-def browse(disks: list[str], tmp_path: Path) -> Iterator[Browse]:
-    """A host with a SAN that has nothing yet, and no automount."""
-    host = Browse(tmp_path)
-    try:
-        yield host
-    finally:
-        host.close()
+def browse(request: pytest.FixtureRequest, disks: None) -> Iterator[Browse | None]:
+    """A host with a SAN that has nothing yet; none for tests that run at once, with their own."""
+    if at_once.marked(request.node):
+        yield None
+    else:
+        with a_host() as host:
+            yield host

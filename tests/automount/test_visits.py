@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests import at_once
 from tests.automount.browse import FILE, MEMORY, Browse, result
 from tests.tree.test_portals import MARGIN, has_ipv6
 from tests.unit.test_keys import HOSTILE, NEARLY
 
+pytestmark = at_once.MARK
 VM_BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612"
 VM_GAMMA = "iqn.2001-05.com.equallogic:0-8a0906-vm-gamma-2010-05-03-04:00:02.50613"
 ENOENT = "No such file or directory"
@@ -30,14 +32,15 @@ print("tried")
 """
 
 
-def present(browse: Browse, name: str, disk: str, portal: str = "", **plan: Any) -> str:
+def present(browse: Browse, name: str, disk: int, portal: str = "", **plan: Any) -> str:
     """Have the SAN present a target whose LUN 0 has one partition; return its portal."""
     portals = [portal] if portal else []
-    return browse.machine.target(name, *portals, luns={0: {"partitions": {"1": disk}}}, **plan)
+    luns = {0: {"partitions": {"1": browse.disks[disk]}}}
+    return browse.machine.target(name, *portals, luns=luns, **plan)
 
 
-def test_the_first_visit_shows_the_snapshots_files(browse: Browse, disks: list[str]) -> None:
-    present(browse, VM_BETA, disks[0])
+def test_the_first_visit_shows_the_snapshots_files(browse: Browse) -> None:
+    present(browse, VM_BETA, 0)
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
     source, fstype, options = browse.mounted(VM_BETA)
@@ -46,10 +49,8 @@ def test_the_first_visit_shows_the_snapshots_files(browse: Browse, disks: list[s
     assert len(browse.machine.runs()) == 1
 
 
-def test_the_second_visit_shows_them_again_without_another_login(
-    browse: Browse, disks: list[str]
-) -> None:
-    present(browse, VM_BETA, disks[0])
+def test_the_second_visit_shows_them_again_without_another_login(browse: Browse) -> None:
+    present(browse, VM_BETA, 0)
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
     browse.expired(VM_BETA)
@@ -60,56 +61,52 @@ def test_the_second_visit_shows_them_again_without_another_login(
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
-def test_a_link_with_the_colons_of_an_ipv6_portal(browse: Browse, disks: list[str]) -> None:
-    portal = present(browse, VM_BETA, disks[0], browse.machine.portal("::1"))
+def test_a_link_with_the_colons_of_an_ipv6_portal(browse: Browse) -> None:
+    portal = present(browse, VM_BETA, 0, browse.machine.portal("::1"))
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
     link = f"/dev/disk/by-path/ip-{portal.replace('[', '').replace(']', '')}-iscsi-{VM_BETA}-lun-0"
     assert any(f'-> -nocheck,ro,fstype=ext3 ":{link}-part1"' in line for line in browse.said(True))
 
 
-def test_with_device_kernel_the_same_is_mounted(browse: Browse, disks: list[str]) -> None:
-    present(browse, VM_BETA, disks[0], after={"udev": None})
+def test_with_device_kernel_the_same_is_mounted(browse: Browse) -> None:
+    present(browse, VM_BETA, 0, after={"udev": None})
     browse.machine.configure("device = kernel")
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
     assert browse.mounted(VM_BETA)[:2] == ["/dev/sdb1", "ext3"]
 
 
-def test_a_key_in_capitals_is_a_directory_of_its_own_with_the_same_files(
-    browse: Browse, disks: list[str]
-) -> None:
-    present(browse, VM_BETA, disks[0])
+def test_a_key_in_capitals_is_a_directory_of_its_own_with_the_same_files(browse: Browse) -> None:
+    present(browse, VM_BETA, 0)
     browse.start()
     assert browse.read(VM_BETA.upper()) == "disk-0"
     assert browse.read(VM_BETA) == "disk-0"
     assert len(browse.machine.sids()) == 1
 
 
-def test_eight_keys_at_once(browse: Browse, disks: list[str]) -> None:
-    names = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(len(disks))]
+def test_eight_keys_at_once(browse: Browse) -> None:
+    names = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
     portal = browse.machine.portal()
-    for name, disk in zip(names, disks):
-        present(browse, name, disk, portal, record=False)
+    for number, name in enumerate(names):
+        present(browse, name, number, portal, record=False)
     browse.machine.configure(f"portals = {portal}")
     browse.start()
     users = [browse.enter("cat", f"/iscsiauto/{name}/{FILE}") for name in names]
-    assert [result(user) for user in users] == [f"disk-{number}" for number in range(len(disks))]
-    assert len(browse.machine.sids()) == len(browse.machine.runs("--login")) == len(disks)
+    assert [result(user) for user in users] == [f"disk-{number}" for number in range(8)]
+    assert len(browse.machine.sids()) == len(browse.machine.runs("--login")) == 8
 
 
-def test_eight_users_of_one_key(browse: Browse, disks: list[str]) -> None:
-    present(browse, VM_BETA, disks[0], after={"udev": 0.3})
+def test_eight_users_of_one_key(browse: Browse) -> None:
+    present(browse, VM_BETA, 0, after={"udev": 0.3})
     browse.start()
     users = [browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}") for _ in range(8)]
     assert {result(user) for user in users} == {"disk-0"}
     assert len(browse.machine.runs()) == 1
 
 
-def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(
-    browse: Browse, disks: list[str]
-) -> None:
-    present(browse, VM_BETA, disks[0])
+def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(browse: Browse) -> None:
+    present(browse, VM_BETA, 0)
     browse.machine.stop_before("login")
     browse.start()
     impatient = browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}")
@@ -126,11 +123,11 @@ def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(
     assert len(browse.machine.runs()) == 1
 
 
-def test_restarted_while_the_target_is_unreachable_it_serves_at_once_and_expires_later(
-    browse: Browse, disks: list[str]
+def test_restarted_with_the_target_unreachable_it_serves_at_once_and_expires_later(
+    browse: Browse,
 ) -> None:
-    portal = present(browse, VM_BETA, disks[0])
-    present(browse, VM_GAMMA, disks[1])
+    portal = present(browse, VM_BETA, 0)
+    present(browse, VM_GAMMA, 1)
     browse.machine.configure("[*-vm-beta-*]\nlogin_timeout = 60s\nlookup_timeout = 60s")
     browse.start()
     user = browse.stay(VM_BETA)
@@ -150,10 +147,10 @@ def test_restarted_while_the_target_is_unreachable_it_serves_at_once_and_expires
 
 @pytest.mark.parametrize("device", ["by-path", "kernel"])
 def test_another_snapshot_is_never_shown_even_while_automount_remembers_an_old_answer(
-    browse: Browse, disks: list[str], device: str
+    browse: Browse, device: str
 ) -> None:
-    portal = present(browse, VM_BETA, disks[0])
-    present(browse, VM_GAMMA, disks[1], portal)
+    portal = present(browse, VM_BETA, 0)
+    present(browse, VM_GAMMA, 1, portal)
     browse.machine.configure(f"device = {device}")
     browse.start(negative=60)
     assert browse.read(VM_BETA) == "disk-0"
@@ -167,8 +164,8 @@ def test_another_snapshot_is_never_shown_even_while_automount_remembers_an_old_a
     assert shown == (ENOENT if device == "by-path" else "disk-1")
 
 
-def test_once_the_cause_is_gone_the_next_try_works(browse: Browse, disks: list[str]) -> None:
-    present(browse, VM_BETA, disks[0], answers={"login": {"exit": 19}})
+def test_once_the_cause_is_gone_the_next_try_works(browse: Browse) -> None:
+    present(browse, VM_BETA, 0, answers={"login": {"exit": 19}})
     browse.start()
     assert browse.read(VM_BETA) == ENOENT
     (line,) = browse.said()
@@ -178,9 +175,9 @@ def test_once_the_cause_is_gone_the_next_try_works(browse: Browse, disks: list[s
     assert browse.read(VM_BETA) == "disk-0"
 
 
-def test_an_iscsiadm_that_hangs_does_not_hang_automount(browse: Browse, disks: list[str]) -> None:
-    present(browse, VM_BETA, disks[0], answers={"login": {"hang": 60}})
-    present(browse, VM_GAMMA, disks[1])
+def test_an_iscsiadm_that_hangs_does_not_hang_automount(browse: Browse) -> None:
+    present(browse, VM_BETA, 0, answers={"login": {"hang": 60}})
+    present(browse, VM_GAMMA, 1)
     browse.machine.configure("[*-vm-beta-*]\nlogin_timeout = 1s")
     browse.start()
     since = time.monotonic()
@@ -191,9 +188,9 @@ def test_an_iscsiadm_that_hangs_does_not_hang_automount(browse: Browse, disks: l
 
 
 def test_whatever_a_user_types_is_refused_with_one_clean_line_and_starts_nothing(
-    browse: Browse, disks: list[str]
+    browse: Browse,
 ) -> None:
-    portal = present(browse, VM_BETA, disks[0])
+    portal = present(browse, VM_BETA, 0)
     browse.machine.configure(f"portals = {portal}\n")
     browse.start(debug=False)
     keys = [key for key in (*HOSTILE, *NEARLY) if not {"/", "\0"} & set(key)]

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import at_once
 from tests.tree.machine import Machine
-from tests.tree.slow import CASES, run_all
+
+NODES = "/etc/iscsi/nodes"
+CACHE = tempfile.mkdtemp(prefix="auto-iscsi-cache-")  # for what Python compiles
+atexit.register(shutil.rmtree, CACHE)
 
 
 @contextlib.contextmanager
-def a_machine(nodes: str, cache: str) -> Iterator[Machine]:
+def a_machine(parameters: dict[str, Any]) -> Iterator[Machine]:
+    """Make a machine; the parameter `machine` says where its node records are."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        here = Machine(Path(folder), nodes, cache)
+        here = Machine(Path(folder), parameters.get("machine", NODES), CACHE)
         try:
             yield here
         finally:
             here.close()
 
 
-@pytest.fixture(scope="session")
-def cache() -> Iterator[str]:
-    """A folder for what Python compiles."""
-    with tempfile.TemporaryDirectory(prefix="auto-iscsi-cache-") as folder:
-        yield folder
+CROWD = at_once.Crowd("machine", a_machine)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    return CROWD.call(pyfuncitem)
 
 
 @pytest.fixture
-def machine(request: pytest.FixtureRequest, cache: str) -> Iterator[Machine]:
-    """A machine whose SAN has nothing yet; a parameter says where its node records are."""
-    with a_machine(getattr(request, "param", "/etc/iscsi/nodes"), cache) as here:
-        yield here
-
-
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest, cache: str) -> dict[str, BaseException | None]:
-    """What became of the slow cases that were asked for: nothing, or what went wrong."""
-    asked_for = [item.nodeid for item in request.session.items]
-    wanted = {name: CASES[name] for name in CASES if any(f"[{name}]" in i for i in asked_for)}
-    return run_all(wanted, lambda: a_machine("/etc/iscsi/nodes", cache))
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine | None]:
+    """A machine whose SAN has nothing yet; none for tests that run at once, which have theirs."""
+    if at_once.marked(request.node):
+        yield None
+    else:
+        with a_machine({}) as here:
+            yield here

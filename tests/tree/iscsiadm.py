@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import sys
 import time
 from typing import Any
@@ -155,6 +154,8 @@ class Iscsiadm:
         for offered, name in found:
             print(f"{offered} {name}", flush=True)
         if not nonpersistent:
+            import shutil
+
             shutil.rmtree(self.nodes, ignore_errors=True)
             for offered, name in found:
                 self.new(name, offered)
@@ -209,7 +210,9 @@ class Iscsiadm:
             return NOTHING
         if self.session(target, portal):
             return EXISTS
-        shutil.rmtree(folder)
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
         if not os.listdir(os.path.dirname(folder)):
             os.rmdir(os.path.dirname(folder))
         return OK

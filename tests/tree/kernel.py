@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
@@ -175,6 +174,8 @@ def udev_knows(root: str, number: str, by: str) -> None:
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:
     """Have a session and its disks go; without `udev` it has yet to take note of that."""
+    import shutil  # costs more than all the rest, and most runs of iscsiadm do without
+
     if not udev:
         write(root, "/run/udev/queue", "")
     disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests import at_once
 from tests.tree.machine import VOL1, VOL10, Answer, Lookup, Machine, alive
-from tests.tree.slow import CASES, Steps, slow
 from tests.tree.test_disks import OTHER, stale_link
 from tests.tree.test_portals import MARGIN
 
+pytestmark = at_once.MARK
 HANG = {"hang": 40}
-
-
-@pytest.mark.parametrize("slow", CASES)
-def test_in_time(slow: str, outcomes: dict[str, BaseException | None]) -> None:
-    error = outcomes[slow]
-    if error:
-        raise error
 
 
 def login_time_is_over(answer: Answer, seconds: int = 1) -> None:
@@ -31,79 +25,75 @@ def login_time_is_over(answer: Answer, seconds: int = 1) -> None:
 # An iscsiadm that hangs: never killed, and never joined by a second one
 
 
-@slow("record", "discovered")
-def a_login_that_hangs_is_given_up_and_left_alive(machine: Machine, how: str) -> Steps:
+@pytest.mark.parametrize("how", ["record", "discovered"])
+def test_a_login_that_hangs_is_given_up_and_left_alive(machine: Machine, how: str) -> None:
     portal = machine.target(VOL1, record=how == "record", answers={"login": HANG})
-    machine.configure(f"login_timeout = 2s\nportals = {portal}")
-    answer = yield machine.start(VOL1)
-    login_time_is_over(answer, 2)
-    assert f"login through {portal}: no answer in 2 s" in answer.log and "iscsid" in answer.log
+    machine.configure(f"login_timeout = 4s\nportals = {portal}")
+    answer = machine.lookup(VOL1)
+    login_time_is_over(answer, 4)
+    assert f"login through {portal}: no answer in 4 s" in answer.log and "iscsid" in answer.log
     (pid,) = machine.pids(ended=False)
     assert alive(pid)
 
 
-@slow("discover", "new", "update", "rescan")
-def whatever_hangs_is_given_up_and_left_alive(machine: Machine, verb: str) -> Steps:
+@pytest.mark.parametrize("verb", ["discover", "new", "update", "rescan"])
+def test_whatever_hangs_is_given_up_and_left_alive(machine: Machine, verb: str) -> None:
     portal = machine.target(VOL1, record=False, luns={}, answers={verb: HANG})
     if verb == "rescan":
         machine.session(VOL1, portal)
-    machine.configure(f"login_timeout = 2s\nudev_timeout = 1s\nportals = {portal}")
-    answer = yield machine.start(VOL1)
-    login_time_is_over(answer, 3 if verb == "rescan" else 2)
+    machine.configure(f"login_timeout = 4s\nudev_timeout = 1s\nportals = {portal}")
+    answer = machine.lookup(VOL1)
+    login_time_is_over(answer, 5 if verb == "rescan" else 4)
     (pid,) = machine.pids(ended=False)
     assert alive(pid)
 
 
-@slow()
-def while_it_hangs_no_second_one_is_started_and_other_targets_go_on(machine: Machine) -> Steps:
+def test_while_it_hangs_no_second_one_is_started_and_other_targets_go_on(machine: Machine) -> None:
     machine.target(VOL1, answers={"login": HANG})
     portal = machine.target(VOL10)
     machine.configure("[*-vol1]\nlogin_timeout = 1s")
-    yield machine.start(VOL1)
+    machine.lookup(VOL1)
     again = machine.start(VOL1)
-    other = yield machine.start(VOL10)
+    other = machine.lookup(VOL10)
     assert other.entry == machine.entry(VOL10, portal), other.log
-    answer = yield again
+    answer = again.answer()
     login_time_is_over(answer)
     assert f"{VOL1}: an iscsiadm that was started for it earlier still runs" in answer.log
     assert len(machine.runs(VOL1)) - len(machine.runs(VOL10)) == 1
 
 
-@slow()
-def a_login_that_comes_through_late_is_used_and_is_ours(machine: Machine) -> Steps:
+def test_a_login_that_comes_through_late_is_used_and_is_ours(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.stop_before("session")
     machine.configure("login_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     login_time_is_over(answer)
     machine.go_on()
     machine.quiet()
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, portal), answer.log
     assert len(machine.runs()) == 1
     assert machine.claim(VOL1).ours
 
 
-@slow()
-def a_login_that_fails_late_is_tried_again(machine: Machine) -> Steps:
+def test_a_login_that_fails_late_is_tried_again(machine: Machine) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": 8}})
     machine.stop_before("login")
     machine.configure("login_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     login_time_is_over(answer)
     machine.go_on()
     machine.quiet()
     machine.change(VOL1, answers={})
     machine.configure("")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, portal), answer.log
 
 
-@slow()
-def an_iscsiadm_that_says_yes_and_no_session_comes(machine: Machine) -> Steps:
+def test_an_iscsiadm_that_says_yes_and_no_session_comes(machine: Machine) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": 15}})
     machine.configure("login_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     login_time_is_over(answer)
     assert f"login through {portal}: iscsiadm exit 15, yet no session is up" in answer.log
 
@@ -111,32 +101,30 @@ def an_iscsiadm_that_says_yes_and_no_session_comes(machine: Machine) -> Steps:
 # Portals and sessions
 
 
-@slow()
-def a_portal_that_does_not_answer_has_login_timeout(machine: Machine) -> Steps:
+def test_a_portal_that_does_not_answer_has_login_timeout(machine: Machine) -> None:
     mute = machine.mute_portal()
     machine.target(VOL1, mute)
     machine.configure("login_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     login_time_is_over(answer)
     assert f"login through {mute}: no answer to a TCP connection" in answer.log
 
 
-@slow()
-def after_a_portal_that_does_not_answer_comes_the_next(machine: Machine) -> Steps:
+def test_after_a_portal_that_does_not_answer_comes_the_next(machine: Machine) -> None:
     mute, portal = machine.mute_portal(), machine.portal("127.0.0.2")
     machine.target(VOL1, mute, portal)
-    machine.configure("login_timeout = 2s")
-    answer = yield machine.start(VOL1)
+    machine.configure("login_timeout = 4s")
+    answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, portal), answer.log
-    assert answer.seconds < 2 + 2 + MARGIN
+    assert answer.seconds < 4 + 2 + MARGIN
 
 
-@slow("FAILED", "FREE")
-def a_session_that_does_not_come_back_has_login_timeout(machine: Machine, state: str) -> Steps:
+@pytest.mark.parametrize("state", ["FAILED", "FREE"])
+def test_a_session_that_does_not_come_back_has_login_timeout(machine: Machine, state: str) -> None:
     portal = machine.target(VOL1)
     machine.session(VOL1, portal, state)
     machine.configure("login_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     login_time_is_over(answer)
     assert f"session 1 through {portal} is {state} and cannot be brought back" in answer.log
     assert machine.runs() == []
@@ -145,61 +133,58 @@ def a_session_that_does_not_come_back_has_login_timeout(machine: Machine, state:
 # Disks and udev
 
 
-@slow()
-def a_stale_link_to_another_targets_disk_is_never_used(machine: Machine) -> Steps:
+def test_a_stale_link_to_another_targets_disk_is_never_used(machine: Machine) -> None:
     portal = machine.target(VOL1, after={"udev": None})
     machine.target(OTHER, portal)
     machine.session(OTHER, portal)
     stale_link(machine, VOL1, portal, "sdb")
     machine.configure("udev_timeout = 1s")
     for _ in ("after the login", "with the session there"):
-        answer = yield machine.start(VOL1)
+        answer = machine.lookup(VOL1)
         assert (answer.status, answer.entry) == (1, "")
         assert "no link" in answer.log and f"-iscsi-{VOL1}-lun-0-part1" in answer.log
 
 
-@slow()
-def udev_that_does_not_come_is_said_with_the_link_that_is_missing(machine: Machine) -> Steps:
+def test_udev_that_does_not_come_is_said_with_the_link_that_is_missing(machine: Machine) -> None:
     machine.target(VOL1, after={"udev": None})
     machine.configure("udev_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert f"{VOL1}: no link /dev/disk/by-path/" in answer.log
     assert "-lun-0-part1 after 1 s" in answer.log and "udev" in answer.log
     assert answer.seconds < 1 + MARGIN
 
 
-@slow()
-def a_missing_lun_is_looked_for_once_more_and_the_luns_there_are_listed(machine: Machine) -> Steps:
+def test_a_missing_lun_is_looked_for_once_more_and_the_luns_there_are_listed(
+    machine: Machine,
+) -> None:
     machine.target(VOL1, luns={2: {}, 0x4000 + 300: {}})
     machine.configure("udev_timeout = 1s")
-    yield machine.start(VOL1)
-    answer = yield machine.start(VOL1)
+    machine.lookup(VOL1)
+    answer = machine.lookup(VOL1)
     assert f"{VOL1}: no LUN 0 through" in answer.log and "LUNs there: 2, 300" in answer.log
     assert machine.runs("--rescan") == ["-m session -r 1 --rescan"]
 
 
-@slow()
-def without_any_lun_it_says_what_to_do(machine: Machine) -> Steps:
+def test_without_any_lun_it_says_what_to_do(machine: Machine) -> None:
     machine.target(VOL1, luns={})
     machine.configure("udev_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert "LUNs there: none" in answer.log and "map the LUN at the SAN" in answer.log
     assert answer.seconds < 1 + MARGIN
 
 
-@slow()
-def what_is_no_disk_is_not_taken_for_one(machine: Machine) -> Steps:
+def test_what_is_no_disk_is_not_taken_for_one(machine: Machine) -> None:
     machine.target(VOL1, luns={0: {"type": "13", "partitions": {"1": None}}})  # an enclosure
     machine.configure("udev_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert "no LUN 0" in answer.log
 
 
 # Everything together
 
 
-@slow("login", "another lookup", "udev", "recovery", "a mute portal")
-def lookup_timeout_bounds_the_wait_for(machine: Machine, what: str) -> Steps:
+@pytest.mark.parametrize("what", ["login", "another lookup", "udev", "recovery", "a mute portal"])
+def test_lookup_timeout_bounds_the_wait_for(machine: Machine, what: str) -> None:
     portal = machine.mute_portal() if what == "a mute portal" else machine.portal()
     after = {"udev": None} if what == "udev" else {}
     machine.target(VOL1, portal, after=after, answers={"login": HANG} if what == "login" else {})
@@ -211,10 +196,10 @@ def lookup_timeout_bounds_the_wait_for(machine: Machine, what: str) -> Steps:
         first = machine.start(VOL1)
         machine.reached("login")
     machine.configure("login_timeout = 30s\nudev_timeout = 30s\nlookup_timeout = 1s")
-    answer = yield machine.start(VOL1)
+    answer = machine.lookup(VOL1)
     assert answer.status == 1 and VOL1 in answer.log
     assert answer.seconds < 1 + MARGIN, answer
     if first:
         machine.go_on()
-        answer = yield first
+        answer = first.answer()
         assert answer.entry == machine.entry(VOL1, portal), answer.log

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests import at_once
 from tests.tree.machine import VOL1, Machine
 
+pytestmark = at_once.MARK
 MANY = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
 
 # Every step that iscsiadm takes for a target that has no record yet, and the kernel after it.
