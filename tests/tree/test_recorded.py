@@ -1,0 +1,103 @@
+"""Is what a real kernel, udev and open-iscsi showed read as it was meant?
+
+recorded/ comes from the bed's guest: `python3 -m tests.san.bed record-sysfs tests/tree/recorded`
+(tests/san/bed/recording.py says what was played).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auto_iscsi import disks, errors, keys, lookup, nodes, sessions
+from auto_iscsi.host import Host
+from tests.tree.tree import Content, Link, make_tree
+
+RECORDED = Path(__file__).parent / "recorded"
+ARRAY = "iqn.2001-05.com.equallogic:0-8a0906"
+BETA = f"{ARRAY}-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
+BY_PATH = re.compile(
+    r"/dev/disk/by-path/ip-.*-iscsi-(?P<target>.*)-lun-(?P<lun>[0-9a-fx]+)(-part(?P<part>\d+))?"
+)
+
+
+def files(scene: str) -> dict[str, Any]:
+    """Return what was recorded: path → text, {"link": …}, {"hex": …} or None."""
+    found: dict[str, Any] = json.loads((RECORDED / f"{scene}.json").read_text("utf-8"))
+    return found
+
+
+def content(value: Any) -> Content:
+    """Return a recorded value as make_tree takes it."""
+    if not isinstance(value, dict):
+        return str(value) if value is not None else None
+    return Link(value["link"]) if "link" in value else bytes.fromhex(value["hex"])
+
+
+def host(scene: str, root: Path) -> Host:
+    """Lay out a recording."""
+    make_tree(root, {path: content(value) for path, value in files(scene).items()})
+    return Host(str(root))
+
+
+def scenes(name: str) -> list[str]:
+    """Return a scene of every suite that was recorded."""
+    return sorted(path.stem for path in RECORDED.glob(f"*-{name}.json"))
+
+
+def links(scene: str) -> list[str]:
+    """Return the by-path links that udev made."""
+    return [path for path in files(scene) if BY_PATH.fullmatch(path)]
+
+
+@pytest.mark.parametrize(
+    ("scene", "link"), [(scene, link) for scene in scenes("many") for link in links(scene)]
+)
+def test_every_link_that_udev_made_is_the_one_that_is_said(
+    scene: str, link: str, tmp_path: Path
+) -> None:
+    said = BY_PATH.fullmatch(link)
+    assert said
+    here = host(scene, tmp_path)
+    lun = int(said["lun"], 16) >> 48 if said["lun"].startswith("0x") else int(said["lun"])
+    conf = tmp_path / "etc/auto.iscsi.conf"
+    conf.write_text(f"partition = {said['part'] or 'none'}\nlun = {lun}\n")
+    entry = lookup.lookup(here, said["target"])
+    # Through two portals there are two links to one disk: either is right.
+    either = {link, link.replace("127.0.0.1", "127.0.0.2"), link.replace("127.0.0.2", "127.0.0.1")}
+    assert entry in {f'-nocheck,ro,fstype=ext3 ":{each}"' for each in either}
+
+
+@pytest.mark.parametrize("scene", scenes("many"))
+def test_a_session_has_its_own_disks_and_no_others(scene: str, tmp_path: Path) -> None:
+    here = host(scene, tmp_path)
+    luns = {
+        name: [disk.lun for session in sessions.find_all(here, f"{ARRAY}-{name}")
+               for disk in disks.list_all(here, session)]
+        for name in ("vol", "vol1", "vol10", "v6", "two")
+    }  # fmt: skip
+    assert luns == {"vol": [], "vol1": [0], "vol10": [0, 1, 300], "v6": [0], "two": [0, 0]}
+
+
+@pytest.mark.parametrize("scene", scenes("known"))
+def test_records_are_read_and_a_dead_portal_is_named(scene: str, tmp_path: Path) -> None:
+    here = host(scene, tmp_path)
+    (record,) = nodes.find_all(here, BETA)
+    assert (record.target, str(record.portal), record.portal.tpgt) == (BETA, "127.0.0.1:3260", 1)
+    assert nodes.values(here, record)["node.session.initial_login_retry_max"] == "8"
+    with pytest.raises(errors.LoginFailed, match=r"login through 127\.0\.0\.1:3260: "):
+        lookup.lookup(here, BETA)
+
+
+@pytest.mark.parametrize("scene", [*scenes("mounted"), *scenes("failed")])
+def test_what_is_mounted_is_answered_at_once_up_or_lost(scene: str, tmp_path: Path) -> None:
+    """No iscsiadm is in the tree, so whoever asks it fails."""
+    here = host(scene, tmp_path)
+    (session,) = sessions.find_all(here, keys.fold(BETA))
+    assert session.state == ("FAILED" if "failed" in scene else "LOGGED_IN")
+    link = f"/dev/disk/by-path/ip-127.0.0.1:3260-iscsi-{BETA}-lun-0-part1"
+    assert lookup.lookup(here, BETA) == f'-nocheck,ro,fstype=ext3 ":{link}"'
