@@ -87,11 +87,10 @@ def reachable(portal: portals.Portal, until: float) -> str:
     seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
     try:
         socket.create_connection((portal.address, portal.port), timeout=seconds).close()
-    except TimeoutError:
+    except (TimeoutError, socket.timeout):  # two before Python 3.10
         return f"no answer to a TCP connection in {seconds:.0f} s"
     except OSError as error:
-        # socket.timeout is an OSError of its own before Python 3.10
-        return (error.strerror or "no answer to a TCP connection").lower()
+        return (error.strerror or "no TCP connection").lower()
     return ""
 
 
