@@ -259,11 +259,11 @@ class Machine:
 
     # Looking up
 
-    def start(self, key: str, cwd: str = "/iscsiauto") -> Lookup:
-        """Start a lookup as a process of its own."""
+    def start(self, key: str, cwd: str = "/iscsiauto", under: Sequence[str] = ()) -> Lookup:
+        """Start a lookup as a process of its own, perhaps under another program."""
         program = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root)]
         where = self.root / cwd.lstrip("/")
-        self.lookups.append(Lookup([*program, "lookup", "--", key], where, self.cache))
+        self.lookups.append(Lookup([*under, *program, "lookup", "--", key], where, self.cache))
         return self.lookups[-1]
 
     def lookup(self, key: str, cwd: str = "/iscsiauto") -> Answer:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import signal
+
 import pytest
 
 from tests import at_once
-from tests.tree.machine import VOL1, Machine
+from tests.tree.machine import PATIENCE, VOL1, VOL10, Machine
+from tests.tree.test_lost import mounted
+from tests.tree.test_portals import MARGIN
 
 pytestmark = at_once.MARK
 MANY = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
@@ -44,6 +50,29 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
     assert len({machine.leads_to(machine.entry(name, portal)) for name in MANY}) == 8
 
 
+def test_a_second_run_beside_the_mount_of_the_first_says_remount(machine: Machine) -> None:
+    # After Ctrl-C and once more: automount runs it again, and mounts what it mounted meanwhile.
+    portal = machine.target(VOL1)
+    mounted(machine, VOL10)
+    first = machine.visit(VOL1)
+    second = machine.start(VOL1)
+    machine.wait_for(machine.held(VOL1), "the second run")
+    mounted(machine, VOL1)
+    assert second.answer().entry == first.replace("ro,fstype", "ro,remount,fstype")
+    assert first == machine.entry(VOL1, portal)
+
+
+@pytest.mark.parametrize("under", ["automount", "nothing"])
+def test_a_second_run_without_a_mount_gives_the_same_answer(machine: Machine, under: str) -> None:
+    machine.target(VOL1)
+    if under == "automount":
+        mounted(machine, VOL10)
+    first = machine.visit(VOL1)
+    answer = machine.lookup(VOL1)
+    assert answer.entry == first
+    assert answer.seconds < (3 if under == "automount" else 0) + MARGIN
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_lookup_killed_at_any_step_of_iscsiadms_does_not_stop_the_next(
     machine: Machine, step: str
@@ -64,3 +93,26 @@ def test_a_lookup_killed_at_any_step_of_iscsiadms_does_not_stop_the_next(
     assert machine.claim(VOL1).ours
     assert machine.claim(VOL1).record == machine.folder(VOL1, portal).name
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink", "mkdir", "flock"])
+def test_a_lookup_killed_before_any_change_of_its_own_does_not_stop_the_next(
+    machine: Machine, call: str
+) -> None:
+    strace = shutil.which("strace", path="/usr/local/bin:/usr/bin:/bin")
+    if not strace:
+        pytest.skip("needs strace")
+    portal = machine.target(VOL1)
+    for number in itertools.count(1):
+        # Before its first, its second, … call of that name, until there are no more.
+        kill = f"inject={call}:signal=KILL:when={number}"
+        lookup = machine.start(VOL1, under=(strace, "-qq", "-o", "/dev/null", "-e", kill))
+        if not lookup.process.wait(PATIENCE):
+            break
+        assert lookup.process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+        assert len(machine.sids()) == 1
+        assert machine.claim(VOL1).ours
+        machine.log_out(machine.sids()[0])
+        shutil.rmtree(machine.root / "run/auto-iscsi")
+    assert number > 2, "nobody was killed"
