@@ -113,6 +113,8 @@ class Login(NamedTuple):
             else:
                 why, hint = answer.why, answer.hint
             problems.append(Problem(f"{place}: {why}", hint))
+            if answer.status is None:
+                return  # still at it: no further one for this target
 
     def _unreachable(self, record: nodes.Record) -> str:
         """Say why a portal cannot be reached; "" when it can, or when only iscsid can tell.
