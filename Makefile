@@ -35,32 +35,37 @@ vm: deb ## a shell in that machine
 	@$(RUN) python3 -m tests.san.bed shell --deb $(DEB)
 
 ##@ Test it
-# From quick to slow; what a folder's tests need, they say.
-TESTS = lint unit tree program automount san
+# Several at once where most of the time is waited; what a folder's tests need, they say.
+PYTEST = $(RUN) python3 -m pytest
+WAITING = -n 4
+MACHINES = -n 2
 
 .PHONY: test
 test: build deb rpm ## everything; installs what is missing
 	@tests/prepare test
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(RUN) python3 -m pytest $(addprefix tests/,$(TESTS)) $(ARGS)
+	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
+	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
+	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 .PHONY: lint
 lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
 	@tests/prepare lint
-	@$(RUN) python3 -m pytest tests/lint $(ARGS)
+	@$(PYTEST) tests/lint $(ARGS)
 
 .PHONY: test-unit test-tree test-program test-automount test-san
 test-unit: ## the modules that touch nothing
 test-tree: ## those that read the machine, on made-up trees
 test-program: build deb rpm ## the two programs and the package, as they were built
 test-automount: deb rpm ## the kernel's autofs and automount, with loop devices
+test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
-	@$(RUN) python3 -m pytest $(subst test-,tests/,$@) $(ARGS)
+	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
 test-san: deb ## the whole thing in the virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(RUN) python3 -m pytest tests/san $(ARGS)
+	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 ##@ Build it
 .PHONY: build

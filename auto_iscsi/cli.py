@@ -132,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         description="iSCSI snapshots by name, on demand, under autofs: the administrator's side.",
         epilog="See auto-iscsi(8), auto.iscsi(8) and auto.iscsi.conf(5).",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=auto_iscsi.__version__)
+    version = f"auto-iscsi {auto_iscsi.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument(
         "--root", metavar="DIR", default="/", help="the machine is laid out below DIR (default: /)"
     )

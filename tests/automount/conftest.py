@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import at_once
 from tests.automount.browse import BUILT, Browse, loop_device
 
 DISKS: list[str] = []  # MAJOR:MINOR of each
@@ -49,29 +48,12 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         DISKS.clear()
 
 
-@contextlib.contextmanager
-def a_host(_: object = None) -> Iterator[Browse]:
+@pytest.fixture
+def browse(disks: None) -> Iterator[Browse]:
+    """A host with a SAN that has nothing yet."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
         host = Browse(Path(folder), DISKS)
         try:
             yield host
         finally:
             host.close()
-
-
-CROWD = at_once.Crowd("browse", a_host)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    return CROWD.call(pyfuncitem)
-
-
-@pytest.fixture
-def browse(request: pytest.FixtureRequest, disks: None) -> Iterator[Browse | None]:
-    """A host with a SAN that has nothing yet; none for tests that run at once, with their own."""
-    if at_once.marked(request.node):
-        yield None
-    else:
-        with a_host() as host:
-            yield host

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests import at_once
 from tests.tree import kernel
 from tests.tree.machine import VOL1, VOL10, Machine
 from tests.tree.test_portals import MARGIN
 from tests.tree.tree import Link
 
-pytestmark = at_once.MARK
 OTHER = "iqn.2001-05.com.equallogic:0-8a0906-other"
 
 

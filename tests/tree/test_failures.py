@@ -7,12 +7,10 @@ import os
 import pytest
 
 from auto_iscsi import errors, lookup
-from tests import at_once
 from tests.tree.machine import INITIATOR, VOL1, VOL10, Machine
 from tests.tree.tree import contents
 
 
-@at_once.MARK
 @pytest.mark.parametrize("status", [6, 8, 12, 18, 19, 24, 77])
 def test_every_exit_status_is_said_with_its_meaning(machine: Machine, status: int) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": status}})
@@ -24,14 +22,12 @@ def test_every_exit_status_is_said_with_its_meaning(machine: Machine, status: in
     assert (INITIATOR in hint) == (status in (19, 24))
 
 
-@at_once.MARK
 def test_no_iscsiadm(machine: Machine) -> None:
     machine.target(VOL1)
     (machine.root / "usr/sbin/iscsiadm").unlink()
     assert machine.lookup(VOL1).log == "iscsiadm is not installed; install open-iscsi"
 
 
-@at_once.MARK
 def test_a_target_that_is_not_enabled_is_refused_before_anything_is_done(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}\n[*-vol1]\nenabled = no")
@@ -41,7 +37,6 @@ def test_a_target_that_is_not_enabled_is_refused_before_anything_is_done(machine
     assert contents(machine.root) == before
 
 
-@at_once.MARK
 def test_a_wrong_configuration_is_said_before_anything_is_done(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.target(VOL10, portal)

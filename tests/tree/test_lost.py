@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import VOL1, VOL10, Machine
 from tests.tree.test_portals import MARGIN
 
-pytestmark = at_once.MARK
 MOUNTINFO = (
     "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
     "40 22 0:38 / {root}/iscsiauto rw,relatime shared:9 - autofs /etc/auto.iscsi rw,fd=7\n"

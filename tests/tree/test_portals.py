@@ -6,11 +6,9 @@ import socket
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import INITIATOR, VOL1, Machine
 from tests.tree.tree import Link
 
-pytestmark = at_once.MARK
 MARGIN = 5.0  # seconds that a busy machine may add to what the contract allows
 
 

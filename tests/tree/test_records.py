@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import INITIATOR, VOL1, VOL10, Machine
 from tests.tree.test_visits import BOTH_NODES
 from tests.tree.tree import contents
 
-pytestmark = at_once.MARK
 CHAP = (
     "# BEGIN RECORD 2.1.8\nnode.name = {name}\nnode.startup = automatic\n"
     "node.session.auth.authmethod = CHAP\nnode.session.auth.password = s3cret\n# END RECORD\n"

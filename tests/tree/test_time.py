@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import VOL1, VOL10, Answer, Lookup, Machine, alive
 from tests.tree.test_disks import OTHER, stale_link
 from tests.tree.test_portals import MARGIN
 
-pytestmark = at_once.MARK
 HANG = {"hang": 40}
 
 

@@ -8,12 +8,10 @@ import signal
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import PATIENCE, VOL1, VOL10, Machine
 from tests.tree.test_lost import mounted
 from tests.tree.test_portals import MARGIN
 
-pytestmark = at_once.MARK
 MANY = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
 
 # Every step that iscsiadm takes for a target that has no record yet, and the kernel after it.

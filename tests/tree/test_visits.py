@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import at_once
 from tests.tree.machine import VOL1, VOL10, Machine
 
-pytestmark = at_once.MARK
 BOTH_NODES = pytest.mark.parametrize(
     "machine", ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"], indirect=True
 )
