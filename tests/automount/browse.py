@@ -8,12 +8,12 @@ appears at a login is a loop device.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.tree.machine import PATIENCE, REPOSITORY, Machine
@@ -21,6 +21,7 @@ from tests.tree.machine import PATIENCE, REPOSITORY, Machine
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 MASTER = "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nosuid,nodev\n"
 BUILT = REPOSITORY / "dist/auto.iscsi"
+LOOP_CTL_REMOVE = 0x4C81  # linux/loop.h
 FILE = "etc/really_important_file"
 MEMORY = 2.1  # seconds: automount counts its negative_timeout of 1 s in whole ones
 
@@ -51,9 +52,9 @@ read -r _
 class Browse:
     """A host on which automount runs."""
 
-    def __init__(self, folder: Path, disks: list[str]) -> None:
+    def __init__(self, folder: Path, disks: Disks) -> None:
         self.folder = folder
-        self.disks = disks  #: MAJOR:MINOR of each
+        self.disks = disks
         self.holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "sh", "-c", OVERLAY.format(top=folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -191,23 +192,39 @@ def result(user: subprocess.Popen[str]) -> str:
     return (out or err.rpartition(": ")[2]).strip()
 
 
-@contextlib.contextmanager
-def loop_device(folder: Path, text: str) -> Iterator[str]:
-    """Have a loop device with an ext3 whose important file says `text`; its MAJOR:MINOR."""
-    image, files = folder / "image", folder / "files"
-    (files / FILE).parent.mkdir(parents=True)
-    (files / FILE).write_text(f"{text}\n")
-    subprocess.run(
-        ["mke2fs", "-q", "-t", "ext3", "-J", "size=1", "-d", str(files), str(image), "4M"],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    device = subprocess.run(
-        ["losetup", "--find", "--show", "--read-only", str(image)],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout.strip()  # fmt: skip
-    number = os.stat(device).st_rdev
-    try:
-        yield f"{os.major(number)}:{os.minor(number)}"
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
-        shutil.rmtree(folder)
+class Disks:
+    """Loop devices with an ext3, whose important files say disk-0, disk-1, …"""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[int, str] = {}
+        self.there = set(os.listdir("/dev"))
+
+    def __getitem__(self, number: int) -> str:
+        """Return MAJOR:MINOR of one."""
+        if number not in self.made:
+            self.made[number] = self._make(number)
+        device = os.stat(self.made[number]).st_rdev
+        return f"{os.major(device)}:{os.minor(device)}"
+
+    def _make(self, number: int) -> str:
+        image, files = self.folder / f"{number}.image", self.folder / f"{number}"
+        (files / FILE).parent.mkdir(parents=True)
+        (files / FILE).write_text(f"disk-{number}\n")
+        subprocess.run(
+            ["mke2fs", "-q", "-t", "ext3", "-J", "size=1", "-d", str(files), str(image), "4M"],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        return subprocess.run(
+            ["losetup", "--find", "--show", "--read-only", str(image)],
+            check=True, stdout=subprocess.PIPE, text=True,
+        ).stdout.strip()  # fmt: skip
+
+    def close(self) -> None:
+        """Take them away, and those that the kernel had to add for them."""
+        for device in self.made.values():
+            subprocess.run(["losetup", "--detach", device], check=True)
+            name = os.path.basename(device)
+            if name not in self.there:
+                with open("/dev/loop-control", "rb") as control, contextlib.suppress(OSError):
+                    fcntl.ioctl(control, LOOP_CTL_REMOVE, int(name[len("loop") :]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.automount.browse import BUILT, Browse, loop_device
-
-DISKS: list[str] = []  # MAJOR:MINOR of each
+from tests.automount.browse import BUILT, Browse, Disks
 
 
 def missing() -> str:
@@ -35,24 +32,23 @@ def modprobe(name: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have loop devices, whose important files say disk-0, disk-1, …"""
+def disks() -> Iterator[Disks]:
+    """Loop devices that are made when they are asked for."""
     if what := missing():
         pytest.skip(f"needs {what}")
-    folder = tmp_path_factory.mktemp("disks")
-    with contextlib.ExitStack() as stack:
-        for number in range(8):
-            device = loop_device(folder / f"{number}", f"disk-{number}")
-            DISKS.append(stack.enter_context(device))
-        yield
-        DISKS.clear()
+    with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
+        made = Disks(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture
-def browse(disks: None) -> Iterator[Browse]:
+def browse(disks: Disks) -> Iterator[Browse]:
     """A host with a SAN that has nothing yet."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        host = Browse(Path(folder), DISKS)
+        host = Browse(Path(folder), disks)
         try:
             yield host
         finally:
