@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from tests.san import job
 from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
 
 KEYS: list[str | bytes] = [
     "-rf", "--help", "-V", ".hidden", "a b", "tab\there", "new\nline", "*", "&", "?", "$(id)",
@@ -29,32 +32,64 @@ for number, key in enumerate(json.load(sys.stdin)):
 """
 
 
+# Every fork, every exec, every step of a TCP connection, with who did it.
+TRACING = "/sys/kernel/tracing"
+EVENTS = ("sched/sched_process_fork", "sched/sched_process_exec", "sock/inet_sock_set_state")
+MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
+
+
 @pytest.fixture
 def typed() -> list[str]:
     """The keys as a program passes them."""
     return [key if isinstance(key, str) else key.decode(errors="surrogateescape") for key in KEYS]
 
 
+def trace(vm: Machine) -> set[int]:
+    """Begin to write down what processes do; return automount's threads."""
+    on = "".join(f" && echo 1 > events/{event}/enable" for event in EVENTS)
+    vm.run(f"mountpoint -q {TRACING} || mount -t tracefs none {TRACING}; cd {TRACING}{on}")
+    return {int(thread) for thread in vm.run("ls /proc/$(pgrep -x automount)/task").lines}
+
+
+def did(vm: Machine, threads: set[int]) -> tuple[list[str], list[str]]:
+    """Return what threads and their descendants executed, and the steps of their connections."""
+    family, executed, connected = set(threads), [], []
+    for line in vm.run(f"cat {TRACING}/trace").lines:
+        event = re.match(r"\s*.+-(\d+)\s+\[\d+\].* (\w+): (.*)", line)
+        if not event or int(event[1]) not in family:
+            continue
+        if event[2] == "sched_process_fork":
+            family.add(int(event[3].rpartition("child_pid=")[2]))
+        elif event[2] == "sched_process_exec":
+            executed.append(event[3].partition(" ")[0].partition("=")[2])
+        else:
+            connected.append(event[3])
+    return executed, connected
+
+
 def test_nothing_but_a_target_name_gets_past(vm: Machine, typed: list[str]) -> None:
     vm.run("systemctl restart autofs")
     daemons = "systemctl show -P ActiveState iscsid; ls /sys/class/iscsi_session 2>/dev/null"
     before = vm.run(daemons, check=False).stdout
-    (automount,) = vm.run("pgrep -x automount").lines
-    tracing = vm.start(
-        ["strace", "-f", "-qq", "-e", "trace=execve,socket", "-o", "/root/trace", "-p", automount],
-        timeout=300,
-    )
-    job.until(lambda: vm.run(f"grep TracerPid /proc/{automount}/status").stdout.split()[1] != "0")
+    automount = trace(vm)
     seen = vm.run(["python3", "-c", TOUCH], user="user", stdin=json.dumps(typed), timeout=300)
-    tracing.kill(2)
-    tracing.wait(check=False)
+    executed, connected = did(vm, automount)
     assert seen.stdout == ""
-    trace = vm.run("grep -a execve /root/trace").lines
-    assert trace
-    assert [line for line in trace if "/auto.iscsi\"" not in line and "python3" not in line] == []
-    assert "AF_INET" not in vm.read("/root/trace").decode(errors="replace")
+    assert len(executed) >= len(set(typed))
+    assert set(executed) == {MAP}
+    assert connected == []
     assert vm.run(daemons, check=False).stdout == before
     lines = job.said(vm)
     assert len(lines) >= len(typed)
     assert all(" refused: " in line and line.isascii() and line.isprintable() for line in lines)
     assert vm.run("find /run/auto-iscsi -type f").stdout == ""
+
+
+def test_the_trace_would_show_a_login(vm: Machine, san: San) -> None:
+    san.target(job.BETA)
+    job.configure(vm, "portals = 127.0.0.1\n")
+    automount = trace(vm)
+    job.visit(vm, job.BETA)
+    executed, connected = did(vm, automount)
+    assert {Path(path).name for path in executed} >= {"auto.iscsi", "iscsiadm", "mount"}
+    assert any("dport=3260" in step for step in connected)
