@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +11,19 @@ import pytest
 from tests.tree.machine import Machine
 
 NODES = "/etc/iscsi/nodes"
-CACHE = tempfile.mkdtemp(prefix="auto-iscsi-cache-")  # for what Python compiles
-atexit.register(shutil.rmtree, CACHE)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where Python keeps what it compiles: not in the clone, and not once for each test."""
+    return str(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture
-def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest, compiled: str) -> Iterator[Machine]:
     """A machine whose SAN has nothing yet; its parameter says where its node records are."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        here = Machine(Path(folder), getattr(request, "param", NODES), CACHE)
+        here = Machine(Path(folder), getattr(request, "param", NODES), compiled)
         try:
             yield here
         finally:
