@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -149,8 +150,7 @@ class Machine:
 
     def revive(self, portal: str) -> None:
         """Have a dead portal take connections from now on."""
-        number = int(portal.rpartition(":")[2])
-        next(bound for bound in self.sockets if bound.getsockname()[1] == number).listen(128)
+        self._socket(portal).listen(128)
 
     def mute_portal(self) -> str:
         """Return a portal that does not answer at all: its backlog is full."""
@@ -161,13 +161,21 @@ class Machine:
     def mute(self, portal: str) -> None:
         """Have a portal not answer any more."""
         address, _, port = portal.rpartition(":")
-        bound = next(s for s in self.sockets if s.getsockname()[1] == int(port))
-        bound.listen(0)
+        self._socket(portal).listen(0)
         for _ in range(4):
             client = socket.socket()
             client.setblocking(False)
             client.connect_ex((address, int(port)))
             self.sockets.append(client)
+
+    def connected(self, portal: str) -> None:
+        """Wait until somebody has connected to a portal."""
+        bound = self._socket(portal)
+        assert select.select([bound], [], [], PATIENCE)[0], f"nobody came to {portal}"
+
+    def _socket(self, portal: str) -> socket.socket:
+        port = int(portal.rpartition(":")[2])
+        return next(bound for bound in self.sockets if bound.getsockname()[1] == port)
 
     def _bind(self, address: str, listen: bool, backlog: int = 128) -> str:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

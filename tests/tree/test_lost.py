@@ -25,7 +25,7 @@ def test_it_waits_for_iscsid_to_bring_a_session_back(machine: Machine) -> None:
     portal = machine.target(VOL1)
     sid = machine.session(VOL1, portal, "FAILED")
     lookup = machine.start(VOL1)
-    machine.wait_for(machine.held(VOL1), "the lookup")
+    machine.connected(portal)  # it has seen that the session is down
     machine.state(sid, "LOGGED_IN")
     assert lookup.answer().entry == machine.entry(VOL1, portal)
     assert machine.runs("--login") == []

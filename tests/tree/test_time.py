@@ -6,6 +6,8 @@ us in, and within lookup_timeout always. `MARGIN` is what a busy machine may add
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.tree.machine import VOL1, VOL10, Answer, Lookup, Machine, alive
@@ -192,13 +194,20 @@ def test_what_is_no_disk_is_not_taken_for_one(machine: Machine) -> None:
 # Everything together
 
 
-@pytest.mark.parametrize("what", ["login", "another lookup", "udev", "recovery", "a mute portal"])
+@pytest.mark.parametrize(
+    "what", ["login", "another lookup", "udev", "recovery", "a mute portal", "the kernel"]
+)
 def test_lookup_timeout_bounds_the_wait_for(machine: Machine, what: str) -> None:
     portal = machine.mute_portal() if what == "a mute portal" else machine.portal()
     after = {"udev": None} if what == "udev" else {}
     machine.target(VOL1, portal, after=after, answers={"login": HANG} if what == "login" else {})
     if what == "recovery":
         machine.session(VOL1, portal, "FAILED")
+    if what == "the kernel":
+        sid = machine.session(VOL1, portal)
+        state = machine.root / f"sys/class/iscsi_session/session{sid}/state"
+        state.unlink()
+        os.mkfifo(state)  # a file that whoever opens it waits for
     first: Lookup | None = None
     if what == "another lookup":
         machine.stop_before("login")
