@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -40,7 +41,12 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
     for name in MANY:
         machine.target(name, portal, record=False, after={"udev": 0.2})
     machine.configure(f"portals = {portal}")
+    machine.stop_before("discover")
     lookups = [machine.start(name) for name in MANY]
+    for name in MANY:
+        machine.wait_for(machine.held(name), "all lookups")
+    time.sleep(0.5)  # now each wants its discovery, of which open-iscsi answers one at a time
+    machine.go_on()
     for name, lookup in zip(MANY, lookups):
         answer = lookup.answer()
         assert answer.entry == machine.entry(name, portal), answer.log
