@@ -180,7 +180,9 @@ def _at_most(seconds: float, target: str) -> Iterator[float]:
         raise errors.TimedOut(f"{target}: not ready after {seconds:.0f} s", "see lookup_timeout")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again each second: what is raised within a hook or a callback (os.register_at_fork, when sh
+    # forks) is lost, with a word on stderr.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield time.monotonic() + seconds
     finally:
