@@ -266,14 +266,16 @@ class Iscsiadm:
         after = {"disk": 0.0, "partition": 0.0, "udev": 0.0, **target.get("after", {})}
         if not any(after.values()) and None not in after.values():
             return grow(sid, luns, after)
-        if not os.fork():
+        child = os.fork()
+        if child:
+            note(run=["kernel"], pid=child)
+        else:
             os.setsid()
             null = os.open("/dev/null", os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(null, number)
             for lock in running:
                 os.close(lock)
-            note(run=["kernel"])
             grow(sid, luns, after)
             note(end=0)
             os._exit(0)

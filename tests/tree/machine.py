@@ -243,6 +243,13 @@ class Machine:
         """Have a session end; without `udev` it has yet to take the disk's links away."""
         kernel.close_session(str(self.root), sid, udev)
 
+    def reboot(self) -> None:
+        """Have another boot begin, which counts its sessions from 1 again."""
+        for sid in self.sids():
+            self.log_out(sid)
+        shutil.rmtree(self.root / "san/sessions")
+        self.files({"/proc/sys/kernel/random/boot_id": "another\n"})
+
     def state(self, sid: int, state: str) -> None:
         kernel.set_state(str(self.root), sid, state)
 
