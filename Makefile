@@ -57,7 +57,7 @@ lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytes
 test-unit: ## the modules that touch nothing
 test-tree: ## those that read the machine, on made-up trees
 test-program: build deb rpm ## the two programs and the package, as they were built
-test-automount: deb rpm ## the kernel's autofs and automount, with loop devices
+test-automount: build deb rpm ## the kernel's autofs and automount, with loop devices
 test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
