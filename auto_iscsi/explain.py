@@ -144,11 +144,10 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
     if device:
         steps.append(("chosen", _reason(device, chosen)))
         return Finding("answer", steps, mapentry.of(device, wanted))
-    numbers = {mount.number for mount in mounts.list_all(host)}
-    for down in disks.candidates(host, [s for s in known if not s.up], wanted):
-        if down.number in numbers:
-            steps.append(("chosen", _reason(down, chosen)))
-            return Finding("mounted", steps, mapentry.of(down, wanted))
+    device = lookup.still_mounted(host, known, mounts.list_all(host), wanted)
+    if device:
+        steps.append(("chosen", _reason(device, chosen)))
+        return Finding("mounted", steps, mapentry.of(device, wanted))
     if up:
         steps.append(("chosen", _missing(host, up, wanted, chosen)))
         return Finding("rescan", steps)

@@ -87,14 +87,13 @@ class _Lookup(NamedTuple):
         never expires a mount whose lookup failed (seen with autofs 5.1.8 and 5.1.9). What we say
         is not used as long as it is mounted.
         """
-        present = mounts.list_all(self.host)
-        numbers = {mount.number for mount in present}
-        down = [s for s in sessions.find_all(self.host, self.key.target) if not s.up]
-        for device in disks.candidates(self.host, down, self.settings):
-            if device.number in numbers:
-                return device
-        here = self._mount_point(present)
-        for mount in present:
+        mounted = mounts.list_all(self.host)
+        known = sessions.find_all(self.host, self.key.target)
+        device = still_mounted(self.host, known, mounted, self.settings)
+        if device:
+            return device
+        here = self._mount_point(mounted)
+        for mount in mounted:
             if mount.point == here and mount.fstype != "autofs":
                 return disks.Device(os.path.basename(mount.source), "", mount.number)
         return None
@@ -170,6 +169,19 @@ def present(
         known = sessions.find_all(host, target)
         device = disks.choose(host, [session for session in known if session.up], settings)
     return device, known
+
+
+def still_mounted(
+    host: Host,
+    known: list[sessions.Session],
+    mounted: list[mounts.Mount],
+    settings: table.Settings,
+) -> disks.Device | None:
+    """Return the device of a session that is down when it is mounted all the same."""
+    numbers = {mount.number for mount in mounted}
+    down = [session for session in known if not session.up]
+    found = disks.candidates(host, down, settings)
+    return next((device for device in found if device.number in numbers), None)
 
 
 @contextlib.contextmanager
