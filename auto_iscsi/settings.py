@@ -11,107 +11,11 @@ matches, and no others.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
-from auto_iscsi import config, globs, portals
+from auto_iscsi import config, globs, kinds, portals
 from auto_iscsi.config import Raw, Section
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_WORDS = {"yes": True, "true": True, "on": True, "1": True}
-_WORDS.update({"no": False, "false": False, "off": False, "0": False})
-
-# autofs hands an entry's options to mount(8) as they are; white space would end them, a comma
-# or a quote would change what they say (autofs lib/cat_path.c, modules/parse_sun.c).
-_OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=-]*")
-
-
-def _word(raw: Raw) -> str:
-    if isinstance(raw, list):
-        raise ValueError("one value expected, not a list")
-    return raw.strip()
-
-
-def _yes_no(raw: Raw) -> bool:
-    if (word := _word(raw).lower()) not in _WORDS:
-        raise ValueError("expected yes or no")
-    return _WORDS[word]
-
-
-def _time(raw: Raw) -> float:
-    if not (match := re.fullmatch(r"([0-9]{1,6})\s*([smh]?)", _word(raw), re.ASCII)):
-        raise ValueError("expected a time: 10, 10s, 5m or 2h")
-    if not (seconds := int(match[1]) * _UNITS[match[2]]):
-        raise ValueError("expected a time above 0")
-    return float(seconds)
-
-
-def _number(lowest: int, highest: int) -> Callable[[Raw], int]:
-    def parse(raw: Raw) -> int:
-        word = _word(raw)
-        if not re.fullmatch(r"[0-9]{1,6}", word, re.ASCII) or not lowest <= int(word) <= highest:
-            raise ValueError(f"expected a number from {lowest} to {highest}")
-        return int(word)
-
-    return parse
-
-
-def _partition(raw: Raw) -> int:
-    return 0 if _word(raw).lower() == "none" else _number(1, 255)(raw)
-
-
-def _list(raw: Raw) -> list[str]:
-    return [part.strip() for part in ([raw] if isinstance(raw, str) else raw) if part.strip()]
-
-
-def _options(raw: Raw) -> tuple[str, ...]:
-    for option in (found := tuple(_list(raw))):
-        if not _OPTION.fullmatch(option):
-            raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
-        if option.startswith("fstype="):
-            raise ValueError("the filesystem's type has a setting of its own: fstype")
-    return found
-
-
-def _fstype(raw: Raw) -> str:
-    if not re.fullmatch(r"[a-z0-9_.-]{1,32}", word := _word(raw), re.ASCII) or word == "auto":
-        raise ValueError("expected the name of a filesystem type, such as ext3 or xfs")
-    return word
-
-
-def _portals(raw: Raw) -> tuple[portals.Portal, ...]:
-    found = []
-    for text in _list(raw):
-        try:
-            found.append(portals.parse(text))
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {error}") from None
-    return tuple(found)
-
-
-def _one_of(*words: str) -> Callable[[Raw], str]:
-    def parse(raw: Raw) -> str:
-        if (word := _word(raw)) not in words:
-            raise ValueError(f"expected {' or '.join(words)}")
-        return word
-
-    return parse
-
-
-def _said(value: Any) -> str:
-    """Return a value as the file would have it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, float):
-        seconds = round(value)
-        for unit, size in (("h", 3600), ("m", 60)):
-            if seconds > 60 and seconds % size == 0:
-                return f"{seconds // size}{unit}"
-        return f"{seconds}s"
-    return str(value)
 
 
 class Setting(NamedTuple):
@@ -122,38 +26,62 @@ class Setting(NamedTuple):
     values: str
     help: str
     example: str
-    said: Callable[[Any], str] = _said  #: a value as the file would have it
+    said: Callable[[Any], str] = kinds.said  #: a value as the file would have it
 
 
 TABLE = {
     "enabled": Setting(
-        _yes_no, True, "yes, no", "no: the key is refused before anything is asked of the network",
+        kinds.yes_no, True, "yes, no",
+        "no: the key is refused before anything is asked of the network",
         "no",
     ),
     "options": Setting(
-        _options, ("nocheck", "ro"), "list of mount options", "mount options", "ro, nosuid, nodev"
+        kinds.options, ("nocheck", "ro"), "list of mount options",
+        "mount options",
+        "ro, nosuid, nodev",
     ),
-    "fstype": Setting(_fstype, "ext3", "a filesystem type", "the type that is mounted", "xfs"),
+    "fstype": Setting(
+        kinds.fstype, "ext3", "a filesystem type",
+        "the type that is mounted",
+        "xfs",
+    ),
     "partition": Setting(
-        _partition, 1, "number, none", "the partition that is mounted; none: the whole disk",
+        kinds.partition, 1, "number, none",
+        "the partition that is mounted; none: the whole disk",
         "none", lambda number: str(number or "none"),
     ),
-    "lun": Setting(_number(0, 16383), 0, "number", "the logical unit that is mounted", "3"),
-    "portals": Setting(
-        _portals, (), "list of ADDRESS[:PORT], IPv6 in brackets",
-        "where to look for a target that has no node record", "10.0.0.1, [fd00::1]:3260",
+    "lun": Setting(
+        kinds.number(0, 16383), 0, "number",
+        "the logical unit that is mounted",
+        "3",
     ),
-    "login_timeout": Setting(_time, 10.0, "time", "how long one portal has for a login", "5s"),
+    "portals": Setting(
+        kinds.portal_list, (), "list of ADDRESS[:PORT], IPv6 in brackets",
+        "where to look for a target that has no node record",
+        "10.0.0.1, [fd00::1]:3260",
+    ),
+    "login_timeout": Setting(
+        kinds.seconds, 10.0, "time",
+        "how long one portal has for a login",
+        "5s",
+    ),
     "udev_timeout": Setting(
-        _time, 10.0, "time", "how long the disk and its partition have to appear after the login",
+        kinds.seconds, 10.0, "time",
+        "how long the disk and its partition have to appear after the login",
         "30s",
     ),
-    "lookup_timeout": Setting(_time, 60.0, "time", "the whole lookup, whatever happens", "2m"),
+    "lookup_timeout": Setting(
+        kinds.seconds, 60.0, "time",
+        "the whole lookup, whatever happens",
+        "2m",
+    ),
     "replacement_timeout": Setting(
-        _time, 30.0, "time", "how long I/O waits for a lost session before it fails", "5s"
+        kinds.seconds, 30.0, "time",
+        "how long I/O waits for a lost session before it fails",
+        "5s",
     ),
     "device": Setting(
-        _one_of("by-path", "kernel"), "by-path", "by-path, kernel",
+        kinds.one_of("by-path", "kernel"), "by-path", "by-path, kernel",
         "how the entry names the disk: a link that can only be this target's, or /dev/sdX",
         "kernel",
     ),

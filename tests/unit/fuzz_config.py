@@ -22,8 +22,8 @@ from auto_iscsi.output import Paint
 CORPUS = Path(__file__).parent / "corpus"
 TARGET = "iqn.2001-05.com.example:vm-beta-1"
 SLOW = 20  # seconds, traced
-WATCHED = ("config.py", "syntax.py", "settings.py", "globs.py", "check.py", "patterns.py",
-           "portals.py", "configobj/__init__.py")  # fmt: skip
+WATCHED = ("config.py", "syntax.py", "kinds.py", "settings.py", "globs.py", "check.py",
+           "patterns.py", "portals.py", "configobj/__init__.py")  # fmt: skip
 PIECES = [
     b"[", b"]", b"[[", b"]]", b'"', b"'", b'"""', b"'''", b"=", b",", b"#", b"\n", b"\r\n", b" ",
     b"\t", b"*", b"?", b"[0-9]", b"[!a]", b"\xef\xbb\xbf", b"\x00", b"\xff", b"\xc2\x85",

@@ -1,0 +1,117 @@
+"""Which kinds of values are there, and how is each written?
+
+Each parser takes what the file says, a text or a list of texts, and returns a value or raises
+ValueError with what would have been right. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable
+
+from auto_iscsi import portals
+from auto_iscsi.config import Raw
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_WORDS = {"yes": True, "true": True, "on": True, "1": True}
+_WORDS.update({"no": False, "false": False, "off": False, "0": False})
+
+# autofs hands an entry's options to mount(8) as they are; white space would end them, a comma
+# or a quote would change what they say (autofs lib/cat_path.c, modules/parse_sun.c).
+_OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=-]*")
+
+
+def _word(raw: Raw) -> str:
+    if isinstance(raw, list):
+        raise ValueError("one value expected, not a list")
+    return raw.strip()
+
+
+def yes_no(raw: Raw) -> bool:
+    """Read yes or no."""
+    if (word := _word(raw).lower()) not in _WORDS:
+        raise ValueError("expected yes or no")
+    return _WORDS[word]
+
+
+def seconds(raw: Raw) -> float:
+    """Read a time."""
+    if not (match := re.fullmatch(r"([0-9]{1,6})\s*([smh]?)", _word(raw), re.ASCII)):
+        raise ValueError("expected a time: 10, 10s, 5m or 2h")
+    if not (found := int(match[1]) * _UNITS[match[2]]):
+        raise ValueError("expected a time above 0")
+    return float(found)
+
+
+def number(lowest: int, highest: int) -> Callable[[Raw], int]:
+    """Return what reads a number from `lowest` to `highest`."""
+    def parse(raw: Raw) -> int:
+        word = _word(raw)
+        if not re.fullmatch(r"[0-9]{1,6}", word, re.ASCII) or not lowest <= int(word) <= highest:
+            raise ValueError(f"expected a number from {lowest} to {highest}")
+        return int(word)
+
+    return parse
+
+
+def partition(raw: Raw) -> int:
+    """Read the number of a partition; 0: none."""
+    return 0 if _word(raw).lower() == "none" else number(1, 255)(raw)
+
+
+def many(raw: Raw) -> list[str]:
+    """Return the members of a list."""
+    return [part.strip() for part in ([raw] if isinstance(raw, str) else raw) if part.strip()]
+
+
+def options(raw: Raw) -> tuple[str, ...]:
+    """Read mount options."""
+    for option in (found := tuple(many(raw))):
+        if not _OPTION.fullmatch(option):
+            raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
+        if option.startswith("fstype="):
+            raise ValueError("the filesystem's type has a setting of its own: fstype")
+    return found
+
+
+def fstype(raw: Raw) -> str:
+    """Read a filesystem's type."""
+    if not re.fullmatch(r"[a-z0-9_.-]{1,32}", word := _word(raw), re.ASCII) or word == "auto":
+        raise ValueError("expected the name of a filesystem type, such as ext3 or xfs")
+    return word
+
+
+def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
+    """Read portals."""
+    found = []
+    for text in many(raw):
+        try:
+            found.append(portals.parse(text))
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from None
+    return tuple(found)
+
+
+def one_of(*words: str) -> Callable[[Raw], str]:
+    """Return what reads one of some words."""
+    def parse(raw: Raw) -> str:
+        if (word := _word(raw)) not in words:
+            raise ValueError(f"expected {' or '.join(words)}")
+        return word
+
+    return parse
+
+
+def said(value: Any) -> str:
+    """Return a value as the file would have it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        whole = round(value)
+        for unit, size in (("h", 3600), ("m", 60)):
+            if whole > 60 and whole % size == 0:
+                return f"{whole // size}{unit}"
+        return f"{whole}s"
+    return str(value)
