@@ -91,11 +91,6 @@ class Command:
         """Return what it has written so far, both streams."""
         return text(self.machine.ask("peek", to=self.number).body)
 
-    @property
-    def pid(self) -> int:
-        """Return its process id in the guest; it leads its own session."""
-        return int(self.machine.ask("peek", to=self.number).header["pid"])
-
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to it and its children."""
         self.machine.ask("signal", to=self.number, signal=int(number))

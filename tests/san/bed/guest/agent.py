@@ -189,9 +189,8 @@ class Agent:
     def do_peek(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         command = self.commands.get(request["to"])
         if command is None:
-            return {"pid": None, "out": 0}, b""
-        out = whole(command.stdout)
-        return {"pid": command.process.pid, "out": len(out)}, out + whole(command.stderr)
+            return {}, b""
+        return {}, whole(command.stdout) + whole(command.stderr)
 
     def do_terminal(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         shell = self.terminals[request["id"]]
