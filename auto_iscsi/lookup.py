@@ -10,8 +10,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple
 
 from auto_iscsi import (
     claims,
@@ -20,6 +20,7 @@ from auto_iscsi import (
     errors,
     initiator,
     keys,
+    kinds,
     mapentry,
     mounts,
     sessions,
@@ -33,8 +34,11 @@ _MOUNTING = 3.0  # seconds from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
 
 
-def lookup(host: Host, text: str) -> str:
-    """Return the map entry for the key `text`; raise Failure. Logs in when need be."""
+def lookup(host: Host, text: str, say: Callable[[str], object] = str) -> str:
+    """Return the map entry for the key `text`; raise Failure. Logs in when need be.
+
+    What the log should have beside the entry is told to `say`, in one line, at most once.
+    """
     key = keys.parse(text)
     settings = table.resolve(config.load(host), key.target)
     if not settings.enabled:
@@ -43,8 +47,11 @@ def lookup(host: Host, text: str) -> str:
     with limit as until, claims.hold(host, key.target, until):
         this = _Lookup(host, key, settings, until)
         again = this.mounted_meanwhile()
-        device = this.ready() or this.outlived() or this.bring_up()
-        return mapentry.of(device, settings, again)
+        layout = this.ready() or this.outlived() or this.bring_up()
+        entry = mapentry.of(layout, settings, again)
+        if layout.notes:
+            say(f"{key.target}: {'; '.join(layout.notes)}")
+        return entry
 
 
 class _Lookup(NamedTuple):
@@ -55,10 +62,10 @@ class _Lookup(NamedTuple):
     settings: table.Settings
     until: float  #: time.monotonic()
 
-    def ready(self) -> disks.Device | None:
-        """Return the device when a session that is up has it; None: there is work to do."""
-        device, known = present(self.host, self.key.target, self.settings)
-        return self._wanted(device, [session for session in known if session.up])
+    def ready(self) -> mapentry.Layout | None:
+        """Return the layout when a session that is up has it; None: there is work to do."""
+        layout, known = present(self.host, self.key.target, self.settings)
+        return self._wanted(layout, [session for session in known if session.up])
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -80,8 +87,8 @@ class _Lookup(NamedTuple):
             time.sleep(_STEP)
         return False
 
-    def outlived(self) -> disks.Device | None:
-        """Return the device of a mount that outlived its session.
+    def outlived(self) -> mapentry.Layout | None:
+        """Return the layout of a mount that outlived its session.
 
         A restarted automount asks for every key that is still mounted, waits for the answer, and
         never expires a mount whose lookup failed (seen with autofs 5.1.8 and 5.1.9). What we say
@@ -89,17 +96,18 @@ class _Lookup(NamedTuple):
         """
         mounted = mounts.list_all(self.host)
         known = sessions.find_all(self.host, self.key.target)
-        device = still_mounted(self.host, known, mounted, self.settings)
-        if device:
-            return device
+        layout = still_mounted(self.host, known, mounted, self.settings)
+        if layout:
+            return layout
         here = self._mount_point(mounted)
         for mount in mounted:
             if mount.point == here and mount.fstype != "autofs":
-                return disks.Device(os.path.basename(mount.source), "", mount.number)
+                device = disks.Device(os.path.basename(mount.source), "", mount.number)
+                return _as_mounted(device, mount, self.settings)
         return None
 
-    def bring_up(self) -> disks.Device:
-        """Log in if need be, and wait for the disk; return it or raise Failure."""
+    def bring_up(self) -> mapentry.Layout:
+        """Log in if need be, and wait for the disk; return the layout or raise Failure."""
         source = "kernel" if self.settings.device == "kernel" else "udev"
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
@@ -111,7 +119,7 @@ class _Lookup(NamedTuple):
                 job = logins.Login(self.host, target, self.settings, self.until, events)
                 up = [job.open()]
             within = self._within(self.settings.udev_timeout)
-            return events.wait_for(lambda: self._device(up), within) or self._no_disk(up)
+            return events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
 
     def _mount_point(self, present: list[mounts.Mount]) -> str:
         """Return where automount mounts the key; "" when it was not automount that ran us."""
@@ -124,25 +132,25 @@ class _Lookup(NamedTuple):
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)
 
-    def _device(self, known: list[sessions.Session]) -> disks.Device | None:
+    def _layout(self, known: list[sessions.Session]) -> mapentry.Layout | None:
         up = [session for session in known if session.up]
-        return self._wanted(disks.choose(self.host, up, self.settings), up)
+        return self._wanted(find(self.host, up, self.settings), up)
 
     def _wanted(
-        self, device: disks.Device | None, up: list[sessions.Session]
-    ) -> disks.Device | None:
-        """Renew the lease when there is a device."""
-        if device:
+        self, layout: mapentry.Layout | None, up: list[sessions.Session]
+    ) -> mapentry.Layout | None:
+        """Renew the lease when there is something to be mounted."""
+        if layout:
             claims.touch(self.host, self.key.target, [session.sid for session in up])
-        return device
+        return layout
 
-    def _no_disk(self, up: list[sessions.Session]) -> disks.Device:
+    def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
-            if disk.unit == self.settings.lun:
+            if disks.is_wanted(disk, self.settings):
                 part = self.settings.partition
-                link = f"{disk.link}-part{part}" if part else disk.link
+                link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
                 raise errors.NoDisk(
                     f"{self.key.target}: no link {disks.BY_PATH}/{link} {seconds}",
                     "udevadm settle; raise udev_timeout if udev is only slow",
@@ -155,20 +163,32 @@ class _Lookup(NamedTuple):
         )
 
 
+def find(
+    host: Host, up: Sequence[sessions.Session], settings: table.Settings
+) -> mapentry.Layout | None:
+    """Return what is to be mounted through sessions that are up, None while it is not there."""
+    if settings.given:
+        device = disks.choose(host, up, settings)
+        return mapentry.given(device, settings) if device else None
+    from auto_iscsi import choice  # only where somebody has to choose
+
+    return choice.find(host, up, settings)
+
+
 def present(
     host: Host, target: str, settings: table.Settings
-) -> tuple[disks.Device | None, list[sessions.Session]]:
-    """Return the device when a session that is up has it, and the sessions that were asked.
+) -> tuple[mapentry.Layout | None, list[sessions.Session]]:
+    """Return the layout when a session that is up has it, and the sessions that were asked.
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
     last = claims.read(host, target).sid
     known = sessions.find_all(host, target, last)
-    device = disks.choose(host, [session for session in known if session.up], settings)
-    if not device and [session.sid for session in known] == [last]:
+    layout = find(host, [session for session in known if session.up], settings)
+    if not layout and [session.sid for session in known] == [last]:
         known = sessions.find_all(host, target)
-        device = disks.choose(host, [session for session in known if session.up], settings)
-    return device, known
+        layout = find(host, [session for session in known if session.up], settings)
+    return layout, known
 
 
 def still_mounted(
@@ -176,12 +196,23 @@ def still_mounted(
     known: list[sessions.Session],
     mounted: list[mounts.Mount],
     settings: table.Settings,
-) -> disks.Device | None:
-    """Return the device of a session that is down when it is mounted all the same."""
-    numbers = {mount.number for mount in mounted}
+) -> mapentry.Layout | None:
+    """Return the layout of a session that is down when it is mounted all the same."""
+    numbers = {mount.number: mount for mount in mounted}
     down = [session for session in known if not session.up]
-    found = disks.candidates(host, down, settings)
-    return next((device for device in found if device.number in numbers), None)
+    for device in disks.candidates(host, down, settings):
+        if device.number in numbers:
+            return _as_mounted(device, numbers[device.number], settings)
+    return None
+
+
+def _as_mounted(
+    device: disks.Device, mount: mounts.Mount, settings: table.Settings
+) -> mapentry.Layout:
+    """Return the layout of what is mounted: a type to be found out is the mount's."""
+    if settings.fstype == kinds.AUTO:
+        settings = settings._replace(fstype=mount.fstype)
+    return mapentry.given(device, settings)
 
 
 @contextlib.contextmanager
