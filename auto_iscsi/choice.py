@@ -7,15 +7,16 @@ LVM volume group for one, is named and refused; it is never put to use here.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from auto_iscsi import contents, disks, errors, fitting, kinds, mapentry
+from auto_iscsi import contents, disks, errors, fitting, kinds, mapentry, scsi
 from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
 from auto_iscsi.settings import Settings
 
+_TWINS = (6, 7)  # the Linux that mounts two btrfs with one UUID (fs/btrfs/volumes.c, temp_fsid)
 _SECTOR = 512  # bytes; what sysfs counts sizes in, whatever the disk's block size
 
 #: What is no filesystem, and what would be needed to see the files on it.
@@ -63,25 +64,6 @@ class Choice(NamedTuple):
     why: str
 
 
-class Kept:
-    """Several filesystems under one key: one that is refused takes no other down."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.last: errors.Failure | None = None
-
-    @contextlib.contextmanager
-    def but_for(self, place: str) -> Iterator[None]:
-        """Leave out what fails within, and note it; at the key itself there is nothing else."""
-        try:
-            yield
-        except errors.Failure as failure:
-            if not place:
-                raise
-            self.last = failure
-            self.notes.append(f"{place[1:]} is left out: {failure.reason}")
-
-
 def find(host: Host, up: Sequence[Session], settings: Settings) -> mapentry.Layout | None:
     """Return what is to be mounted, None while it is not there; raise Failure."""
     units: dict[int, list[disks.Disk]] = {}
@@ -89,8 +71,9 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mapentry.Layo
         for disk in disks.list_all(host, session):
             if disks.is_wanted(disk, settings):
                 units.setdefault(disk.unit, []).append(disk)
-    parts: list[mapentry.Part] = []
-    kept = Kept()
+    if settings.lun == kinds.ALL and not _all_there(host, up, units):
+        return None
+    kept = mapentry.Kept()
     for unit, same in sorted(units.items()):
         known = next(((d, there) for d in same if (there := inventory(host, d))), None)
         if known is None:
@@ -103,10 +86,9 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mapentry.Layo
                     device = _node(host, same, place, settings)
                     if device is None:
                         return None
-                    parts.append(_part(known[0], place, device, below + inner, settings))
-    if not parts and kept.last:
-        raise kept.last
-    return mapentry.Layout(tuple(parts), tuple(kept.notes)) if parts else None
+                    part = _part(host, known[0], place, device, below + inner, settings)
+                    kept.parts.append(part)
+    return kept.layout()
 
 
 def inventory(host: Host, disk: disks.Disk) -> list[Place] | None:
@@ -158,6 +140,17 @@ def listed(there: Sequence[Place]) -> str:
     return ", ".join(map(str, there[1:] or there))
 
 
+def _all_there(
+    host: Host, up: Sequence[Session], units: dict[int, list[disks.Disk]]
+) -> bool:
+    """Say whether the kernel has found each LUN that the target has."""
+    for same in units.values():
+        offered = scsi.luns(host, same[0].name)
+        there = disks.units(host, same[0].session)
+        return offered is None or offered <= there
+    return False
+
+
 def _is_there(place: Place) -> bool:
     return bool(place.content.fstype)
 
@@ -173,7 +166,7 @@ def _node(
 
 
 def _part(
-    disk: disks.Disk, place: Place, device: disks.Device, below: str, settings: Settings
+    host: Host, disk: disks.Disk, place: Place, device: disks.Device, below: str, settings: Settings
 ) -> mapentry.Part:
     """Return how a place is mounted; raise Failure when it cannot be."""
     if settings.fstype != kinds.AUTO:
@@ -181,21 +174,48 @@ def _part(
     found, name = place.content, f"{_name(disk)}{f' partition {place.part}' if place.part else ''}"
     if found.fstype in FOREIGN:
         what, needed = FOREIGN[found.fstype]
-        raise errors.NotAFilesystem(f"{name} is {what} and is left alone", f"needed: {needed}")
+        raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
     if not found.fstype and found.table and not place.part:
-        raise errors.NotAFilesystem(
+        raise errors.NotMountable(
             f"{name} has a partition table and no filesystem of its own", "set partition = auto"
         )
     if not place.holds_files:
         what = found.fstype or "nothing that udev knows"
-        raise errors.NotAFilesystem(f"{name}: no filesystem, there is {what}", "set fstype")
+        raise errors.NotMountable(f"{name}: no filesystem, there is {what}", "set fstype")
     if found.devices_missing:
-        raise errors.NotAFilesystem(
+        raise errors.NotMountable(
             f"{name} is one of several devices of a btrfs, and the others are not there",
             "map the other LUNs too",
         )
     fstype = fitting.driver(found.fstype)
+    if not _has_driver(host, fstype):
+        raise errors.NotMountable(
+            f"{name}: this kernel has no {fstype}", "install a kernel that has, or set fstype"
+        )
+    if fstype == "btrfs" and (other := _mounted_twin(host, found.uuid, device.node)):
+        raise errors.NotMountable(
+            f"{name}: a btrfs with the same UUID is mounted from {other}, and Linux takes a second "
+            "one from 6.7 on only", "wait until that one is unmounted, or boot a newer kernel",
+        )  # fmt: skip
     return mapentry.Part(below, device, fstype, fitting.of(fstype, settings.options))
+
+
+def _has_driver(host: Host, fstype: str) -> bool:
+    """Say whether the kernel can mount a type, now or with a module that is there for it."""
+    if fstype in (host.read("/proc/filesystems") or fstype).split():
+        return True
+    release = host.read("/proc/sys/kernel/osrelease")
+    known = host.read(f"/lib/modules/{release}/modules.dep")
+    return known is None or f"/{fstype}.ko" in known or fstype in fitting.EXT
+
+
+def _mounted_twin(host: Host, uuid: str, node: str) -> str:
+    """Return the device of a mounted btrfs with this UUID that the kernel takes for the same."""
+    release = re.match(r"(\d+)\.(\d+)", host.read("/proc/sys/kernel/osrelease") or "0.0")
+    if release and (int(release[1]), int(release[2])) >= _TWINS:
+        return ""
+    names = host.names(f"/sys/fs/btrfs/{uuid}/devices") if uuid else []
+    return "" if node in names else ", ".join(names)
 
 
 def _name(disk: disks.Disk) -> str:

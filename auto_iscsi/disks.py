@@ -67,11 +67,27 @@ def list_all(host: Host, session: Session) -> list[Disk]:
     return found
 
 
+def units(host: Host, session: Session) -> set[int]:
+    """Return the LUNs that the kernel has found, as the SAN counts them; not only disks."""
+    found = set()
+    for target in host.names(f"{session.path}/device"):
+        for unit in host.names(f"{session.path}/device/{target}") if target[:6] == "target" else ():
+            number = unit.rpartition(":")[2]
+            if unit.count(":") == 3 and number.isdecimal():
+                found.add(Disk("", int(number), session, "").unit)
+    return found
+
+
 def partitions(host: Host, disk: Disk) -> dict[int, str]:
     """Return the kernel's names of a disk's partitions by number."""
-    found = {}
-    for name in host.names(disk.path):
-        number = host.read(f"{disk.path}/{name}/partition") if name.startswith(disk.name) else None
+    return numbered(host, disk.path)
+
+
+def numbered(host: Host, path: str) -> dict[int, str]:
+    """Return the kernel's names of the partitions of the disk at `path` in sysfs, by number."""
+    found, disk = {}, path.rpartition("/")[2]
+    for name in host.names(path):
+        number = host.read(f"{path}/{name}/partition") if name.startswith(disk) else None
         if number and number.isdecimal():
             found[int(number)] = name
     return found

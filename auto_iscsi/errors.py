@@ -80,10 +80,10 @@ class Ambiguous(Failure):
     code = "ambiguous"
 
 
-class NotAFilesystem(Failure):
+class NotMountable(Failure):
     """What is on the disk cannot be mounted: a member of something bigger, encrypted, or empty."""
 
-    code = "not-a-filesystem"
+    code = "not-mountable"
 
 
 class DirtyJournal(Failure):

@@ -16,8 +16,8 @@ from auto_iscsi import (
     disks,
     errors,
     keys,
+    layout,
     login,
-    lookup,
     mapentry,
     mounts,
     nodes,
@@ -139,16 +139,16 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         _disks(host, session, steps)
     steps.append(("lease", _lease(host, target)))
     try:
-        layout = _present(host, target, wanted, up)
+        found = _present(host, target, wanted, up)
     except errors.Failure as failure:
         return Finding("refuse", steps, failure=failure)
-    if layout:
-        steps += _reasons(layout, chosen)
-        return Finding("answer", steps, mapentry.of(layout, wanted))
-    layout = lookup.still_mounted(host, known, mounts.list_all(host), wanted)
-    if layout:
-        steps += _reasons(layout, chosen)
-        return Finding("mounted", steps, mapentry.of(layout, wanted))
+    if found:
+        steps += _reasons(found, chosen)
+        return Finding("answer", steps, mapentry.of(found, wanted))
+    found = layout.still_mounted(host, known, mounts.list_all(host), wanted)
+    if found:
+        steps += _reasons(found, chosen)
+        return Finding("mounted", steps, mapentry.of(found, wanted))
     if up:
         steps.append(("chosen", _missing(host, up, wanted, chosen)))
         return Finding("rescan", steps)
@@ -165,9 +165,9 @@ def _present(
     host: Host, target: str, wanted: settings.Settings, up: Sequence[sessions.Session]
 ) -> mapentry.Layout | None:
     try:
-        return lookup.present(host, target, wanted)[0]
+        return layout.present(host, target, wanted)[0]
     except errors.NotPermitted:  # not root: without the lease's hint at a session
-        return lookup.find(host, up, wanted)
+        return layout.find(host, up, wanted)
 
 
 def _records(
@@ -204,15 +204,15 @@ def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) 
 
 
 def _reasons(
-    layout: mapentry.Layout, chosen: dict[str, settings.Choice]
+    found: mapentry.Layout, chosen: dict[str, settings.Choice]
 ) -> list[tuple[str, str]]:
     """Say which lines made it this, and what was left out of it."""
     reasons = [
         f"{name} = {settings.TABLE[name].said(chosen[name].value)} ({chosen[name].where(name)})"
         for name in ("lun", "partition", "device")
     ]
-    nodes = ", ".join(part.device.node for part in layout.parts)
-    notes = [("note", note) for note in layout.notes]
+    nodes = ", ".join(part.device.node for part in found.parts)
+    notes = [("note", note) for note in found.notes]
     return [("chosen", f"{nodes}: {', '.join(reasons)}"), *notes]
 
 

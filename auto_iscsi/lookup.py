@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 from auto_iscsi import (
@@ -20,12 +20,12 @@ from auto_iscsi import (
     errors,
     initiator,
     keys,
-    kinds,
     mapentry,
     mounts,
     sessions,
     udev,
 )
+from auto_iscsi import layout as layouts
 from auto_iscsi import login as logins
 from auto_iscsi import settings as table
 from auto_iscsi.host import Host
@@ -64,7 +64,7 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        layout, known = present(self.host, self.key.target, self.settings)
+        layout, known = layouts.present(self.host, self.key.target, self.settings)
         return self._wanted(layout, [session for session in known if session.up])
 
     def mounted_meanwhile(self) -> bool:
@@ -96,14 +96,14 @@ class _Lookup(NamedTuple):
         """
         mounted = mounts.list_all(self.host)
         known = sessions.find_all(self.host, self.key.target)
-        layout = still_mounted(self.host, known, mounted, self.settings)
+        layout = layouts.still_mounted(self.host, known, mounted, self.settings)
         if layout:
             return layout
         here = self._mount_point(mounted)
         for mount in mounted:
             if mount.point == here and mount.fstype != "autofs":
                 device = disks.Device(os.path.basename(mount.source), "", mount.number)
-                return _as_mounted(device, mount, self.settings)
+                return layouts.as_mounted(device, mount, self.settings)
         return None
 
     def bring_up(self) -> mapentry.Layout:
@@ -134,12 +134,15 @@ class _Lookup(NamedTuple):
 
     def _layout(self, known: list[sessions.Session]) -> mapentry.Layout | None:
         up = [session for session in known if session.up]
-        return self._wanted(find(self.host, up, self.settings), up)
+        layouts.protect(self.host, self.key.target, up, self.settings, self.until)
+        return self._wanted(layouts.find(self.host, up, self.settings), up)
 
     def _wanted(
         self, layout: mapentry.Layout | None, up: list[sessions.Session]
     ) -> mapentry.Layout | None:
-        """Renew the lease when there is something to be mounted."""
+        """Renew the lease when there is something to be mounted, and it is what it was."""
+        if layout:
+            layout = layouts.settle(self.host, self.key.target, layout, self.settings, self.until)
         if layout:
             claims.touch(self.host, self.key.target, [session.sid for session in up])
         return layout
@@ -161,58 +164,6 @@ class _Lookup(NamedTuple):
             f"LUNs there: {luns}",
             "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
         )
-
-
-def find(
-    host: Host, up: Sequence[sessions.Session], settings: table.Settings
-) -> mapentry.Layout | None:
-    """Return what is to be mounted through sessions that are up, None while it is not there."""
-    if settings.given:
-        device = disks.choose(host, up, settings)
-        return mapentry.given(device, settings) if device else None
-    from auto_iscsi import choice  # only where somebody has to choose
-
-    return choice.find(host, up, settings)
-
-
-def present(
-    host: Host, target: str, settings: table.Settings
-) -> tuple[mapentry.Layout | None, list[sessions.Session]]:
-    """Return the layout when a session that is up has it, and the sessions that were asked.
-
-    The one that the lease names first: to look at all can be to look at a thousand.
-    """
-    last = claims.read(host, target).sid
-    known = sessions.find_all(host, target, last)
-    layout = find(host, [session for session in known if session.up], settings)
-    if not layout and [session.sid for session in known] == [last]:
-        known = sessions.find_all(host, target)
-        layout = find(host, [session for session in known if session.up], settings)
-    return layout, known
-
-
-def still_mounted(
-    host: Host,
-    known: list[sessions.Session],
-    mounted: list[mounts.Mount],
-    settings: table.Settings,
-) -> mapentry.Layout | None:
-    """Return the layout of a session that is down when it is mounted all the same."""
-    numbers = {mount.number: mount for mount in mounted}
-    down = [session for session in known if not session.up]
-    for device in disks.candidates(host, down, settings):
-        if device.number in numbers:
-            return _as_mounted(device, numbers[device.number], settings)
-    return None
-
-
-def _as_mounted(
-    device: disks.Device, mount: mounts.Mount, settings: table.Settings
-) -> mapentry.Layout:
-    """Return the layout of what is mounted: a type to be found out is the mount's."""
-    if settings.fstype == kinds.AUTO:
-        settings = settings._replace(fstype=mount.fstype)
-    return mapentry.given(device, settings)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ it is first entered, and one that fails takes no other down.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import disks, errors
@@ -30,6 +32,32 @@ class Layout(NamedTuple):
 
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()  #: what the log should say of it
+
+
+class Kept:
+    """Several filesystems under one key: one that is refused takes no other down."""
+
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        self.parts: list[Part] = []
+        self.notes = list(notes)
+        self._last: errors.Failure | None = None
+
+    @contextlib.contextmanager
+    def but_for(self, place: str) -> Iterator[None]:
+        """Leave out what fails within, and note it; at the key itself there is nothing else."""
+        try:
+            yield
+        except errors.Failure as failure:
+            if not place:
+                raise
+            self._last = failure
+            self.notes.append(f"{place[1:]} is left out: {failure.reason}")
+
+    def layout(self) -> Layout | None:
+        """Return what is left, None for nothing; raise why, when all was refused."""
+        if not self.parts and self._last:
+            raise self._last
+        return Layout(tuple(self.parts), tuple(self.notes)) if self.parts else None
 
 
 def given(device: disks.Device, settings: Settings) -> Layout:
