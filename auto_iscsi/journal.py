@@ -31,7 +31,7 @@ def settle(
     for disk in sorted({part.device.disk for part in layout.parts}):
         protect(host, target, disk, until, not writable)
     states = look(host, target, layout.parts, until)
-    kept = mapentry.Kept(layout.notes)
+    kept = mapentry.Kept(target, layout.notes)
     for part, dirty in zip(layout.parts, states):
         with kept.but_for(part.place):
             kept.parts.append(_ruled(host, target, part, dirty, settings))
