@@ -8,15 +8,16 @@ killed. Target names are folded, at most 223 bytes and free of slashes (keys).
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FOLDER = "/run/auto-iscsi"
 _STEP = 0.02  # seconds between two tries to get a lock
@@ -59,28 +60,34 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "sid": claim.sid, "ours": "yes" if claim.ours else "no", "record": claim.record,
         "looked_up": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.3f}", "boot": _boot(host),
     }  # fmt: skip
-    with open(f"{path}.new", "w", encoding="ascii", opener=_private) as file:
-        file.writelines(f"{name} {value}\n" for name, value in lines.items() if value != "")
+    text = "".join(f"{name} {value}\n" for name, value in lines.items() if value != "")
+    handle = _private(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        os.write(handle, text.encode("ascii"))
+    finally:
+        os.close(handle)
     os.rename(f"{path}.new", path)
 
 
-def touch(host: Host, target: str, sids: list[int]) -> None:
+def touch(host: Host, target: str, sids: list[int], claim: Claim | None = None) -> None:
     """Renew the lease on a target that is reached through sessions `sids`.
 
-    A claim without a session is of a lookup that was killed between asking for one and seeing it.
+    `claim`: what was just read, if it was. One without a session is of a lookup that was killed
+    between asking for one and seeing it.
     """
-    claim = read(host, target)
+    claim = claim or read(host, target)
     sid = claim.sid if claim.sid in sids else sids[0]
     write(host, target, claim._replace(sid=sid, ours=claim.ours and claim.sid in (-1, sid)))
 
 
 def drop(host: Host, target: str) -> None:
-    """Forget a claim. The caller holds the target."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(host.path(f"{FOLDER}/claims/{target}"))
+    """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
+    for kind in ("claims", "settings"):
+        with suppress(FileNotFoundError):
+            os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 
 
-@contextlib.contextmanager
+@contextmanager
 def hold(host: Host, target: str, until: float) -> Iterator[None]:
     """Hold a target; raise Busy when somebody else still does at `until` (time.monotonic())."""
     handle = lock(host, f"lock/{target}", until)
@@ -121,7 +128,7 @@ def lock(host: Host, name: str, until: float) -> int | None:
 
 def unlock(host: Host, name: str, handle: int) -> None:
     """Give up a lock."""
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(host.path(f"{FOLDER}/{name}"))
     os.close(handle)
 
@@ -142,7 +149,7 @@ def _folder(path: str) -> None:
                 os.makedirs(each, mode=0o700, exist_ok=True)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _permission(path: str) -> Iterator[None]:
     try:
         yield
