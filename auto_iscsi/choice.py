@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from auto_iscsi import contents, disks, errors, fitting, kinds, mapentry, scsi
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 from auto_iscsi.sessions import Session
 from auto_iscsi.settings import Settings
 

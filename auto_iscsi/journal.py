@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from auto_iscsi import apart, disks, errors, fitting, identity, mapentry, superblock
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _COSTS = (
@@ -24,18 +23,18 @@ _COSTS = (
 
 
 def settle(
-    host: Host, target: str, layout: mapentry.Layout, settings: Settings, until: float
+    host: Host, target: str, layout: mapentry.Layout, rule: str, until: float
 ) -> mapentry.Layout:
     """Return the layout as the journals allow it; raise DirtyJournal when they do not."""
-    writable = settings.journal_rule == "replay"
+    writable = rule == "replay"
     for disk in sorted({part.device.disk for part in layout.parts}):
         protect(host, target, disk, until, not writable)
     states = look(host, target, layout.parts, until)
     kept = mapentry.Kept(target, layout.notes)
     for part, dirty in zip(layout.parts, states):
         with kept.but_for(part.place):
-            kept.parts.append(_ruled(host, target, part, dirty, settings))
-            if dirty and settings.journal_rule == "skip":
+            kept.parts.append(_ruled(host, target, part, dirty, rule))
+            if dirty and rule == "skip":
                 kept.notes.append(
                     f"{part.device.node} is mounted without its journal: the newest files can be "
                     "missing"
@@ -44,9 +43,9 @@ def settle(
 
 
 def _ruled(
-    host: Host, target: str, part: mapentry.Part, dirty: bool | None, settings: Settings
+    host: Host, target: str, part: mapentry.Part, dirty: bool | None, rule: str
 ) -> mapentry.Part:
-    rule, node = settings.journal_rule, part.device.node
+    node = part.device.node
     if rule == "replay":
         if dirty and host.read(f"{part.device.disk}/ro") == "1":
             raise errors.DirtyJournal(

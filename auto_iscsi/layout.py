@@ -7,20 +7,23 @@ for: a visit to a session that is up costs no more than it needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from auto_iscsi import claims, disks, mapentry, sessions
+from auto_iscsi.light import TYPE_CHECKING
 
-from auto_iscsi import claims, disks, identity, kinds, mapentry, mounts, sessions
-from auto_iscsi.host import Host
-from auto_iscsi.mapentry import Layout
-from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi import mounts
+    from auto_iscsi.host import Host
+    from auto_iscsi.mapentry import Layout
+    from auto_iscsi.sessions import Session
+    from auto_iscsi.settings import Settings
 
 
-def find(
-    host: Host, up: Sequence[Session], settings: Settings
-) -> Layout | None:
+def find(host: Host, up: Sequence[Session], settings: Settings) -> Layout | None:
     """Return what is to be mounted through sessions that are up, None while it is not there."""
-    if settings.given:
+    numbers = isinstance(settings.partition, int) and isinstance(settings.lun, int)
+    if numbers and settings.fstype != "auto":
         device = disks.choose(host, up, settings)
         return mapentry.given(device, settings) if device else None
     from auto_iscsi import choice  # only where somebody has to choose
@@ -29,16 +32,16 @@ def find(
 
 
 def present(
-    host: Host, target: str, settings: Settings
+    host: Host, target: str, settings: Settings, claim: claims.Claim | None = None
 ) -> tuple[Layout | None, list[Session]]:
     """Return the layout when a session that is up has it, and the sessions that were asked.
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
-    last = claims.read(host, target).sid
-    known = sessions.find_all(host, target, last)
+    last = list((claim or claims.read(host, target)).sids)
+    known = sessions.find_all(host, target, last[0] if last else -1)
     layout = find(host, [session for session in known if session.up], settings)
-    if not layout and [session.sid for session in known] == [last]:
+    if not layout and [session.sid for session in known] == last[:1]:
         known = sessions.find_all(host, target)
         layout = find(host, [session for session in known if session.up], settings)
     return layout, known
@@ -63,16 +66,23 @@ def as_mounted(
     device: disks.Device, mount: mounts.Mount, settings: Settings
 ) -> Layout:
     """Return the layout of what is mounted: a type to be found out is the mount's."""
-    if settings.fstype == kinds.AUTO:
+    if settings.fstype == "auto":
         settings = settings._replace(fstype=mount.fstype)
     return mapentry.given(device, settings)
+
+
+def journal_rule(settings: Settings) -> str:
+    """Return what holds for a dirty journal: refuse, skip, replay; "": nothing was said."""
+    if settings.journal != "auto":
+        return settings.journal
+    return "refuse" if settings.fstype == "auto" else ""
 
 
 def protect(
     host: Host, target: str, up: Sequence[Session], settings: Settings, until: float
 ) -> None:
     """Make the disks that are meant read-only, where nothing is to be written, and at once."""
-    if settings.journal_rule not in ("refuse", "skip"):
+    if journal_rule(settings) not in ("refuse", "skip"):
         return
     from auto_iscsi import journal
 
@@ -87,11 +97,15 @@ def settle(
 ) -> Layout | None:
     """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
     for disk in sorted({part.device.disk for part in layout.parts if part.device.disk}):
-        if not identity.is_same(host, target, disk):
-            identity.forget(host, target, disk)
-            return None
-    if settings.journal_rule:
+        page = host.read_bytes(f"{disk.rpartition('/block/')[0]}/vpd_pg83")
+        if page:
+            from auto_iscsi import identity
+
+            if not identity.is_same(host, target, disk, page):
+                identity.forget(host, target, disk)
+                return None
+    if rule := journal_rule(settings):
         from auto_iscsi import journal
 
-        return journal.settle(host, target, layout, settings, until)
+        return journal.settle(host, target, layout, rule, until)
     return layout

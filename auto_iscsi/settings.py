@@ -11,11 +11,14 @@ matches, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
-
 from auto_iscsi import config, globs, kinds, portals
-from auto_iscsi.config import Raw, Section
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Callable
+
+    from auto_iscsi.config import Raw, Section
 
 
 class Setting(NamedTuple):
@@ -108,19 +111,6 @@ class Settings(NamedTuple):
     lookup_timeout: float
     replacement_timeout: float
     device: str
-
-    @property
-    def journal_rule(self) -> str:
-        """What holds for a dirty journal: refuse, skip, replay, or nothing."""
-        if self.journal != kinds.AUTO:
-            return self.journal
-        return "refuse" if self.fstype == kinds.AUTO else ""
-
-    @property
-    def given(self) -> bool:
-        """Say whether all is said: which device, which type, and nothing of its journal."""
-        numbers = isinstance(self.partition, int) and isinstance(self.lun, int)
-        return numbers and self.fstype != kinds.AUTO and not self.journal_rule
 
 
 class Choice(NamedTuple):

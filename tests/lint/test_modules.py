@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
-    "kinds", "settings", "patterns", "nodes", "sessions", "contents", "fitting", "superblock",
-    "scsi", "apart", "disks", "mounts", "mapentry", "choice", "claims", "identity", "journal",
-    "layout", "initiator", "udev", "login", "lookup", "program", "output", "explain", "check",
-    "edit", "cli", "__main__",
+    "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
+    "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "contents",
+    "fitting", "superblock", "scsi", "apart", "disks", "mounts", "mapentry", "choice", "claims",
+    "identity", "journal", "layout", "pending", "initiator", "udev", "login", "lookup", "program",
+    "output", "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

@@ -1,4 +1,4 @@
-"""A snapshot that was taken in the midst of work: is it shown, and is not one byte of it changed?"""
+"""A snapshot taken in the midst of work: is it shown, and is not one byte of it changed?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ rm {path}.taken
 
 def taken_in_use(vm: Machine, san: San, kind: str) -> LiveDisk:
     """Return a disk with a filesystem as a snapshot catches it: its newest files in the journal."""
-    disk = san.disk(whole=san.fs(kind, {"marker": f"{kind}\n"}, size=16 if kind == "ext4" else None))
+    size = 16 if kind == "ext4" else None
+    disk = san.disk(whole=san.fs(kind, {"marker": f"{kind}\n"}, size=size))
     vm.run(TAKE.format(kind=kind, path=disk.path), timeout=180)
     return disk
 
