@@ -104,8 +104,20 @@ def settle(
             if not identity.is_same(host, target, disk, page):
                 identity.forget(host, target, disk)
                 return None
+    return journaled(host, target, layout, settings, until)
+
+
+def journaled(
+    host: Host,
+    target: str,
+    layout: Layout,
+    settings: Settings,
+    until: float = 0.0,
+    act: bool = True,
+) -> Layout:
+    """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing."""
     if rule := journal_rule(settings):
         from auto_iscsi import journal
 
-        return journal.settle(host, target, layout, rule, until)
+        return journal.settle(host, target, layout, rule, until, act)
     return layout

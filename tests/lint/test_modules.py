@@ -15,7 +15,7 @@ ORDER = (
     "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "contents",
     "fitting", "superblock", "scsi", "apart", "disks", "mounts", "mapentry", "choice", "claims",
     "identity", "journal", "layout", "pending", "initiator", "udev", "login", "lookup", "program",
-    "output", "explain", "check", "edit", "cli", "__main__",
+    "survey", "output", "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

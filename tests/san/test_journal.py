@@ -8,7 +8,7 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 
-AUTO = "options = nocheck, ro\nfstype = auto\npartition = auto\nudev_timeout = 30s\n"
+AUTO = "options = nocheck, ro\nfstype = auto\npartition = auto\nudev_timeout = 50s\n"
 OPTIONS = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
 
 #: Mount a disk's file, write with fsync, copy the file as it is then, and have it be the disk.
