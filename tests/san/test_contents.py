@@ -138,3 +138,24 @@ def test_a_volume_and_its_snapshots_at_once(vm: Machine, san: San) -> None:
         mounted = job.mount(vm, iqn)
         assert mounted is not None
         assert mounted.source == f"/dev/{job.session(vm, iqn).disks[0]}"
+
+
+def test_two_tebibytes_are_as_quick_as_a_few_megabytes(vm: Machine, san: San) -> None:
+    """By what the lookup does: the same steps, and no more read of the disk than the kernel's."""
+    small, big = f"{job.ARRAY}-small", f"{job.ARRAY}-big"
+    few = san.fs("xfs", {"marker": f"{small}\n"})
+    many = san.fs("xfs", {"marker": f"{big}\n"}, size=2 << 20, options=["-l", "size=64m"])
+    san.target(small, [san.disk([few], table="gpt")])
+    san.target(big, [san.disk([many], table="gpt")])
+    vm.discover()
+    job.configure(vm, AUTO)
+    vm.automount("--timeout=600 --negative-timeout=1")
+    read = {}
+    for iqn in (small, big):
+        assert job.visit(vm, iqn).stdout == f"{iqn}\n"
+        (disk,) = job.session(vm, iqn).disks.values()
+        fields = vm.read(f"/sys/block/{disk}/stat").split()
+        read[iqn] = int(fields[2])  # sectors; Documentation/block/stat.rst
+        assert int(fields[6]) == 0  # and none written
+    assert "2 TiB xfs" in explained(vm, big)
+    assert read[big] < 2 * read[small] + 20000
