@@ -50,12 +50,18 @@ test: build deb rpm ## everything; installs what is missing
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
 	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
+	@$(RUN) python3 tests/matrix.py $(ARGS)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 .PHONY: lint
 lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
 	@tests/prepare lint
 	@$(PYTEST) tests/lint $(ARGS)
+
+.PHONY: test-matrix
+test-matrix: ## what needs no root, on the oldest and the newest Python and libraries
+	@tests/prepare test
+	@$(RUN) python3 tests/matrix.py $(ARGS)
 
 .PHONY: test-unit test-tree test-program test-automount test-san
 test-unit: ## the modules that touch nothing
