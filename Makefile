@@ -92,8 +92,8 @@ ZIPAPP = env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py
 PARTS = $(MODULES) tools/build_zipapp.py $(if $(filter command,$(origin PYTHON)),FORCE)
 .PHONY: FORCE
 
-dist/auto.iscsi: $(PARTS)
-	@$(ZIPAPP) program $@ $(PYTHON)
+dist/auto.iscsi: tools/auto.iscsi dist/auto-iscsi
+	@sed '1s|/usr/bin/python3|$(PYTHON)|' tools/auto.iscsi >$@ && chmod 755 $@
 	@echo "built $@"
 
 dist/auto-iscsi: $(PARTS)
@@ -113,8 +113,9 @@ $(LIBRARIES)/ready: tools/libraries.txt
 	@tests/prepare standalone
 	@rm -rf $(LIBRARIES)
 	@echo "getting the libraries of tools/libraries.txt"
-	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
-		--only-binary :all: --target $(LIBRARIES) --require-hashes -r tools/libraries.txt
+	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-compile --only-binary :all: --target $(LIBRARIES) \
+		--require-hashes -r tools/libraries.txt
 	@touch $@
 
 # In a copy, because dpkg-buildpackage leaves its results beside the tree it builds. What is needed

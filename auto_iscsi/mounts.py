@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 
 
 class Mount(NamedTuple):
@@ -32,4 +30,8 @@ def list_all(host: Host) -> list[Mount]:
 
 
 def _plain(text: str) -> str:
+    if "\\" not in text:
+        return text
+    import re  # costs what the rest of a warm lookup does
+
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

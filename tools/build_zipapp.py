@@ -4,6 +4,10 @@ Usage: build_zipapp.py MODULE OUTPUT PYTHON [LIBRARIES]: MODULE has a main() tha
 status, PYTHON is what the first line starts. LIBRARIES is a folder that pip filled; what it holds
 goes in, too, its licences with it, and the program needs nothing but a Python.
 
+The map program is no such file: what Python does to run one (runpy) takes half as long as all of
+its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
+takes its modules from the other program, beside which it lies.
+
 Each module is there twice (facts/start-up.md): the .pyc so that the Python that built it need not
 compile, the .py so that any other Python still can. Entries are stored, not deflated, because
 inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names

@@ -23,8 +23,9 @@ FILES = {
     "/usr/lib/systemd/system/auto-iscsi.service": "-rw-r--r--",
     "/usr/lib/systemd/system/auto-iscsi.timer": "-rw-r--r--",
     "/usr/lib/tmpfiles.d/auto-iscsi.conf": "-rw-r--r--",
+    "/usr/libexec/auto-iscsi/auto-iscsi": "-rwxr-xr-x",
     "/usr/libexec/auto-iscsi/auto.iscsi": "-rwxr-xr-x",
-    "/usr/sbin/auto-iscsi": "-rwxr-xr-x",
+    "/usr/sbin/auto-iscsi": "lrwxrwxrwx ../libexec/auto-iscsi/auto-iscsi",
     "/usr/share/auto-iscsi/iscsi.autofs": "-rw-r--r--",
     "/usr/share/auto-iscsi/join-automount": "-rwxr-xr-x",
     "/usr/share/bash-completion/completions/auto-iscsi": "-rw-r--r--",
@@ -81,7 +82,8 @@ def test_only_configuration_and_cron_line_are_conffiles() -> None:
 def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
     said("dpkg-deb", "--extract", str(DEB), str(tmp_path))
     for installed, built in [
-        ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"), ("usr/sbin/auto-iscsi", "auto-iscsi"),
+        ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"),
+        ("usr/libexec/auto-iscsi/auto-iscsi", "auto-iscsi"),
     ]:  # fmt: skip
         assert (tmp_path / installed).read_bytes() == (ROOT / "dist" / built).read_bytes()
 
