@@ -173,6 +173,9 @@ class Login(NamedTuple):
         claims.write(self.host, self.target, claim._replace(sid=session.sid))
         if not claim.ours:
             return
+        from auto_iscsi import audit  # only where there was a login
+
+        audit.login(self.host, self.target, session.portal, session.sid)
         with contextlib.suppress(OSError):  # it is gone already: the wait for its disk will say so
             value = f"{self.settings.replacement_timeout:.0f}"
             self.host.write(f"{session.path}/recovery_tmo", value)
