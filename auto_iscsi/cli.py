@@ -55,11 +55,15 @@ def _lookup(arguments: argparse.Namespace, host: Host) -> int:
 
 
 def _explain(arguments: argparse.Namespace, host: Host) -> int:
-    from auto_iscsi import explain
+    from auto_iscsi import codes, explain
 
     paint = output.paint_for(sys.stdout)
     if arguments.settings:
         return _show(explain.table(paint), arguments.json)
+    if arguments.codes:
+        return _show(codes.listing(paint), arguments.json)
+    if arguments.key in codes.table():
+        return _show(codes.report(arguments.key), arguments.json)
     return _show(explain.report(host, arguments.key, paint), arguments.json)
 
 
@@ -76,14 +80,24 @@ def _edit(arguments: argparse.Namespace, host: Host) -> int:
     return edit.edit(host, arguments.file or "", print, _ask, output.paint_for(sys.stdout))
 
 
+def _doctor(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import doctor
+
+    return _show(doctor.report(host, output.paint_for(sys.stdout)), arguments.json)
+
+
 def _key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="the name of an iSCSI target (iqn.…)")
 
 
-def _key_or_settings(parser: argparse.ArgumentParser) -> None:
+def _key_or_code(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("key", metavar="KEY", nargs="?", help="the name of an iSCSI target (iqn.…)")
+    what.add_argument(
+        "key", metavar="KEY|CODE", nargs="?",
+        help="the name of an iSCSI target (iqn.…), or a code of what was found wrong",
+    )  # fmt: skip
     what.add_argument("--settings", action="store_true", help="list every setting there is")
+    what.add_argument("--codes", action="store_true", help="list every code there is")
     _json(parser)
 
 
@@ -109,9 +123,10 @@ VERBS = {
         "Do what the map does when automount looks up KEY, and print what it prints.", _key,
     ),
     "explain": Verb(
-        _explain, "say what holds for a key, which line said so, and what a lookup would do",
+        _explain, "say what holds for a key, and what a lookup would do; or what a code means",
         "Say what holds for KEY, which line said so, and what a lookup would do now. "
-        "Nothing is changed. Exit status 1: a lookup would refuse it.", _key_or_settings,
+        "Nothing is changed. Exit status 1: a lookup would refuse it. "
+        "Or say what a CODE means, why it comes up, and what to do.", _key_or_code,
     ),
     "check": Verb(
         _check, "say everything that is wrong with the configuration",
@@ -122,6 +137,11 @@ VERBS = {
         _edit, "change the configuration with an editor, and check it before it holds",
         "Edit a copy of FILE, check it, and put it in FILE's place when it has no errors. "
         "The editor: SUDO_EDITOR, VISUAL or EDITOR.", _file,
+    ),
+    "doctor": Verb(
+        _doctor, "look whether this host is fit for the job, and say what mends it",
+        "Look whether this host is fit for the job: one line a thing, and the command that mends "
+        "it. Nothing is changed, no network is used. Exit status 1: there are problems.", _json,
     ),
 }  # fmt: skip
 

@@ -57,6 +57,13 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
+def wrapped(text: str, width: int = 79) -> list[str]:
+    """Return a text as lines."""
+    import textwrap  # only where there is so much to say
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
 def printable(text: str) -> str:
     """Return text without what a terminal would obey: files and keys can hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

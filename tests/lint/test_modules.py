@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
     "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
-    "audit", "initiator", "udev", "login", "lookup", "program", "output", "checkup", "automount",
-    "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor", "explain", "check", "edit", "codes",
-    "cli", "__main__",
+    "audit", "initiator", "udev", "login", "lookup", "program", "output", "explain",
+    "check", "edit", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
+    "doctor", "codes", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
