@@ -145,6 +145,21 @@ def lock(host: Host, name: str, until: float) -> int | None:
         os.close(handle)
 
 
+def held(host: Host, name: str) -> bool:
+    """Say whether somebody holds `name` now. Nobody waits for that longer than a moment."""
+    try:
+        handle = _private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def unlock(host: Host, name: str, handle: int) -> None:
     """Give up a lock."""
     with contextlib.suppress(FileNotFoundError):
