@@ -24,9 +24,10 @@ _STARTERS = ("automount", "sudo", "cron", "crond")
 _GENERATIONS = 8  # from automount to us there is one, with a shell or a tracer between them more
 
 
-def login(host: Host, target: str, portal: portals.Portal, sid: int) -> None:
-    """Note that a session was opened."""
-    _note(host, "login", {"target": target, "portal": str(portal), "session": str(sid)})
+def login(host: Host, target: str, portal: portals.Portal, sid: int, seen: bool = True) -> None:
+    """Note that a session was opened; not `seen`: for a run that was killed, whoever's it was."""
+    fields = {"target": target, "portal": str(portal), "session": str(sid)}
+    _note(host, "login", fields, seen)
 
 
 def logout(host: Host, target: str, portal: portals.Portal, sid: int, reason: str) -> None:
@@ -35,11 +36,13 @@ def logout(host: Host, target: str, portal: portals.Portal, sid: int, reason: st
     _note(host, "logout", fields)
 
 
-def _note(host: Host, what: str, fields: Mapping[str, str]) -> None:
+def _note(host: Host, what: str, fields: Mapping[str, str], ours: bool = True) -> None:
     if host.root != "/":
         return  # another machine: this one's log is none of its business
-    via = started_by(host, os.getppid())
-    uid, user = who(os.environ, via, os.getuid())
+    uid, user, via = "-", "-", "-"
+    if ours:
+        via = started_by(host, os.getppid())
+        uid, user = who(os.environ, via, os.getuid())
     syslog.openlog(IDENTITY, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
     syslog.syslog(syslog.LOG_INFO, line(what, {**fields, "uid": uid, "user": user, "via": via}))
     syslog.closelog()

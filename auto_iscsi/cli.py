@@ -80,6 +80,14 @@ def _edit(arguments: argparse.Namespace, host: Host) -> int:
     return edit.edit(host, arguments.file or "", print, _ask, output.paint_for(sys.stdout))
 
 
+def _status(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import metrics, status
+
+    if arguments.metrics:
+        return _show(metrics.report(host), False)
+    return _show(status.report(host, output.paint_for(sys.stdout)), arguments.json)
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi import doctor
 
@@ -113,7 +121,15 @@ def _file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="default: /etc/auto.iscsi.conf")
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
+def _format(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    _json(what)
+    what.add_argument(
+        "--metrics", action="store_true", help="for Prometheus, by a node exporter's textfiles"
+    )
+
+
+def _json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="for a program: see auto-iscsi(8)")
 
 
@@ -137,6 +153,12 @@ VERBS = {
         _edit, "change the configuration with an editor, and check it before it holds",
         "Edit a copy of FILE, check it, and put it in FILE's place when it has no errors. "
         "The editor: SUDO_EDITOR, VISUAL or EDITOR.", _file,
+    ),
+    "status": Verb(
+        _status, "list the sessions, what uses them, and what the reaper would do",
+        "List the iSCSI sessions of this host: target, portal, state, disks, what uses them, and "
+        "what the reaper would do and when. Nothing is changed. Exit status 1: there are problems.",
+        _format,
     ),
     "doctor": Verb(
         _doctor, "look whether this host is fit for the job, and say what mends it",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from auto_iscsi import config, doctor, output
+from auto_iscsi import config, doctor, output, status
 
 
 class Code(NamedTuple):
@@ -19,7 +19,7 @@ class Code(NamedTuple):
     todo: str
 
 
-LOOKUP, CHECK, DOCTOR = "lookup", "check", "doctor"
+LOOKUP, CHECK, STATUS, DOCTOR = "lookup", "check", "status", "doctor"
 _MEND = "Run auto-iscsi check; it names the line, what is wrong and what is allowed."
 
 #: Why a lookup is refused: one for each kind of Failure (errors).
@@ -89,13 +89,46 @@ _REFUSALS = {
 }  # fmt: skip
 
 
+#: What is wrong with a session (status); the other codes there mean what they mean to a lookup.
+_STATUS = {
+    "lost-in-use": (
+        "The connection of a session is down while its disk is in use. Whoever reads what is not "
+        "cached waits for replacement_timeout, and then gets an error; that cannot be "
+        "interrupted. A snapshot that was revoked at the SAN while it was mounted looks like this.",
+        "Present the target again, or bring the portal back: it goes on by itself. If it is gone "
+        "for good: iscsiadm -m session -r SESSION --logout ends the waiting at once, with an "
+        "error for the readers; automount then unmounts it, and the next visit logs in anew.",
+    ),
+    "disk-offline": (
+        "The session is up, but the kernel has given up on its disk: the LUN was unmapped, or did "
+        "not answer for replacement_timeout.",
+        "Map the LUN again, leave the directory, and let the reaper end the session; the next "
+        "visit logs in anew. At once: iscsiadm -m session -r SESSION --logout",
+    ),
+    "duplicate-session": (
+        "There are two sessions with one target through one portal: two logins met, ours and "
+        "somebody else's mostly. Two devices show one disk.",
+        "Log out the one that nobody uses: iscsiadm -m session -r SESSION --logout",
+    ),
+    "reaper-late": (
+        "A session could have been ended more than an hour ago: the reaper does not run, or "
+        "cannot end it.",
+        "systemctl status auto-iscsi.timer; auto-iscsi reap says what happens.",
+    ),
+}  # fmt: skip
+
+
 def table() -> dict[str, Code]:
     """Return every code there is."""
-    found = {code: Code(LOOKUP, *said) for code, said in _REFUSALS.items()}
-    found.update({code: Code(CHECK, f"{said[0].upper()}{said[1:]}.", _MEND)
-                  for code, said in config.KINDS.items()})
-    found.update({code: Code(DOCTOR, check.means, check.todo)
-                  for code, check in doctor.CHECKS.items()})
+    both = f"{LOOKUP}, {STATUS}"
+    found = {code: Code(both if code in status.PROBLEMS else LOOKUP, *said)
+             for code, said in _REFUSALS.items()}  # fmt: skip
+    for code, text in _STATUS.items():
+        found[code] = Code(STATUS, *text)
+    for code, said in config.KINDS.items():
+        found[code] = Code(CHECK, f"{said[0].upper()}{said[1:]}.", _MEND)
+    for code, check in doctor.CHECKS.items():
+        found[code] = Code(DOCTOR, check.means, check.todo)
     return found
 
 

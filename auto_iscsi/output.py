@@ -57,6 +57,20 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
+def span(seconds: float) -> str:
+    """Return a time as a person reads it: 90s, 15m, 3h, 2d."""
+    whole = max(0, round(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def count(number: int, word: str) -> str:
+    """Return a number of things: 1 session, 2 sessions."""
+    return f"{number} {word}" + ("s" if number != 1 else "")
+
+
 def wrapped(text: str, width: int = 79) -> list[str]:
     """Return a text as lines."""
     import textwrap  # only where there is so much to say

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import auto_iscsi
 from auto_iscsi import (
     claims,
     config,
     disks,
     errors,
     keys,
-    metrics,
     mounts,
     output,
     sessions,
@@ -29,37 +27,11 @@ from auto_iscsi.host import Host
 _SETTLED = 60.0  # seconds after a lookup within which a disk may still come
 _LATE = 3600.0  # seconds that the reaper may be behind
 
-#: What can be wrong with a session that we use: what it means, and what to do. Those without a
-#: text mean the same as they do to a lookup (codes).
-PROBLEMS = {
-    "session-lost": None,
-    "lost-in-use": (
-        "The connection of a session is down while its disk is in use. Whoever reads what is not "
-        "cached waits for replacement_timeout, and then gets an error; that cannot be "
-        "interrupted. A snapshot that was revoked at the SAN while it was mounted looks like this.",
-        "Present the target again, or bring the portal back: it goes on by itself. If it is gone "
-        "for good: iscsiadm -m session -r SESSION --logout ends the waiting at once, with an "
-        "error for the readers; automount then unmounts it, and the next visit logs in anew.",
-    ),
-    "no-disk": None,
-    "disk-offline": (
-        "The session is up, but the kernel has given up on its disk: the LUN was unmapped or did "
-        "not answer for replacement_timeout.",
-        "Map the LUN again, leave the directory, and let the reaper end the session; the next "
-        "visit logs in anew. At once: iscsiadm -m session -r SESSION --logout",
-    ),
-    "duplicate-session": (
-        "There are two sessions with one target through one portal: two logins met, ours and "
-        "somebody else's mostly. Two devices show one disk.",
-        "Log the one out that nobody uses: iscsiadm -m session -r SESSION --logout",
-    ),
-    "reaper-late": (
-        "A session could have been ended more than an hour ago: the reaper does not run, or "
-        "cannot end it.",
-        "systemctl status auto-iscsi.timer; auto-iscsi reap says what happens",
-    ),
-    "bad-configuration": None,
-}  # fmt: skip
+#: What can be wrong with a session that we use: see codes.
+PROBLEMS = (
+    "session-lost", "lost-in-use", "no-disk", "disk-offline", "duplicate-session", "reaper-late",
+    "bad-configuration",
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -91,13 +63,6 @@ def report(host: Host, paint: output.Paint) -> output.Report:
     data = {"ok": not problems, "sessions": [_data(row) for row in rows], "problems": problems,
             "unknown": str(failure) if failure else None}  # fmt: skip
     return output.Report(1 if problems else 0, lines, data)
-
-
-def prometheus(host: Host) -> output.Report:
-    """Return all sessions as a node exporter's textfile collector reads them."""
-    rows, _ = look(host)
-    lines = metrics.lines(_families(rows, claims.now()))
-    return output.Report(0, lines, None)
 
 
 def look(host: Host) -> tuple[list[Row], errors.Failure | None]:
@@ -171,7 +136,7 @@ def _problems(
 
 def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
     """Return a line per target, below it one per session."""
-    cells = [("SESSION", "PORTAL", "STATE", "DISK", "LAST USED", "THE REAPER")]
+    cells: list[Sequence[str]] = [("SESSION", "PORTAL", "STATE", "DISK", "LAST USED", "THE REAPER")]
     cells += [_cells(row) for row in rows]
     header, *texts = output.columns(cells, "  ")
     lines = [paint.aside("TARGET"), paint.aside(header)]
@@ -232,11 +197,3 @@ def _data(row: Row) -> dict[str, Any]:
         "when_seconds": None if row.when is None else round(row.when, 3),
         "problems": row.problems,
     }  # fmt: skip
-
-
-def _families(rows: Sequence[Row], now: float) -> Iterator[metrics.Metric]:
-    there = [(row, row.session) for row in rows if row.session]
-    owner = {True: "ours", False: "other", None: "unknown"}
-    names = {id(row): {"target": row.target, "portal": str(session.portal),
-                       "session": str(session.sid)} for row, session in there}  # fmt: skip
-    Sample = metrics.Sample

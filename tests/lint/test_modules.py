@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
     "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
-    "audit", "initiator", "udev", "login", "lookup", "program", "output", "explain",
-    "check", "edit", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
-    "doctor", "codes", "cli", "__main__",
+    "audit", "pending", "initiator", "udev", "login", "lookup", "program", "output", "probe",
+    "usage", "verdicts", "reap", "explain", "check", "edit", "status", "metrics", "checkup",
+    "automount", "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor", "codes", "cli",
+    "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
