@@ -26,7 +26,8 @@ def test_a_host_as_it_was_installed_and_at_work(vm: Machine, san: San) -> None:
     found = levels(vm)
     # bookworm's autofs has the hang, and the guest has LVM with its defaults.
     doubtful = {code for code, level in found.items() if level != "ok"}
-    assert doubtful <= {"autofs-version", "lvm-activation"}, vm.run("auto-iscsi doctor", check=False).stdout
+    said = vm.run("auto-iscsi doctor", check=False).stdout
+    assert doubtful <= {"autofs-version", "lvm-activation"}, said
     seen = levels(vm, "user")
     assert {code for code, level in seen.items() if level == "unknown"} <= {
         "initiator-name", "startup-automatic", "iscsi-secrets", "run-folder",
