@@ -8,13 +8,15 @@ is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from auto_iscsi import errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi.settings import Settings
 
 BY_PATH = "/dev/disk/by-path"
 _DIRECT_ACCESS = "0"  # SPC: the peripheral device type of a disk

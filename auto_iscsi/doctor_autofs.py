@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from auto_iscsi import automount, checkup
+from auto_iscsi import automount, checkup, config, settings
 from auto_iscsi.checkup import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.host import Host
 
@@ -108,16 +108,33 @@ def negative_timeout(host: Host) -> Finding:
     lines = automount.lines(host)
     general = automount.configured(host).get("negative_timeout", "")
     default = float(general) if general.isdecimal() else automount.NEGATIVE_TIMEOUT
+    lease = _shortest_lease(host)
     for line in lines:
         seconds = default if line.negative_timeout is None else line.negative_timeout
         source = line.where if line.negative_timeout is not None else "automount's default"
         mend = f"put --negative-timeout=1 into {line.where}, then: systemctl reload autofs"
+        if seconds >= lease:
+            text = f"{line.root}: automount may mount an entry {seconds:.0f} s after it got it "
+            text += f"({source}), and a session may end after {lease:.0f} s (lease)"
+            return Finding(PROBLEM, text, mend)
         if seconds > _LONG:
             text = f"{line.root}: automount remembers an answer, good or bad, for {seconds:.0f} s "
             return Finding(WARNING, text + f"({source})", mend)
     if not lines:
         return Finding(OK, "no line of ours in the master map")
     return Finding(OK, "automount forgets an answer in time")
+
+
+def _shortest_lease(host: Host) -> float:
+    """Return the shortest lease that any target can have, in seconds."""
+    general, others = float(settings.TABLE["lease"].default), []
+    for section in config.load(host, remember=False):
+        said = settings.read(section)[0].get("lease")
+        if said is not None and section.glob == "*":
+            general = said
+        elif said is not None:
+            others.append(said)
+    return min(general, *others) if others else general
 
 
 def version(host: Host) -> Finding:

@@ -6,29 +6,18 @@ disk are there, reads a few files and starts no process.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
 
-from auto_iscsi import (
-    claims,
-    config,
-    disks,
-    errors,
-    initiator,
-    keys,
-    mapentry,
-    mounts,
-    pending,
-    sessions,
-    udev,
-)
-from auto_iscsi import login as logins
-from auto_iscsi import settings as table
+from auto_iscsi import claims, disks, errors, keys, mapentry, mounts, resolved, sessions
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, signal, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from auto_iscsi.settings import Settings
 
 _MOUNTING = 3.0  # seconds from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
@@ -37,14 +26,16 @@ _STEP = 0.02  # seconds between two looks at the mounts
 def lookup(host: Host, text: str) -> str:
     """Return the map entry for the key `text`; raise Failure. Logs in when need be."""
     key = keys.parse(text)
-    settings = table.resolve(config.load(host), key.target)
+    found = resolved.find(host, key.target)
+    settings = found.settings
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
     limit = _at_most(settings.lookup_timeout, key.target)
     with limit as until, claims.hold(host, key.target, until):
-        this = _Lookup(host, key, settings, until)
+        this = _Lookup(host, key, settings, until, claims.read(host, key.target))
         again = this.mounted_meanwhile()
         device = this.ready() or this.outlived() or this.bring_up()
+        resolved.keep(host, key.target, found)
         return mapentry.of(device, settings, again)
 
 
@@ -53,13 +44,14 @@ class _Lookup(NamedTuple):
 
     host: Host
     key: keys.Key
-    settings: table.Settings
+    settings: Settings
     until: float  #: time.monotonic()
+    claim: claims.Claim  #: as this lookup found it
 
     def ready(self) -> disks.Device | None:
         """Return the device when a session that is up has it; None: there is work to do."""
-        device, known = present(self.host, self.key.target, self.settings)
-        return self._wanted(device, [session for session in known if session.up])
+        device, known = present(self.host, self.key.target, self.settings, self.claim)
+        return self._wanted(device, [session for session in known if session.up], self.claim)
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -69,7 +61,7 @@ class _Lookup(NamedTuple):
         ENOENT for the user, unless that says remount. So a mount that is to be expected is waited
         for. An answer that was used up is not asked for again within autofs's memory.
         """
-        age = claims.age(claims.read(self.host, self.key.target))
+        age = claims.age(self.claim)
         here = self._mount_point(mounts.list_all(self.host)) if age < _MOUNTING else ""
         until = self._within(_MOUNTING - age)
         while here:
@@ -101,6 +93,9 @@ class _Lookup(NamedTuple):
 
     def bring_up(self) -> disks.Device:
         """Log in if need be, and wait for the disk; return it or raise Failure."""
+        from auto_iscsi import initiator, udev  # what a warm lookup does not need
+        from auto_iscsi import login as logins
+
         source = "kernel" if self.settings.device == "kernel" else "udev"
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
@@ -117,7 +112,7 @@ class _Lookup(NamedTuple):
     def _mount_point(self, present: list[mounts.Mount]) -> str:
         """Return where automount mounts the key; "" when it was not automount that ran us."""
         root = ""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             root = os.getcwd()
         is_autofs = any(mount.point == root and mount.fstype == "autofs" for mount in present)
         return os.path.join(root, self.key.text) if is_autofs else ""
@@ -130,12 +125,17 @@ class _Lookup(NamedTuple):
         return self._wanted(disks.choose(self.host, up, self.settings), up)
 
     def _wanted(
-        self, device: disks.Device | None, up: list[sessions.Session]
+        self,
+        device: disks.Device | None,
+        up: list[sessions.Session],
+        claim: claims.Claim | None = None,
     ) -> disks.Device | None:
-        """Renew the lease when there is a device."""
+        """Renew the lease when there is a device; `claim`: what it still is, if that is known."""
         if device:
-            claim = claims.touch(self.host, self.key.target, up)
+            claim = claims.touch(self.host, self.key.target, up, claim)
             if claim.asked:  # a lookup was killed between asking for a session and seeing it
+                from auto_iscsi import pending
+
                 tmo = self.settings.replacement_timeout
                 pending.settle(self.host, self.key.target, 0.0, tmo)
         return device
@@ -160,13 +160,13 @@ class _Lookup(NamedTuple):
 
 
 def present(
-    host: Host, target: str, settings: table.Settings
+    host: Host, target: str, settings: Settings, claim: claims.Claim | None = None
 ) -> tuple[disks.Device | None, list[sessions.Session]]:
     """Return the device when a session that is up has it, and the sessions that were asked.
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
-    last = list(claims.read(host, target).sids)
+    last = list((claim or claims.read(host, target)).sids)
     known = sessions.find_all(host, target, last[0] if last else -1)
     device = disks.choose(host, [session for session in known if session.up], settings)
     if not device and [session.sid for session in known] == last[:1]:
@@ -179,7 +179,7 @@ def still_mounted(
     host: Host,
     known: list[sessions.Session],
     mounted: list[mounts.Mount],
-    settings: table.Settings,
+    settings: Settings,
 ) -> disks.Device | None:
     """Return the device of a session that is down when it is mounted all the same."""
     numbers = {mount.number for mount in mounted}
@@ -188,7 +188,7 @@ def still_mounted(
     return next((device for device in found if device.number in numbers), None)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _at_most(seconds: float, target: str) -> Iterator[float]:
     """Bound what is done within: by its own waits, and in the end by SIGALRM."""
 

@@ -7,7 +7,10 @@ every autofs build takes: outside quotes a colon in the path would become a slas
 from __future__ import annotations
 
 from auto_iscsi import disks
-from auto_iscsi.settings import Settings
+from auto_iscsi.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from auto_iscsi.settings import Settings
 
 
 def of(device: disks.Device, settings: Settings, again: bool = False) -> str:

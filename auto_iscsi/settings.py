@@ -11,11 +11,14 @@ matches, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
-
 from auto_iscsi import config, globs, kinds, portals
-from auto_iscsi.config import Raw, Section
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Callable
+
+    from auto_iscsi.config import Raw, Section
 
 
 class Setting(NamedTuple):

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
-    "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
-    "audit", "pending", "initiator", "udev", "login", "lookup", "program", "output", "probe",
-    "usage", "verdicts", "reap", "explain", "check", "edit", "status", "metrics", "checkup",
-    "automount", "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor", "codes", "cli",
-    "__main__",
+    "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
+    "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "disks", "mounts",
+    "mapentry", "claims", "audit", "pending", "initiator", "udev", "login", "lookup", "program",
+    "output", "probe", "usage", "verdicts", "reap", "explain", "check", "edit", "status",
+    "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor",
+    "codes", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
