@@ -20,6 +20,7 @@ from auto_iscsi import (
     output,
     sessions,
     settings,
+    usage,
     verdicts,
 )
 from auto_iscsi.host import Host
@@ -76,8 +77,9 @@ def look(host: Host) -> tuple[list[Row], errors.Failure | None]:
     places = Counter(_place(each.session) for each in found)
     rows = []
     for each in found:
-        uses = [str(use) for use in each.uses]
-        mounted = tuple(use.where for use in each.uses if use.what == "mounted")
+        there = _without_copies(each.uses)
+        uses = [str(use) for use in there]
+        mounted = tuple(use.where for use in there if use.what == "mounted")
         ago = claims.now() - max(each.claim.looked_up, each.claim.used)
         used = 0.0 if mounted else ago if each.claim != claims.Claim() else None
         row = Row(each.target, each.session, each.ours, each.disks, tuple(uses), mounted, used,
@@ -105,6 +107,14 @@ def _seen(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
             tuple(f"mounted at {point}" for point in mounted), mounted, None, "", "", None,
             problems,
         )  # fmt: skip
+
+
+def _without_copies(uses: Sequence[usage.Use]) -> list[usage.Use]:
+    """Return uses without the copies of our mounts in others' namespaces, which go with them."""
+    points = {use.where for use in uses if use.what == "mounted"}
+    return [use for use in uses
+            if use.what != "mounted" or use.where.partition(" by process ")[0] == use.where
+            or use.where.partition(" by process ")[0] not in points]  # fmt: skip
 
 
 def _place(session: sessions.Session | None) -> tuple[str, str]:
@@ -145,7 +155,8 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         if row.target != last:
             lines.append(row.target)
         last = row.target
-        foreign = paint.aside("  (not ours)") if row.ours is False else ""
+        said = row.ours is not False or row.reason == "not ours" and not row.uses
+        foreign = "" if said else paint.aside("  (not ours)")
         lines.append((paint.bad(text) if row.problems else text) + foreign)
         lines += [f"      {output.printable(use)}" for use in row.uses]
         lines += [f"      {paint.bad('problem')}: {code}" for code in row.problems]
@@ -163,7 +174,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _says(row: Row) -> str:
     """Return what the reaper would do, and when."""
-    reason = "in use" if row.uses and row.action == verdicts.KEEP else row.reason
+    reason = row.reason if row.action == verdicts.END or not row.uses else "in use"
     if row.action == verdicts.END:
         return f"ends it: {reason}"
     if row.action == verdicts.KEEP and row.when is not None:

@@ -51,7 +51,7 @@ def test_a_mounted_an_idle_a_foreign_and_a_lost_session(vm: Machine, san: San) -
 
     text = vm.run("auto-iscsi status", check=False).stdout
     print(text)
-    assert f"problem: {found[job.ALPHA]['problems'][0]}" in text and "(not ours)" in text
+    assert f"problem: {found[job.ALPHA]['problems'][0]}" in text and "keeps it: not ours" in text
     assert "\033" not in text
     gauges = vm.run("auto-iscsi status --metrics").stdout
     assert 'auto_iscsi_problems{code="lost-in-use"} 1\n' in gauges

@@ -64,8 +64,22 @@ def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Mac
     mine, theirs = lines[lines.index(VOL1) + 1], lines[lines.index(VOL10) + 1]
     assert mine.split()[2:] == ["LOGGED_IN", "sdb", "in", "use", "keeps", "it:", "in", "use"]
     assert lines[lines.index(VOL1) + 2].strip() == f"mounted at /iscsiauto/{VOL1}"
-    assert theirs.endswith("(not ours)") and "(not ours)" not in mine
+    assert theirs.endswith("keeps it: not ours") and "not ours" not in mine
+    make_tree(used.root, {"/proc/swaps": "Filename Type\n/dev/sdc1 partition\n"})
+    _, lines = told(used)
+    assert lines[lines.index(VOL10) + 1].endswith("in use  keeps it: in use  (not ours)")
     assert lines[-1] == "2 sessions, 1 ours, 1 mounted: no problems"
+
+
+def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> None:
+    line = f"40 22 8:17 / {{}} ro - ext3 /dev/sdb1 ro\n"
+    for pid, point in ((50, f"/iscsiauto/{VOL1}"), (51, "/mnt")):
+        text = line.format(point)
+        make_tree(used.root, {f"/proc/{pid}/mountinfo": text, f"/proc/{pid}/comm": "udevd\n",
+                              f"/proc/{pid}/ns/mnt": ""})  # fmt: skip
+    make_tree(used.root, {"/proc/self/ns/mnt": ""})
+    found, _ = told(used)
+    assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}", "/mnt by process 51 (udevd)")
 
 
 def test_an_idle_session_of_ours_says_when_it_ends(machine: Machine) -> None:
