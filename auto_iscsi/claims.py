@@ -76,8 +76,9 @@ def age(claim: Claim) -> float:
 
 def write(host: Host, target: str, claim: Claim) -> None:
     """Keep a claim, in one step. The caller holds the target."""
-    path = host.path(f"{FOLDER}/claims/{target}")
-    _folder(os.path.dirname(path))
+    folder = host.path(f"{FOLDER}/claims")
+    new = f"{folder}/.{target}"  # as no target is named
+    _folder(folder)
     lines = {
         "sids": " ".join(map(str, claim.sids)),
         "opened": " ".join(f"{sid}:{inode}" for sid, inode in claim.opened),
@@ -85,9 +86,9 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "watched": " ".join(f"{sid}:{inode}" for sid, inode in claim.watched),
         "looked_up": f"{claim.looked_up:.3f}", "used": f"{claim.used:.3f}", "boot": _boot(host),
     }  # fmt: skip
-    with open(f"{path}.new", "w", encoding="ascii", opener=_private) as file:
+    with open(new, "w", encoding="ascii", opener=_private) as file:
         file.writelines(f"{name} {value}\n" for name, value in lines.items() if value)
-    os.rename(f"{path}.new", path)
+    os.rename(new, f"{folder}/{target}")
 
 
 def touch(host: Host, target: str, up: Sequence[sessions.Session]) -> Claim:

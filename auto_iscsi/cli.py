@@ -76,6 +76,26 @@ def _edit(arguments: argparse.Namespace, host: Host) -> int:
     return edit.edit(host, arguments.file or "", print, _ask, output.paint_for(sys.stdout))
 
 
+def _reap(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import reap
+
+    if arguments.dry_run:
+        return _show(reap.table(host, output.paint_for(sys.stdout)), False)
+    seen = sys.stderr.isatty()
+    outcome = reap.reap(host, _progress if seen else lambda _: None, arguments.wait)
+    if seen:
+        _progress("")
+    for each in outcome.problems:
+        _fail(f"{each.target}: {each.problem}", 1, each.hint)
+    if not arguments.quiet and (said := outcome.summary(sys.stdout.isatty())):
+        print(f"auto-iscsi: {said}")
+    return outcome.status
+
+
+def _progress(text: str) -> None:
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def _key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="the name of an iSCSI target (iqn.…)")
 
@@ -97,6 +117,19 @@ def _files(parser: argparse.ArgumentParser) -> None:
 
 def _file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="default: /etc/auto.iscsi.conf")
+
+
+def _reaper(parser: argparse.ArgumentParser) -> None:
+    from auto_iscsi import kinds
+
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="say what would become of each, and why"
+    )
+    parser.add_argument(
+        "--wait", metavar="TIME", type=kinds.seconds, nargs="?", const=600.0, default=0.0,
+        help="go on until nothing is left that could be ended by then (default: 10m)",
+    )  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +155,11 @@ VERBS = {
         _edit, "change the configuration with an editor, and check it before it holds",
         "Edit a copy of FILE, check it, and put it in FILE's place when it has no errors. "
         "The editor: SUDO_EDITOR, VISUAL or EDITOR.", _file,
+    ),
+    "reap": Verb(
+        _reap, "end the sessions that nobody needs any more",
+        "End the sessions that a lookup opened, that nobody uses, and whose lease and idle time "
+        "are over. Exit status 1: one that was to end did not.", _reaper,
     ),
 }  # fmt: skip
 

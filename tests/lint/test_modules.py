@@ -14,7 +14,7 @@ ORDER = (
     "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
     "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
     "pending", "initiator", "udev", "login", "lookup", "program", "output", "probe", "usage",
-    "verdicts", "reap", "explain", "check", "edit", "cli", "__main__",
+    "verdicts", "ending", "reap", "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
