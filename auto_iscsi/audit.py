@@ -45,7 +45,6 @@ def _note(host: Host, what: str, fields: Mapping[str, str], ours: bool = True) -
         uid, user = who(os.environ, via, os.getuid())
     syslog.openlog(IDENTITY, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
     syslog.syslog(syslog.LOG_INFO, line(what, {**fields, "uid": uid, "user": user, "via": via}))
-    syslog.closelog()
 
 
 def line(what: str, fields: Mapping[str, str]) -> str:

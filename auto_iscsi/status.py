@@ -155,7 +155,7 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         if row.target != last:
             lines.append(row.target)
         last = row.target
-        said = row.ours is not False or row.reason == "not ours" and not row.uses
+        said = row.ours is not False or (row.reason == "not ours" and not row.uses)
         foreign = "" if said else paint.aside("  (not ours)")
         lines.append((paint.bad(text) if row.problems else text) + foreign)
         lines += [f"      {output.printable(use)}" for use in row.uses]
@@ -168,7 +168,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         place = (str(row.session.sid), str(row.session.portal), row.session.state)
     else:
         place = ("-", "-", "gone")
-    used = "-" if row.used is None else "in use" if row.uses else f"{output.span(row.used)} ago"
+    used = "in use" if row.uses else "-" if row.used is None else f"{output.span(row.used)} ago"
     return (*place, ", ".join(row.disks) or "-", used, _says(row))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import auto_iscsi
-from auto_iscsi import cli, codes, config, doctor, settings, status
+from auto_iscsi import cli, codes, config, doctor, settings, status, verbs
 
 from .test_code import tracked
 
@@ -92,13 +92,17 @@ def test_the_manual_lists_every_code_under_who_reports_it() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_does_something() -> None:
+    assert list(cli.VERBS) == list(verbs.VERBS)
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
 def test_the_manual_has_every_verb_with_all_its_options(verb: str) -> None:
     page = text("man/auto-iscsi.8")
     synopsis = page.split("\n.Sh SYNOPSIS\n")[1].split("\n.Sh ")[0]
     (shown,) = [each for each in synopsis.split("\n.Nm\n") if f"\n.Cm {verb}" in f"\n{each}"]
     parser = argparse.ArgumentParser(add_help=False)
-    cli.VERBS[verb].arguments(parser)
+    verbs.VERBS[verb].arguments(parser)
     for action in parser._actions:
         for option in action.option_strings[-1:]:
             assert re.search(rf"Fl {re.escape(option[1:])}\b", page), option

@@ -14,9 +14,9 @@ ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "disks", "mounts",
     "mapentry", "claims", "audit", "pending", "initiator", "udev", "login", "lookup", "program",
-    "output", "probe", "usage", "verdicts", "reap", "explain", "check", "edit", "status",
-    "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor",
-    "codes", "cli", "__main__",
+    "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
+    "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
+    "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

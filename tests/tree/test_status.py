@@ -72,7 +72,7 @@ def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Mac
 
 
 def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> None:
-    line = f"40 22 8:17 / {{}} ro - ext3 /dev/sdb1 ro\n"
+    line = "40 22 8:17 / {} ro - ext3 /dev/sdb1 ro\n"
     for pid, point in ((50, f"/iscsiauto/{VOL1}"), (51, "/mnt")):
         text = line.format(point)
         make_tree(used.root, {f"/proc/{pid}/mountinfo": text, f"/proc/{pid}/comm": "udevd\n",
