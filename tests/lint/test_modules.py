@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "disks", "mounts",
-    "mapentry", "claims", "pending", "initiator", "udev", "login", "lookup", "program", "output",
-    "explain", "check", "edit", "cli", "__main__",
+    "mapentry", "claims", "audit", "pending", "initiator", "udev", "login", "lookup", "program",
+    "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
+    "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
+    "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
