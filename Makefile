@@ -45,7 +45,7 @@ WAITING = -n 4
 MACHINES = -n 2
 
 .PHONY: test
-test: build deb rpm ## everything; installs what is missing
+test: build standalone deb rpm ## everything; installs what is missing
 	@tests/prepare test
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
@@ -66,7 +66,7 @@ test-matrix: ## what needs no root, on the oldest and the newest Python and libr
 .PHONY: test-unit test-tree test-program test-automount test-san
 test-unit: ## the modules that touch nothing
 test-tree: ## those that read the machine, on made-up trees
-test-program: build deb rpm ## the two programs and the package, as they were built
+test-program: build standalone deb rpm ## the two programs and the package, as they were built
 test-automount: build deb rpm ## the kernel's autofs and automount, with loop devices
 test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli
+from auto_iscsi import cli, codes
 from tests.tree.tree import make_tree
 
-SCRIPT = Path(__file__).resolve().parents[2] / "etc/completion"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT, DIST = ROOT / "etc/completion", ROOT / "dist"
 ALPHA = "iqn.2001-05.com.equallogic:0-8a0906-vm-alpha-04:00:01"
 BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-04:00:01"
 OTHER = "eui.02004567a425678d"
@@ -23,7 +24,7 @@ source "$1"
 COMP_LINE=$2 COMP_POINT=${#2} COMP_TYPE=9 COMP_KEY=9
 [[ $(complete -p auto-iscsi) == "complete -F _auto_iscsi auto-iscsi" ]] || exit 9
 _auto_iscsi auto-iscsi
-printf '%s\n' "${COMPREPLY[@]}"
+[[ ${#COMPREPLY[@]} = 0 ]] || printf '%s\n' "${COMPREPLY[@]}"
 """
 
 
@@ -31,7 +32,7 @@ def complete(line: str, cwd: Path = Path("/")) -> list[str]:
     """Return what is offered for a line, in order; each is put after the last colon."""
     done = subprocess.run(
         ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line], cwd=cwd,
-        env={"PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env={"PATH": f"{DIST}:/usr/bin:/bin"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.split()
@@ -85,6 +86,10 @@ def test_a_name_goes_on_behind_the_colon_that_was_typed_last(root: Path) -> None
     ]  # fmt: skip
     assert complete(asked + BETA[:-4]) == ["00:01"]
     assert complete(asked + "iqn.2001-05.com.equallogic:no-such") == []
+
+
+def test_explain_takes_codes_too() -> None:
+    assert set(complete("auto-iscsi explain no-")) == {c for c in codes.table() if c[:3] == "no-"}
 
 
 def test_one_target_is_enough(root: Path) -> None:
