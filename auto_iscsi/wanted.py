@@ -28,6 +28,9 @@ class Settings(NamedTuple):
     lookup_timeout: float
     replacement_timeout: float
     device: str
+    idle: float
+    reap: str
+    lease: float
 
     @property
     def journal_rule(self) -> str:
