@@ -7,8 +7,8 @@ for: a visit to a session that is up costs no more than it needs.
 
 from __future__ import annotations
 
-from auto_iscsi import claims, disks, mapentry, sessions
-from auto_iscsi.light import TYPE_CHECKING
+from auto_iscsi import claims, disks, errors, mapentry, sessions, wanted
+from auto_iscsi.light import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from auto_iscsi.host import Host
     from auto_iscsi.mapentry import Layout
     from auto_iscsi.sessions import Session
-    from auto_iscsi.settings import Settings
+    from auto_iscsi.wanted import Settings
 
 
 def find(host: Host, up: Sequence[Session], settings: Settings) -> Layout | None:
     """Return what is to be mounted through sessions that are up, None while it is not there."""
     numbers = isinstance(settings.partition, int) and isinstance(settings.lun, int)
-    if numbers and settings.fstype != "auto":
+    if numbers and settings.fstype != wanted.AUTO:
         device = disks.choose(host, up, settings)
         return mapentry.given(device, settings) if device else None
     from auto_iscsi import choice  # only where somebody has to choose
@@ -66,30 +66,27 @@ def as_mounted(
     device: disks.Device, mount: mounts.Mount, settings: Settings
 ) -> Layout:
     """Return the layout of what is mounted: a type to be found out is the mount's."""
-    if settings.fstype == "auto":
+    if settings.fstype == wanted.AUTO:
         settings = settings._replace(fstype=mount.fstype)
     return mapentry.given(device, settings)
-
-
-def journal_rule(settings: Settings) -> str:
-    """Return what holds for a dirty journal: refuse, skip, replay; "": nothing was said."""
-    if settings.journal != "auto":
-        return settings.journal
-    return "refuse" if settings.fstype == "auto" else ""
 
 
 def protect(
     host: Host, target: str, up: Sequence[Session], settings: Settings, until: float
 ) -> None:
-    """Make the disks that are meant read-only, where nothing is to be written, and at once."""
-    if journal_rule(settings) not in ("refuse", "skip"):
+    """Make the disks that are meant read-only, where nothing is to be written, and at once.
+
+    One that sysfs shows already may not be there to be opened yet; settle() insists.
+    """
+    if settings.journal_rule not in ("refuse", "skip"):
         return
     from auto_iscsi import journal
 
     for session in up:
         for disk in disks.list_all(host, session):
             if disks.is_wanted(disk, settings):
-                journal.protect(host, target, disk.path, until)
+                with suppress(errors.NotPermitted):
+                    journal.protect(host, target, disk.path, until)
 
 
 def settle(
@@ -116,7 +113,7 @@ def journaled(
     act: bool = True,
 ) -> Layout:
     """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing."""
-    if rule := journal_rule(settings):
+    if rule := settings.journal_rule:
         from auto_iscsi import journal
 
         return journal.settle(host, target, layout, rule, until, act)

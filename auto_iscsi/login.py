@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from auto_iscsi import claims, errors, initiator, nodes, pending, sessions, udev
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 _UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
@@ -146,7 +146,7 @@ class Login(NamedTuple):
             return answer
         # Of a login that failed there can be a session all the same: iscsid was restarted in it.
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
-        claim = pending.settle(self.host, self.target, 0.0, tmo, seen)
+        claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)
         failed = answer.status not in (initiator.OK, initiator.SESSION_EXISTS)
         if failed and not any(map(claim.owns, sessions.find_all(self.host, self.target))):
             if mine:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Callable
 
-    from auto_iscsi.settings import Settings
+    from auto_iscsi.wanted import Settings
 
 _MOUNTING = 3.0  # seconds from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
@@ -141,7 +141,7 @@ class _Lookup(NamedTuple):
     ) -> mapentry.Layout | None:
         """Renew the lease when there is something to be mounted, and it is what it was.
 
-        `claim`: what the lease still is, if that is known.
+        `claim`: what it still is, if that is known.
         """
         if layout:
             layout = layouts.settle(self.host, self.key.target, layout, self.settings, self.until)

@@ -14,7 +14,7 @@ from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from auto_iscsi.settings import Settings
+    from auto_iscsi.wanted import Settings
 
 LONGEST = 16384  #: bytes of a multi-mount entry (autofs include/automount.h, MAPENT_MAX_LEN)
 

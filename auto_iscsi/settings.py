@@ -11,8 +11,9 @@ matches, and no others.
 
 from __future__ import annotations
 
-from auto_iscsi import config, globs, kinds, portals
+from auto_iscsi import config, globs, kinds
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.wanted import Settings as Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,24 +94,22 @@ TABLE = {
         "how the entry names the disk: a link that can only be this target's, or /dev/sdX",
         "kernel",
     ),
+    "idle": Setting(
+        kinds.seconds_or_none, 900.0, "time",
+        "how long a session stays after it was last used",
+        "1h",
+    ),
+    "reap": Setting(
+        kinds.one_of("own", "any", "never"), "own", "own, any, never",
+        "which sessions the reaper may end: those that a lookup opened, all, none",
+        "never",
+    ),
+    "lease": Setting(
+        kinds.seconds, 90.0, "time",
+        "how long a session stays after a lookup, whatever happens",
+        "2m",
+    ),
 }  # fmt: skip
-
-
-class Settings(NamedTuple):
-    """What holds for one target. Times are seconds."""
-
-    enabled: bool
-    options: tuple[str, ...]
-    fstype: str
-    journal: str
-    partition: int | str  #: 0: the whole disk
-    lun: int | str
-    portals: tuple[portals.Portal, ...]
-    login_timeout: float
-    udev_timeout: float
-    lookup_timeout: float
-    replacement_timeout: float
-    device: str
 
 
 class Choice(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from auto_iscsi import choice, disks, errors, fitting, identity, journal
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 _STATES = {True: ", journal dirty", False: ", journal clean", None: ""}
 
