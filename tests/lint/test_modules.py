@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "wanted", "kinds", "settings", "resolved", "patterns", "nodes", "sessions",
-    "contents", "fitting", "superblock", "scsi", "apart", "disks", "mounts", "mapentry", "choice",
+    "contents", "fitting", "superblock", "apart", "scsi", "disks", "mounts", "mapentry", "choice",
     "claims", "identity", "journal", "layout", "audit", "pending", "initiator", "udev", "login",
     "lookup", "program", "survey", "output", "probe", "usage", "verdicts", "ending", "reap",
     "explain", "check", "edit", "status", "metrics", "checkup", "automount", "doctor_iscsi",
