@@ -147,13 +147,16 @@ def make_record(
     answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True)
     if answer.status != OK:
         return answer
+    # A connection that says nothing any more is lost after two pings' time, and only then does
+    # replacement_timeout begin: together no more than twice that.
+    ping = f"{max(1, min(5, settings.replacement_timeout // 2)):.0f}"
     values = {
         **_OURS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
-        "node.conn[0].timeo.noop_out_interval": "5",
-        "node.conn[0].timeo.noop_out_timeout": "5",
+        "node.conn[0].timeo.noop_out_interval": ping,
+        "node.conn[0].timeo.noop_out_timeout": ping,
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
     return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
