@@ -59,6 +59,11 @@ class _Lookup(NamedTuple):
     def ready(self) -> disks.Device | None:
         """Return the device when a session that is up has it; None: there is work to do."""
         device, known = present(self.host, self.key.target, self.settings)
+        if device and claims.held(self.host, f"iscsiadm/{self.key.target}"):
+            # A logout, whose reaper was killed: what it does not hold any more goes all the same.
+            if not initiator.through(self.host, self.key.target, self.until):
+                raise initiator.still_at_it(self.key.target)
+            device, known = present(self.host, self.key.target, self.settings)
         return self._wanted(device, [session for session in known if session.up])
 
     def mounted_meanwhile(self) -> bool:

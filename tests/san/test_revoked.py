@@ -38,7 +38,7 @@ def uptime(vm: Machine) -> float:
 
 
 def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
-    files = {"marker": "here\n", "large": b"x" * BLOCK}
+    files: dict[str, str | bytes] = {"marker": "here\n", "large": b"x" * BLOCK}
     for (cause, _), iqn in (*NAMES.items(), (("", ""), HEALTHY)):
         portal = "127.0.0.2" if cause == "cut off" else "127.0.0.1"
         san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=[portal])

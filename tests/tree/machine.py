@@ -309,6 +309,12 @@ class Machine:
 
     # Ending
 
+    def start_reaper(self) -> subprocess.Popen[bytes]:
+        """Start a reaper, which is to be killed."""
+        command = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root), "reap"]
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/", **NO_CACHE}
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+
     def program(
         self, python: Sequence[str], *words: str, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:

@@ -242,6 +242,21 @@ def test_a_target_that_a_lookup_holds_is_left_to_it(machine: Machine) -> None:
         assert machine.reap() == NOTHING and machine.sids() == [1]
 
 
+def test_a_lookup_waits_for_a_logout_whose_reaper_was_killed(machine: Machine) -> None:
+    portal = idle(machine)
+    machine.stop_before("logout")
+    reaper = machine.start_reaper()
+    machine.reached("logout")
+    reaper.kill()
+    reaper.wait()
+    lookup = machine.start(VOL1)
+    machine.wait_for(machine.held(VOL1), "the lookup")
+    machine.go_on()
+    answer = lookup.answer()
+    assert answer.entry == machine.entry(VOL1, portal), answer.log
+    assert machine.sids() == [2]
+
+
 def test_dry_run_changes_nothing(machine: Machine) -> None:
     idle(machine)
     machine.session(VOL10, machine.target(VOL10))
