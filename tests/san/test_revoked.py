@@ -70,7 +70,7 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
     cut = uptime(vm)
     san.block("127.0.0.2")
     # At once, and while all hangs that can: it ends the healthy one, and does not hang itself.
-    first = vm.start(["time", "-p", "auto-iscsi", "reap"], timeout=180)
+    first = vm.start("time auto-iscsi reap", timeout=180)
     gone = {cause: reader.wait() for cause, reader in readers.items()}
     said = first.wait(check=False)
     print(said.stdout, said.stderr)
