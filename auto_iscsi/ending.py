@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 from auto_iscsi import (
+    audit,
     claims,
     config,
     errors,
@@ -112,6 +113,8 @@ def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, st
             return None
         limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
         answer = initiator.logout(host, target, session, limit)
+    if answer.status == initiator.OK:
+        audit.logout(host, target, session.portal, session.sid, verdict.reason)
     if answer.status not in _BENIGN:
         return f"logout of session {session.sid}: {answer.why}", answer.hint
     until = time.monotonic() + _GONE
