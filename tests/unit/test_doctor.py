@@ -36,7 +36,7 @@ HEALTHY: dict[str, Content] = {
     "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
     "/etc/auto.master": "# the maps\n/misc /etc/auto.misc\n+dir:/etc/auto.master.d\n",
     MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout=1 nosuid,nodev\n",
-    MAP: b"#!/usr/bin/python3 -I\nPK\x03\x04",
+    MAP: "#!/usr/bin/python3 -I\nfrom auto_iscsi import program\n",
     MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 300),
     "/proc/7/comm": "automount\n", "/proc/7/stat": f"7 (automount) S {' 0' * 30}\n",
     "/proc/uptime": "0.00 0.00\n",
@@ -230,4 +230,6 @@ def test_the_libraries_versions_are_those_of_the_package() -> None:
     setup = (Path(__file__).parents[2] / "setup.cfg").read_text()
     for name, least in doctor_host.LIBRARIES.items():
         assert f"{name}>={'.'.join(map(str, least))}" in setup.replace(" ", "")
+    program = (Path(__file__).parents[2] / "tools/auto.iscsi").read_text()
+    assert program.startswith("#!/usr/bin/python3") and "auto_iscsi" in program
     assert doctor_autofs.SHIPPED in (Path(__file__).parents[2] / "tools/join-automount").read_text()
