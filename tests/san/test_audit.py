@@ -33,4 +33,5 @@ def test_a_login_is_noted_once_with_who_wanted_it(vm: Machine, san: San) -> None
     vm.run(["auto-iscsi", "reap", "--wait"], timeout=120)
     assert vm.sessions() == []
     (line,) = noted(vm)[2:]
-    assert line.startswith(f"logout {FIELDS[:-1]}2 reason=\"idle for ") and "uid=0 user=root" in line
+    assert line.startswith(f"logout {FIELDS[:-1]}2 reason=\"idle for ")
+    assert '" uid=0 user=root via=' in line
