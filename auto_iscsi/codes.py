@@ -73,6 +73,25 @@ _REFUSALS = {
         "The disk is there, the partition that is wanted is not.",
         "Set partition to one that there is, or to none for a filesystem on the whole disk.",
     ),
+    "ambiguous": (
+        "Several filesystems are on the disk, and nothing says which one is meant.",
+        "Set partition or lun to one of those that the line names, or to all.",
+    ),
+    "not-mountable": (
+        "What is on the disk is no filesystem (LVM, LUKS, md, swap, nothing at all), or one that "
+        "cannot be mounted here as it is.",
+        "Go by the line in the log: it says what was found.",
+    ),
+    "dirty-journal": (
+        "The snapshot was taken while the filesystem was in use: its newest changes are in its "
+        "journal only. To replay it writes to the LUN; without it the newest files are missing.",
+        "Choose for such targets: journal = replay for a LUN that may be written, or skip.",
+    ),
+    "wrong-disk": (
+        "The disk is not the one that this LUN was when the session was opened: the SAN put "
+        "another volume in its place.",
+        "Log the session out, so that the kernel asks anew: iscsiadm -m node -T TARGET --logout",
+    ),
     "busy": (
         "Another lookup of the same target, or an iscsiadm that one started, is still at work.",
         "Try again. If it lasts: systemctl restart iscsid",
