@@ -112,6 +112,9 @@ def schedule(host: Host) -> Finding:
     if unit.get("LoadState") == "masked":
         text = "auto-iscsi.timer is masked: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl unmask auto-iscsi.timer")
+    if unit.get("LoadState") == "not-found":
+        text = "there is no auto-iscsi.timer: nothing ends idle sessions"
+        return Finding(WARNING, text, "install the package again")
     if found:
         text = "auto-iscsi.timer is not active: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl enable --now auto-iscsi.timer")
