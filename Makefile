@@ -77,6 +77,12 @@ test-san: deb ## the whole thing in the virtual machine
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
+.PHONY: soak
+soak: deb ## ten minutes of crowd, kills and restarts in the virtual machine (SECONDS=600)
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
+	@$(PYTEST) -s tests/san/test_soak.py --soak $(or $(SECONDS),600) $(ARGS)
+
 ##@ Build it
 .PHONY: build
 build: dist/auto.iscsi dist/auto-iscsi ## both programs, in dist/

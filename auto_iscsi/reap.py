@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from auto_iscsi import claims, ending, output, pending, verdicts
+from auto_iscsi import claims, ending, output, verdicts
 from auto_iscsi.host import Host
 
 AT_ONCE = 8  # targets
@@ -61,7 +61,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         while True:
             found = _noted(host)
             failed = {each.target for each in ended if each.problem}
-            todo = [each.target for each in found if each.action == verdicts.END]
+            todo = [v.target for v in found if v.action == verdicts.END or v.unseen]
             todo = [target for target in dict.fromkeys(todo) if target not in failed]
             now = _end_all(host, todo, say)
             ended += now
@@ -102,9 +102,8 @@ def _when(verdict: verdicts.Verdict) -> str:
 
 
 def _noted(host: Host) -> list[verdicts.Verdict]:
-    """Look at all, note who is in use now, and see what became of logins nobody saw through."""
+    """Look at all, and note who is in use now, and which of others' is not."""
     found = verdicts.look(host)
-    again = False
     for target in dict.fromkeys(each.target for each in found):
         group = [each for each in found if each.target == target]
         claim = group[0].claim
@@ -113,21 +112,14 @@ def _noted(host: Host) -> list[verdicts.Verdict]:
             for each in group if each.session and not each.ours and each.when is not None
         )  # fmt: skip
         used = bool(group[0].uses) and claim != claims.Claim()
-        if not (claim.asked or used or set(watched) - set(claim.watched)):
+        if not used and not set(watched) - set(claim.watched):
             continue
         handle = claims.lock(host, f"lock/{target}", time.monotonic())
-        if handle is None:  # a lookup: it notes what it does
-            continue
-        try:
-            if claim.asked:
-                tmo = ending.recovery_tmo(host, target)
-                again = not pending.settle(host, target, 0.0, tmo).asked or again
-            if used or set(watched) - set(claim.watched):
-                now = claims.read(host, target)
-                claims.write(host, target, now._replace(used=claims.now(), watched=watched))
-        finally:
+        if handle is not None:  # else a lookup has it, and notes what it does
+            now = claims.read(host, target)
+            claims.write(host, target, now._replace(used=claims.now(), watched=watched))
             claims.unlock(host, f"lock/{target}", handle)
-    return verdicts.look(host) if again else found
+    return found
 
 
 def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[ending.Ended]:

@@ -147,7 +147,10 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
         ("multipath", "ok", {"/proc/9/comm": "multipathd\n"}, "strict (the default)", ""),
         ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                        "# event_activation = 0\n"}, "activates",
-         "auto_activation_volume_list"),
+         "68-auto-iscsi-no-lvm.rules"),
+        ("lvm-activation", "ok",
+         {"/usr/sbin/lvm": version(""), "/etc/udev/rules.d/68-x.rules":
+          'ENV{ID_FS_TYPE}=="LVM2_member", ENV{ID_PATH}=="ip-*-iscsi-*"\n'}, "68-x.rules", ""),
         ("lvm-activation", "ok", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                   "event_activation = 0\n"}, "by itself", ""),
         ("configuration", "problem", {"/etc/auto.iscsi.conf": "lun = x\n"},
