@@ -81,7 +81,8 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     if finding.steps:
         lines += [*output.columns(finding.steps, "  "), ""]
     if finding.failure:
-        lines.append(f"A lookup {paint.bad('refuses')} it: {finding.failure.reason}")
+        refuses = f"{paint.bad('refuses')} it ({finding.failure.code})"
+        lines.append(f"A lookup {refuses}: {finding.failure.reason}")
         if finding.failure.hint:
             lines.append(f"To do: {finding.failure.hint}")
     else:

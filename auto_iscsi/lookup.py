@@ -60,9 +60,9 @@ class _Lookup(NamedTuple):
         target = self.key.target
         layout, known = layouts.present(self.host, target, self.settings, self.claim)
         if layout and claims.held(self.host, f"iscsiadm/{target}"):
-            from auto_iscsi import initiator  # what a warm lookup does not need
-
             # A logout, whose reaper was killed: what it does not hold any more goes all the same.
+            from auto_iscsi import initiator  # starts programs: not on the warm path
+
             if not initiator.through(self.host, target, self.until):
                 raise initiator.still_at_it(target)
             layout, known = layouts.present(self.host, target, self.settings, self.claim)
