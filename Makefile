@@ -72,7 +72,7 @@ test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
-test-san: deb ## the whole thing in the virtual machine
+test-san: deb rpm standalone ## the whole thing in the virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
