@@ -116,6 +116,7 @@ def edited(vm: Machine) -> str:
     return vm.run(f"cat /etc/auto.iscsi.conf {LINE} /etc/cron.d/auto-iscsi").stdout
 
 
+@pytest.mark.core
 def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, san: San) -> None:
     gone, held, hidden = job.BETA, job.ALPHA, f"{job.ARRAY}-elsewhere"
     present(vm, san, gone, held, hidden)
@@ -174,6 +175,7 @@ def test_over_the_script_what_is_in_use_stays_and_the_next_visit_is_ours(
     worker.kill()
 
 
+@pytest.mark.core
 def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
     vm: Machine, san: San, now: Package, later: Package
 ) -> None:
