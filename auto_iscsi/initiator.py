@@ -16,7 +16,7 @@ from typing import NamedTuple
 from auto_iscsi import claims, errors, keys, nodes, portals
 from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
