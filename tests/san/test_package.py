@@ -77,9 +77,9 @@ def works(vm: Machine, name: str) -> bool:
 def stay(vm: Machine, name: str) -> Command:
     """Have somebody work in a snapshot."""
     assert works(vm, name)
-    worker = vm.start(f"cd {job.ROOT}/{name} && exec sleep 3000", user="user", timeout=3100)
-    there = f"readlink /proc/{worker.pid}/cwd"
-    assert job.until(lambda: name in vm.run(there, check=False).stdout)
+    there = f"cd {job.ROOT}/{name} && echo there && exec sleep 3000"
+    worker = vm.start(there, user="user", timeout=3100)
+    assert job.until(lambda: "there" in worker.output())
     return worker
 
 
@@ -127,9 +127,9 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     assert "OK" in level, level
     # Sooner than shipped.
     vm.write(f"/etc/systemd/system/{TIMER}.d/soon.conf",
-             "[Timer]\nOnCalendar=*:*:0/3\nAccuracySec=100ms\n")  # fmt: skip
+             "[Timer]\nOnCalendar=*:*:0/15\nAccuracySec=100ms\n")  # fmt: skip
     vm.run(f"systemctl daemon-reload && systemctl restart {TIMER}")
-    job.configure(vm, "idle = 3s\nlease = 3s\n")
+    job.configure(vm, "idle = 3s\nlease = 3s\nudev_timeout = 50s\n")
     vm.automount("--timeout=2 --negative-timeout=1", program="/usr/libexec/auto-iscsi/auto.iscsi")
     worker = stay(vm, held)
     assert works(vm, hidden)
