@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
 
+@pytest.mark.core
 def test_a_disk_name_that_went_to_another_target_is_not_mounted(vm: Machine, san: San) -> None:
     """A mounted, expired, logged out; B gets A's sdX; A is read while autofs remembers it."""
     for iqn in (job.ALPHA, job.BETA):
