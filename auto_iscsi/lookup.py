@@ -132,7 +132,12 @@ class _Lookup(NamedTuple):
     ) -> disks.Device | None:
         """Renew the lease when there is a device; `claim`: what it still is, if that is known."""
         if device:
-            claims.touch(self.host, self.key.target, [session.sid for session in up], claim)
+            claim = claims.touch(self.host, self.key.target, up, claim)
+            if claim.asked:  # a lookup was killed between asking for a session and seeing it
+                from auto_iscsi import pending
+
+                tmo = self.settings.replacement_timeout
+                pending.settle(self.host, self.key.target, 0.0, tmo)
         return device
 
     def _no_disk(self, up: list[sessions.Session]) -> disks.Device:
@@ -161,10 +166,10 @@ def present(
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
-    last = (claim or claims.read(host, target)).sid
-    known = sessions.find_all(host, target, last)
+    last = list((claim or claims.read(host, target)).sids)
+    known = sessions.find_all(host, target, last[0] if last else -1)
     device = disks.choose(host, [session for session in known if session.up], settings)
-    if not device and [session.sid for session in known] == [last]:
+    if not device and [session.sid for session in known] == last[:1]:
         known = sessions.find_all(host, target)
         device = disks.choose(host, [session for session in known if session.up], settings)
     return device, known

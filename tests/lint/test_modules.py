@@ -12,10 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 #: A module imports only from those above itself.
 ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
-    "config", "kinds", "settings", "resolved",
-    "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
-    "initiator", "udev", "login", "lookup", "program", "output", "explain", "check", "edit", "cli",
-    "__main__",
+    "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "disks", "mounts",
+    "mapentry", "claims", "pending", "initiator", "udev", "login", "lookup", "program", "output",
+    "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
