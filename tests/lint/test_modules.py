@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "kinds", "settings", "resolved", "patterns", "nodes", "sessions", "disks", "mounts",
-    "mapentry", "claims", "pending", "initiator", "udev", "login", "lookup", "program", "output",
-    "explain", "check", "edit", "cli", "__main__",
+    "mapentry", "claims", "attempts", "pending", "initiator", "udev", "login", "lookup", "program",
+    "output", "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
