@@ -18,7 +18,7 @@ from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from auto_iscsi.sessions import Session
-    from auto_iscsi.settings import Settings
+    from auto_iscsi.wanted import Settings
 
 OK, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS, NOTHING_FOUND, REFUSED = 0, 8, 19, 15, 21, 24
 _ALONE = "iscsiadm/alone"

@@ -16,7 +16,7 @@ from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from auto_iscsi.settings import Settings
+    from auto_iscsi.wanted import Settings
 
 _UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs

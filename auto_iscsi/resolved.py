@@ -10,11 +10,10 @@ from __future__ import annotations
 from auto_iscsi import compiled, config, portals
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.wanted import Settings
 
 if TYPE_CHECKING:
     from typing import Any
-
-    from auto_iscsi.settings import Settings
 
 
 class Resolved(NamedTuple):
@@ -50,9 +49,8 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def restored(values: dict[str, Any]) -> Settings:
-    """Return what plain() was given: as a class of the same fields, for that one has the table."""
-    same: Any = type("Settings", (NamedTuple,), {"__annotations__": dict.fromkeys(values)})
-    found: Settings = same(**values)
+    """Return what plain() was given."""
+    found = Settings(**values)
     return found._replace(portals=tuple(portals.Portal(*each) for each in found.portals))
 
 

@@ -11,8 +11,9 @@ matches, and no others.
 
 from __future__ import annotations
 
-from auto_iscsi import config, globs, kinds, portals
+from auto_iscsi import config, globs, kinds
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.wanted import Settings as Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +45,23 @@ TABLE = {
         "ro, nosuid, nodev",
     ),
     "fstype": Setting(
-        kinds.fstype, "ext3", "a filesystem type",
-        "the type that is mounted",
-        "xfs",
+        kinds.fstype, "ext3", "a filesystem type, auto",
+        "the type that is mounted; auto: what the disk says, with options that fit it",
+        "auto",
+    ),
+    "journal": Setting(
+        kinds.one_of("auto", "refuse", "skip", "replay"), "auto", "auto, refuse, skip, replay",
+        "of a filesystem that was in use; auto: refuse if fstype = auto, else as mount(8) does",
+        "skip",
     ),
     "partition": Setting(
-        kinds.partition, 1, "number, none",
-        "the partition that is mounted; none: the whole disk",
-        "none", lambda number: str(number or "none"),
+        kinds.partition, 1, "number, none, auto, all",
+        "the partition that is mounted; none: the whole disk; all: as p1, p2, ... under the key",
+        "auto", lambda number: str(number or "none"),
     ),
     "lun": Setting(
-        kinds.number(0, 16383), 0, "number",
-        "the logical unit that is mounted",
+        kinds.lun, 0, "number, all",
+        "the logical unit that is mounted; all: as lun0, lun1, ... under the key",
         "3",
     ),
     "portals": Setting(
@@ -94,23 +100,6 @@ TABLE = {
         "kernel",
     ),
 }  # fmt: skip
-
-
-class Settings(NamedTuple):
-    """What holds for one target. Times are seconds."""
-
-    enabled: bool
-    options: tuple[str, ...]
-    fstype: str
-    partition: int  #: 0: the whole disk
-    lun: int
-    portals: tuple[portals.Portal, ...]
-    login_timeout: float
-    udev_timeout: float
-    lookup_timeout: float
-    replacement_timeout: float
-    attempts: int
-    device: str
 
 
 class Choice(NamedTuple):

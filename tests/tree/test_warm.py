@@ -51,13 +51,17 @@ SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-
 #: what is done with these (facts: typing alone more than to start Python).
 OURS = {
     "auto_iscsi", *(f"auto_iscsi.{name}" for name in (
-        "claims", "compiled", "config", "disks", "errors", "host", "keys", "light", "lookup",
-        "mapentry", "mounts", "portals", "program", "resolved", "sessions",
+        "claims", "compiled", "config", "disks", "errors", "host", "identity", "keys", "layout",
+        "light", "lookup", "mapentry", "mounts", "portals", "program", "resolved", "scsi",
+        "sessions", "wanted",
     )),
 }  # fmt: skip
 CHEAP = {
     "__future__", "_abc", "_collections", "_collections_abc", "abc", "errno", "fcntl",
     "genericpath", "os", "os.path", "posixpath", "stat", "_stat", "zipimport", "zlib",
+    # To ask a disk who it is. array cannot do without collections, nor we without its addresses.
+    "array", "struct", "_struct", "collections", "collections.abc", "itertools", "keyword",
+    "operator", "_operator", "reprlib",
 }  # fmt: skip
 # What starts a process, or leaves the machine; a thread would be a clone.
 CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\(")
