@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
     import socket as socket
+    import struct as struct
     from contextlib import contextmanager as contextmanager
     from contextlib import suppress as suppress
     from typing import NamedTuple as NamedTuple
@@ -57,11 +58,15 @@ else:
             said = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
             return f"{type(self).__name__}({said})"
 
-    def __getattr__(name):
-        if name == "socket":  # not for a warm lookup
+    def __getattr__(name):  # what is not for all that want something of these
+        if name == "socket":
             import _socket
 
             return _socket
+        if name == "struct":
+            import _struct
+
+            return _struct
         raise AttributeError(name)
 
     class _Generated:

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import time
 
-from auto_iscsi import attempts, claims, errors, initiator, nodes, pending, sessions, udev
+from auto_iscsi import (
+    attempts,
+    claims,
+    errors,
+    initiator,
+    nodes,
+    pending,
+    sessions,
+    udev,
+)
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 

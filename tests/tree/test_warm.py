@@ -60,8 +60,8 @@ CHEAP = {
     "__future__", "_abc", "_collections", "_collections_abc", "abc", "errno", "fcntl",
     "genericpath", "os", "os.path", "posixpath", "stat", "_stat", "zipimport", "zlib",
     # To ask a disk who it is. array cannot do without collections, nor we without its addresses.
-    "array", "struct", "_struct", "collections", "collections.abc", "itertools", "keyword",
-    "operator", "_operator", "reprlib",
+    "array", "_struct", "collections", "collections.abc", "itertools", "keyword", "operator",
+    "_operator", "reprlib",
 }  # fmt: skip
 # What starts a process, or leaves the machine; a thread would be a clone.
 CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\(")
