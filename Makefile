@@ -67,6 +67,12 @@ test-san: deb ## the whole thing in the virtual machine
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
+##@ Measure it
+.PHONY: bench
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (ten minutes)
+	@tests/prepare vm
+	@$(RUN) python3 -m bench $(ARGS)
+
 ##@ Build it
 .PHONY: build
 build: dist/auto.iscsi dist/auto-iscsi ## both programs, in dist/
