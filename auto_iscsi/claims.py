@@ -91,13 +91,15 @@ def write(host: Host, target: str, claim: Claim) -> None:
 def put(host: Host, name: str, text: str) -> None:
     """Write a file below FOLDER in one step. The caller holds what it is about."""
     path = host.path(f"{FOLDER}/{name}")
-    _folder(os.path.dirname(path))
-    handle = _private(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    folder = os.path.dirname(path)
+    new = f"{folder}/.{os.path.basename(path)}"  # as no target is named
+    _folder(folder)
+    handle = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         os.write(handle, text.encode("ascii"))
     finally:
         os.close(handle)
-    os.rename(f"{path}.new", path)
+    os.rename(new, path)
 
 
 def touch(
@@ -159,6 +161,21 @@ def lock(host: Host, name: str, until: float) -> int | None:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def held(host: Host, name: str) -> bool:
+    """Say whether somebody holds `name` now. Nobody waits for that longer than a moment."""
+    try:
+        handle = _private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def unlock(host: Host, name: str, handle: int) -> None:

@@ -40,12 +40,17 @@ def yes_no(raw: Raw) -> bool:
 
 
 def seconds(raw: Raw) -> float:
-    """Read a time."""
+    """Read a time above 0."""
+    if not (found := seconds_or_none(raw)):
+        raise ValueError("expected a time above 0")
+    return found
+
+
+def seconds_or_none(raw: Raw) -> float:
+    """Read a time, which may be 0."""
     if not (match := re.fullmatch(r"([0-9]{1,6})\s*([smh]?)", _word(raw), re.ASCII)):
         raise ValueError("expected a time: 10, 10s, 5m or 2h")
-    if not (found := int(match[1]) * _UNITS[match[2]]):
-        raise ValueError("expected a time above 0")
-    return float(found)
+    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def number(lowest: int, highest: int) -> Callable[[Raw], int]:
@@ -117,7 +122,7 @@ def one_of(*words: str) -> Callable[[Raw], str]:
     """Return what reads one of some words."""
     def parse(raw: Raw) -> str:
         if (word := _word(raw)) not in words:
-            raise ValueError(f"expected {' or '.join(words)}")
+            raise ValueError(f"expected {', '.join(words[:-1])} or {words[-1]}")
         return word
 
     return parse

@@ -164,7 +164,7 @@ class Login(NamedTuple):
             attempts.undo(self.host, self.target, began, self.until)
         # Of a login that failed there can be a session all the same: iscsid was restarted in it.
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
-        claim = pending.settle(self.host, self.target, 0.0, tmo, seen)
+        claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)
         failed = answer.status not in (initiator.OK, initiator.SESSION_EXISTS)
         if failed and not any(map(claim.owns, sessions.find_all(self.host, self.target))):
             if mine:

@@ -51,6 +51,13 @@ def read(host: Host, sid: int) -> Session | None:
     return Session(sid, name, portal, state, folder.st_ino)
 
 
+def list_all(host: Host) -> list[Session]:
+    """Return all sessions, in their order."""
+    names = (entry[len("session") :] for entry in host.names(FOLDER))
+    found = (read(host, int(sid)) for sid in names if sid.isdecimal())
+    return sorted(filter(None, found))
+
+
 def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
     """Return the sessions of `target`, a folded name, those that are up first.
 

@@ -29,6 +29,9 @@ class Settings(NamedTuple):
     replacement_timeout: float
     attempts: int
     device: str
+    idle: float
+    reap: str
+    lease: float
 
     @property
     def journal_rule(self) -> str:

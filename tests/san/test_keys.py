@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from auto_iscsi import attempts
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -96,11 +97,9 @@ def test_the_trace_would_show_a_login(vm: Machine, san: San) -> None:
 
 
 def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San) -> None:
-    """The SAN sees one discovery in two seconds, and so many logins that fail."""
-    gone = san.target(job.ALPHA)
-    vm.discover()
-    gone.delete()
     san.target(job.BETA)
+    refusing = san.refusing("127.0.0.9", 2, 3, targets=[job.ALPHA])
+    vm.discover("127.0.0.9")
     job.configure(vm, "portals = 127.0.0.1\nattempts = 8\n")
     automount = trace(vm)
     began = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
@@ -109,12 +108,10 @@ def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San
     seconds = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout) - began
     executed, _ = did(vm, automount)
     assert executed.count(MAP) >= 16
-    asked = sum(path.endswith("/iscsiadm") for path in executed)
-    assert 1 <= asked <= 1 + seconds / 2
+    discoveries = sum(path.endswith("/iscsiadm") for path in executed)
+    assert 1 <= discoveries <= 1 + seconds / attempts.FRESH
     for _ in range(4):
         job.visit(vm, job.ALPHA, check=False)
-    executed, _ = did(vm, automount)
-    # A quarter of the eight is one target's; each is a login and no discovery.
-    assert sum(path.endswith("/iscsiadm") for path in executed) - asked <= 2
+    assert refusing.logins == 2  # a quarter of the eight is one target's
     assert "2 failed attempts in the last minute" in job.said(vm)[-1]
     assert job.visit(vm, job.BETA).stdout.strip() == job.BETA

@@ -30,6 +30,9 @@ VALUES = {
     "replacement_timeout": [("1", "1s")],
     "attempts": [("4", "4"), ("1000", "1000")],
     "device": [("kernel", "kernel"), ("'by-path'", "by-path")],
+    "idle": [("0", "0s"), ("20m", "20m")],
+    "reap": [("any", "any"), ("never", "never")],
+    "lease": [("61", "61s")],
 }
 WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
 

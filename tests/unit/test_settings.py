@@ -45,6 +45,9 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         replacement_timeout=30,
         attempts=120,
         device="by-path",
+        idle=900,
+        reap="own",
+        lease=90,
     )
 
 
@@ -95,6 +98,12 @@ VALID = [
     ("replacement_timeout", "10 s", 10),
     ("device", "kernel", "kernel"),
     ("device", "by-path", "by-path"),
+    ("idle", "0", 0),
+    ("idle", "1h", 3600),
+    ("reap", "own", "own"),
+    ("reap", "any", "any"),
+    ("reap", "never", "never"),
+    ("lease", "1", 1),
 ]
 
 
@@ -124,7 +133,7 @@ INVALID = [
     ("fstype", "ext3 :/dev/sda1", "filesystem type"),
     ("fstype", "ext3, xfs", "not a list"),
     ("fstype", "EXT3", "filesystem type"),
-    ("journal", "", "expected auto or refuse"),
+    ("journal", "", "expected auto, refuse"),
     ("journal", "ignore", "skip or replay"),
     ("partition", "0", "1 to 255"),
     ("partition", "256", "1 to 255"),
@@ -149,6 +158,9 @@ INVALID = [
     ("replacement_timeout", "10ss", "expected a time"),
     ("device", "sda", "by-path or kernel"),
     ("device", "", "by-path or kernel"),
+    ("idle", "-1", "expected a time"),
+    ("reap", "no", "own, any or never"),
+    ("lease", "0", "above 0"),
 ]
 
 
