@@ -73,6 +73,11 @@ _REFUSALS = {
         "The disk is there, the partition that is wanted is not.",
         "Set partition to one that there is, or to none for a filesystem on the whole disk.",
     ),
+    "too-often": (
+        "So many logins or discoveries failed in the last minute that the SAN is not asked again "
+        "yet. Any user can type any key, and the SAN is to be spared that.",
+        "Wait as long as the line in the log says. See attempts in auto.iscsi.conf(5).",
+    ),
     "busy": (
         "Another lookup of the same target, or an iscsiadm that one started, is still at work.",
         "Try again. If it lasts: systemctl restart iscsid",
