@@ -122,7 +122,7 @@ def _data(
 
 def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Finding:
     """Return what a lookup would do with a target, by what the machine looks like now."""
-    wanted = settings.Settings(**{name: choice.value for name, choice in chosen.items()})
+    wanted = settings.together(chosen)
     if not wanted.enabled:
         where = chosen["enabled"].where("enabled")
         return Finding("refuse", [], failure=errors.Disabled(f"{target}: enabled = no, {where}"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from auto_iscsi import claims, errors, keys, nodes, portals
@@ -106,15 +107,19 @@ def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
 
 
 def discover(
-    host: Host, target: str, portal: portals.Portal, limit: Limit
+    host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
 ) -> tuple[Answer, list[nodes.Record]]:
     """Ask a portal where `target` is, without touching a record (they are not there yet).
+
+    `files` is what iscsiadm sees in the place of the machine's: the credentials (chap).
 
     A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
     timeouts (open-iscsi usr/iscsiadm.c).
     """
     place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
-    answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", limit=limit, alone=True)
+    answer = _iscsiadm(
+        host, target, *place, "-o", "nonpersistent", limit=limit, alone=True, files=files
+    )
     offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
     return answer, [
         nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
@@ -122,15 +127,18 @@ def discover(
 
 
 def make_record(
-    host: Host, target: str, record: nodes.Record, settings: Settings, limit: Limit
-) -> Answer:
+    host: Host, target: str, record: nodes.Record, settings: Settings, limit: Limit,
+    files: Mapping[str, bytes],
+) -> Answer:  # fmt: skip
     """Make the record of one portal of one target, with the settings' times, startup manual.
+
+    `files` is what iscsiadm sees in the place of the machine's: the credentials (chap).
 
     iscsid tries for login_timeout x initial_login_retry_max, and then one more second
     (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True)
+    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
     if answer.status != OK:
         return answer
     values = {
@@ -153,8 +161,9 @@ def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -
 
 
 def _iscsiadm(
-    host: Host, target: str, *args: str, limit: Limit, alone: bool = False
-) -> Answer:
+    host: Host, target: str, *args: str, limit: Limit, alone: bool = False,
+    files: Mapping[str, bytes] | None = None,
+) -> Answer:  # fmt: skip
     """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
 
     Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
@@ -176,7 +185,8 @@ def _iscsiadm(
             held.append((_ALONE, shared))
         os.ftruncate(ours, 0)
         status = None
-        status = host.run("iscsiadm", *args, out=ours, err=held[-1][1], until=limit.end)
+        err = held[-1][1]
+        status = host.run("iscsiadm", *args, out=ours, err=err, until=limit.end, files=files)
         return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
         for lock, handle in held:

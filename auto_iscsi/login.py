@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from auto_iscsi import claims, errors, initiator, nodes, sessions, udev
+from auto_iscsi import chap, claims, errors, initiator, nodes, sessions, udev
 from auto_iscsi.host import Host
 from auto_iscsi.settings import Settings
 
@@ -57,13 +57,20 @@ class Login(NamedTuple):
             if unreachable := self._unreachable(record):
                 problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
                 continue
-            answer = self._try(record)
+            mine = self._mine(record)
+            proven = chap.proof(self.host, self.settings, record, mine)
+            if early := chap.refused(self.host, self.target, proven):
+                problems.append(Problem(f"{place}: {early[0]}", early[1]))
+                break
+            answer = self._try(record, mine)
             found = self._up(answer)
             if found:
                 self._opened(found)
                 return found
-            why, hint = self._verdict(record, answer)
+            why, hint = self._verdict(record, answer, mine)
             problems.append(Problem(f"{place}: {why}", hint))
+            if answer.status == initiator.REFUSED:
+                chap.remember(self.host, self.target, proven)
             if answer.status in (None, initiator.REFUSED):
                 break  # still at it, or a secret that is wrong at every portal: no further try
         kind = errors.SessionLost if len(problems) == len(lost) else errors.LoginFailed
@@ -103,7 +110,16 @@ class Login(NamedTuple):
             if unreachable := initiator.reachable(portal, end):
                 problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
                 continue
-            answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
+            files = chap.for_discovery(self.host, self.settings)
+            proven = chap.of_settings(self.host, self.settings) if files else []
+            if early := chap.refused(self.host, f"discovery-{portal}", proven):
+                problems.append(Problem(f"{place}: {early[0]}", early[1]))
+                continue
+            answer, offered = initiator.discover(
+                self.host, self.target, portal, self._limit(), files
+            )
+            if answer.status == initiator.REFUSED:
+                chap.remember(self.host, f"discovery-{portal}", proven)
             if offered:
                 yield from in_order(offered, self.settings)
                 return
@@ -112,6 +128,8 @@ class Login(NamedTuple):
                 why, hint = f"the target is not offered to {name}", "present it at the SAN"
             else:
                 why, hint = answer.why, answer.hint
+                if answer.status == initiator.REFUSED and proven:
+                    hint = chap.advice(self.settings, True)
             problems.append(Problem(f"{place}: {why}", hint))
             if answer.status is None:
                 return  # still at it: no further one for this target
@@ -125,11 +143,16 @@ class Login(NamedTuple):
             return ""
         return initiator.reachable(record.portal, self._within(self.settings.login_timeout))
 
-    def _try(self, record: nodes.Record) -> initiator.Answer:
-        """Log in through a portal, making its record first when there is none."""
+    def _mine(self, record: nodes.Record) -> bool:
+        """Say whether a record is one that we have made, or have yet to make."""
         claim = claims.read(self.host, self.target)
-        name = f"{record.portal.address},{record.portal.port},{record.portal.tpgt}"
-        mine = not record.path or (claim.ours and claim.record == name)
+        return not record.path or (claim.ours and claim.record == record.portal.folder)
+
+    def _try(self, record: nodes.Record, mine: bool) -> initiator.Answer:
+        """Log in through a portal, making its record first when that is ours to make."""
+        claim = claims.read(self.host, self.target)
+        name = record.portal.folder
+        files = chap.for_record(self.host, self.settings) if mine else {}
         asked = claim.ours and claim.sid == -1  # by a run that was killed
         # Before anything is done: were we killed, the next run has to know what is ours.
         claims.write(
@@ -138,7 +161,9 @@ class Login(NamedTuple):
         limit = self._limit()
         answer = initiator.Answer(initiator.OK, "")
         if mine:
-            answer = initiator.make_record(self.host, self.target, record, self.settings, limit)
+            answer = initiator.make_record(
+                self.host, self.target, record, self.settings, limit, files
+            )
         if answer.status == initiator.OK:
             answer = initiator.login(self.host, self.target, record, limit)
         if answer.status == initiator.SESSION_EXISTS and not asked:  # somebody else was quicker
@@ -177,7 +202,9 @@ class Login(NamedTuple):
             value = f"{self.settings.replacement_timeout:.0f}"
             self.host.write(f"{session.path}/recovery_tmo", value)
 
-    def _verdict(self, record: nodes.Record, answer: initiator.Answer) -> tuple[str, str]:
+    def _verdict(
+        self, record: nodes.Record, answer: initiator.Answer, mine: bool
+    ) -> tuple[str, str]:
         """Return why a login failed, and what to do."""
         if answer.status is None:
             hint = "systemctl status iscsid"
@@ -190,6 +217,8 @@ class Login(NamedTuple):
             return f"iscsiadm exit {answer.status}, yet no session is up", "journalctl -u iscsid"
         hint = answer.hint
         if answer.status in (initiator.FATAL_LOGIN, initiator.REFUSED):
+            if mine and self.settings.chap_user:
+                hint = chap.advice(self.settings, answer.status == initiator.REFUSED)
             hint += f" (this host is {self._initiator_name()})"
         return answer.why, hint
 

@@ -60,6 +60,31 @@ TABLE = {
         "where to look for a target that has no node record",
         "10.0.0.1, [fd00::1]:3260",
     ),
+    "chap_user": Setting(
+        kinds.chap_user, "", "name",
+        "the name under which the target knows this host, for CHAP",
+        "browse", kinds.quoted,
+    ),
+    "chap_secret_file": Setting(
+        kinds.file_name, "", "file name",
+        "the file with the secret that goes with chap_user",
+        "/etc/auto.iscsi.secret", kinds.quoted,
+    ),
+    "chap_mutual_user": Setting(
+        kinds.chap_user, "", "name",
+        "the name under which the target has to prove itself, for mutual CHAP",
+        "array", kinds.quoted,
+    ),
+    "chap_mutual_secret_file": Setting(
+        kinds.file_name, "", "file name",
+        "the file with the secret that goes with chap_mutual_user",
+        "/etc/auto.iscsi.target-secret", kinds.quoted,
+    ),
+    "chap_discovery": Setting(
+        kinds.one_of("one-way", "mutual", "none"), "one-way", "one-way, mutual, none",
+        "which of these credentials a discovery uses",
+        "mutual",
+    ),
     "login_timeout": Setting(
         kinds.seconds, 10.0, "time",
         "how long one portal has for a login",
@@ -88,6 +113,17 @@ TABLE = {
 }  # fmt: skip
 
 
+#: Settings that can do nothing without another one, which only a whole target's show.
+NEEDS = (
+    ("chap_user", "chap_secret_file"),
+    ("chap_secret_file", "chap_user"),
+    ("chap_mutual_user", "chap_mutual_secret_file"),
+    ("chap_mutual_secret_file", "chap_mutual_user"),
+    ("chap_mutual_user", "chap_user"),  # who asks proves himself first
+    ("chap_discovery=mutual", "chap_mutual_user"),
+)
+
+
 class Settings(NamedTuple):
     """What holds for one target. Times are seconds."""
 
@@ -97,6 +133,11 @@ class Settings(NamedTuple):
     partition: int  #: 0: the whole disk
     lun: int
     portals: tuple[portals.Portal, ...]
+    chap_user: str  #: "": no CHAP
+    chap_secret_file: str
+    chap_mutual_user: str  #: "": the target need not prove itself
+    chap_mutual_secret_file: str
+    chap_discovery: str
     login_timeout: float
     udev_timeout: float
     lookup_timeout: float
@@ -117,7 +158,14 @@ class Choice(NamedTuple):
 
 def resolve(sections: Sequence[Section], target: str) -> Settings:
     """Return what holds for `target`, a folded name; raise BadConfiguration."""
-    return Settings(**{name: choice.value for name, choice in choices(sections, target).items()})
+    return together(choices(sections, target))
+
+
+def together(chosen: dict[str, Choice]) -> Settings:
+    """Return what holds for a target; raise BadConfiguration when it makes no sense together."""
+    if wrong := incomplete(chosen):
+        raise config.refusal(wrong)
+    return Settings(**{name: choice.value for name, choice in chosen.items()})
 
 
 def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
@@ -133,6 +181,19 @@ def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
     if wrong:
         raise config.refusal(wrong)
     return found
+
+
+def incomplete(chosen: dict[str, Choice]) -> list[config.Problem]:
+    """Return which settings of a target say nothing without another one."""
+    problems = []
+    for needing, needed in NEEDS:
+        name, _, only = needing.partition("=")
+        value, section = chosen[name]
+        if section and value and value == (only or value) and not chosen[needed].value:
+            line = section.lines[name]
+            why = f"it needs {needed}"
+            problems.append(config.Problem("incomplete", section.file, line, name, why))
+    return problems
 
 
 def read(section: Section) -> tuple[dict[str, Any], list[config.Problem]]:

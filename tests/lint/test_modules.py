@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "errors", "host", "keys", "globs", "portals", "syntax", "compiled", "config",
-    "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry", "claims",
-    "initiator", "udev", "login", "lookup", "program", "output", "explain", "check", "edit", "cli",
+    "__init__", "errors", "namespace", "host", "keys", "globs", "portals", "syntax", "compiled",
+    "config", "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry",
+    "claims", "chap", "initiator", "udev", "login", "lookup", "program", "output", "explain", "check", "edit", "cli",
     "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")

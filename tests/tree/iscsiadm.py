@@ -22,7 +22,7 @@ from tests.tree import kernel
 
 ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
 SAN = f"{ROOT}/san"
-OK, ERROR, NO_ANSWER, EXISTS, FATAL, NOTHING = 0, 1, 11, 15, 19, 21
+OK, ERROR, NO_ANSWER, EXISTS, FATAL, NOTHING, REFUSED = 0, 1, 11, 15, 19, 21, 24
 PATIENCE = 60.0  # seconds; nothing here outlives a test by more
 
 
@@ -85,6 +85,20 @@ def split(portal: str) -> tuple[str, int, int]:
     return address.strip("[]"), int(port), int(group or -1)
 
 
+def conf(prefix: str) -> dict[str, str]:
+    """Return the settings in iscsid.conf, as this process sees it; the last of each holds."""
+    with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
+        pairs = [line.strip().partition(" = ") for line in file if line[:1] != "#"]
+    return {name: value for name, equals, value in pairs if equals and name.startswith(prefix)}
+
+
+def lets_in(wanted: list[str] | None, prefix: str, given: dict[str, Any]) -> bool:
+    """Say whether credentials are what a target wants: name, secret, its name and its secret."""
+    names = ("username", "password", "username_in", "password_in")
+    chap = given.get(f"{prefix}.authmethod") == "CHAP"
+    return not wanted or (chap and [given.get(f"{prefix}.{n}", "") for n in names] == wanted)
+
+
 class Iscsiadm:
     """One run: the plan of the SAN, and the words it was started with."""
 
@@ -144,6 +158,9 @@ class Iscsiadm:
         for name, target in self.plan["targets"].items():
             if place in [p.partition(",")[0] for p in target["portals"]]:
                 status = self.says("discover", name, place)
+                credentials = target.get("discovery_chap")
+                if not lets_in(credentials, "discovery.sendtargets.auth", conf("discovery.")):
+                    status = REFUSED
                 if status:
                     return status
                 if target.get("offered", True):
@@ -182,7 +199,7 @@ class Iscsiadm:
             "node.tpgt": group,
             "node.conn[0].address": address,
             "node.conn[0].port": port,
-            **self.plan["iscsid.conf"],
+            **conf("node."),
         }
         self.save(f"{self.nodes}/{target}/{address},{port},{group}", values)
         return OK
@@ -193,13 +210,16 @@ class Iscsiadm:
         with open(f"{folder}/default", "w", encoding="utf-8") as file:
             file.write(f"# BEGIN RECORD 2.1.8\n{lines}# END RECORD\n")
 
+    def values(self, folder: str) -> dict[str, Any]:
+        with open(f"{folder}/default", encoding="utf-8") as file:
+            pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
+        return {name: value for name, _, value in pairs}
+
     def update(self, target: str, portal: str) -> int:
         folder = self.record(target, portal)
         if not folder:
             return NOTHING
-        with open(f"{folder}/default", encoding="utf-8") as file:
-            pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
-        values = {name: value for name, _, value in pairs}
+        values = self.values(folder)
         values.update(zip(self.options["-n"], self.options["-v"]))
         self.save(folder, values)
         return OK
@@ -239,6 +259,8 @@ class Iscsiadm:
         if self.session(target, portal):
             return EXISTS
         status = self.says("login", target, portal)
+        if not lets_in(self.target(target).get("chap"), "node.session.auth", self.values(record)):
+            status = REFUSED
         if status or target not in self.plan["targets"]:
             return status or FATAL
         step("session")

@@ -115,11 +115,12 @@ class Machine:
         self.cache = cache
         self.host = Host(str(root))
         self.nodes = root / nodes.lstrip("/")
-        self.plan: dict[str, Any] = {"nodes": nodes, "iscsid.conf": ISCSID_CONF, "targets": {}}
+        self.plan: dict[str, Any] = {"nodes": nodes, "targets": {}}
         self.sockets: list[socket.socket] = []
         self.lookups: list[Lookup] = []
         make_tree(root, {
             "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
+            "/etc/iscsi/iscsid.conf": "".join(f"{n} = {v}\n" for n, v in ISCSID_CONF.items()),
             "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
             "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
             "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
@@ -194,7 +195,8 @@ class Machine:
 
         `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
         `answers`, exit status and time of a verb, at a portal or at all; `after`, the time that
-        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`.
+        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`; `chap`, what
+        the credentials of a login have to be, and `discovery_chap`.
         """
         portals = portals or (self.portal(),)
         disks = {0: {"partitions": {"1": None}}} if luns is None else luns
