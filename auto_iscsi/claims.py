@@ -1,9 +1,13 @@
 """Which sessions are ours, when were they last wanted, who holds them now?
 
-Below /run/auto-iscsi, which ends with the boot: claims/TARGET says which session we opened for a
+Below /run/auto-iscsi, which ends with the boot: claims/TARGET says which sessions we opened for a
 target and when it was last looked up; lock/TARGET is held (flock) by whoever works on the target;
 iscsiadm/TARGET is held by an iscsiadm that works on it, even when the lookup that started it was
 killed. Target names are folded, at most 223 bytes and free of slashes (keys).
+
+A session is ours when it is the one that we saw come up, by number and by its folder's inode in
+sysfs, not when it has that number: numbers begin anew when the module is loaded again, and one
+that an administrator opened after ours was gone is an administrator's.
 """
 
 from __future__ import annotations
@@ -12,10 +16,10 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, sessions
 from auto_iscsi.host import Host
 
 FOLDER = "/run/auto-iscsi"
@@ -23,12 +27,24 @@ _STEP = 0.02  # seconds between two tries to get a lock
 
 
 class Claim(NamedTuple):
-    """What we know of a target's session."""
+    """What we know of a target's sessions. Times are seconds of CLOCK_BOOTTIME."""
 
-    sid: int = -1  #: the session last used; -1: none yet
-    ours: bool = False  #: we asked for it; with sid -1: we are about to
-    record: str = ""  #: the folder name of the node record that we made; "": none
-    looked_up: float = 0.0  #: CLOCK_BOOTTIME, seconds
+    sids: tuple[int, ...] = ()  #: the sessions last used, whosever they are
+    opened: tuple[tuple[int, int], ...] = ()  #: of those that we opened: sid and inode in sysfs
+    asked: tuple[str, ...] = ()  #: records through which we asked for one, and nobody saw it yet
+    records: tuple[str, ...] = ()  #: the folder names of the node records that we made
+    watched: tuple[tuple[int, int], ...] = ()  #: others' that the reaper may end: since `used`
+    looked_up: float = 0.0
+    used: float = 0.0  #: when the reaper last saw one in use
+
+    @property
+    def ours(self) -> bool:
+        """Say whether we opened a session, or are about to."""
+        return bool(self.opened or self.asked)
+
+    def owns(self, session: sessions.Session) -> bool:
+        """Say whether we opened this very session."""
+        return (session.sid, session.inode) in self.opened
 
 
 def read(host: Host, target: str) -> Claim:
@@ -39,39 +55,49 @@ def read(host: Host, target: str) -> Claim:
         return Claim()
     try:
         return Claim(
-            int(values["sid"]), values["ours"] == "yes",
-            values.get("record", ""), float(values["looked_up"]),
+            tuple(map(int, values.get("sids", "").split())), _pairs(values.get("opened", "")),
+            tuple(values.get("asked", "").split()), tuple(values.get("records", "").split()),
+            _pairs(values.get("watched", "")),
+            float(values["looked_up"]), float(values.get("used", "0")),
         )  # fmt: skip
     except (KeyError, ValueError):
         return Claim()
 
 
+def now() -> float:
+    """Return the time that claims go by."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def age(claim: Claim) -> float:
     """Return how long ago the target was looked up, in seconds."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - claim.looked_up
+    return now() - claim.looked_up
 
 
 def write(host: Host, target: str, claim: Claim) -> None:
-    """Keep a claim, as of now, in one step. The caller holds the target."""
+    """Keep a claim, in one step. The caller holds the target."""
     path = host.path(f"{FOLDER}/claims/{target}")
     _folder(os.path.dirname(path))
     lines = {
-        "sid": claim.sid, "ours": "yes" if claim.ours else "no", "record": claim.record,
-        "looked_up": f"{time.clock_gettime(time.CLOCK_BOOTTIME):.3f}", "boot": _boot(host),
+        "sids": " ".join(map(str, claim.sids)),
+        "opened": " ".join(f"{sid}:{inode}" for sid, inode in claim.opened),
+        "asked": " ".join(claim.asked), "records": " ".join(claim.records),
+        "watched": " ".join(f"{sid}:{inode}" for sid, inode in claim.watched),
+        "looked_up": f"{claim.looked_up:.3f}", "used": f"{claim.used:.3f}", "boot": _boot(host),
     }  # fmt: skip
     with open(f"{path}.new", "w", encoding="ascii", opener=_private) as file:
-        file.writelines(f"{name} {value}\n" for name, value in lines.items() if value != "")
+        file.writelines(f"{name} {value}\n" for name, value in lines.items() if value)
     os.rename(f"{path}.new", path)
 
 
-def touch(host: Host, target: str, sids: list[int]) -> None:
-    """Renew the lease on a target that is reached through sessions `sids`.
-
-    A claim without a session is of a lookup that was killed between asking for one and seeing it.
-    """
+def touch(host: Host, target: str, up: Sequence[sessions.Session]) -> Claim:
+    """Renew the lease on a target that is reached through the sessions `up`; return the claim."""
     claim = read(host, target)
-    sid = claim.sid if claim.sid in sids else sids[0]
-    write(host, target, claim._replace(sid=sid, ours=claim.ours and claim.sid in (-1, sid)))
+    there = {session.sid: session.inode for session in up}
+    kept = tuple(pair for pair in claim.opened if _there(host, pair, there))
+    claim = claim._replace(sids=tuple(there), opened=kept, looked_up=now())
+    write(host, target, claim)
+    return claim
 
 
 def drop(host: Host, target: str) -> None:
@@ -119,11 +145,39 @@ def lock(host: Host, name: str, until: float) -> int | None:
         os.close(handle)
 
 
+def held(host: Host, name: str) -> bool:
+    """Say whether somebody holds `name` now. Nobody waits for that longer than a moment."""
+    try:
+        handle = _private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def unlock(host: Host, name: str, handle: int) -> None:
     """Give up a lock."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(host.path(f"{FOLDER}/{name}"))
     os.close(handle)
+
+
+def _pairs(text: str) -> tuple[tuple[int, int], ...]:
+    pairs = (word.partition(":") for word in text.split())
+    return tuple((int(first), int(second)) for first, _, second in pairs)
+
+
+def _there(host: Host, pair: tuple[int, int], known: dict[int, int]) -> bool:
+    """Say whether a session is still the one that it was."""
+    if pair[0] in known:
+        return known[pair[0]] == pair[1]
+    found = host.stat(f"{sessions.FOLDER}/session{pair[0]}")
+    return found is not None and found.st_ino == pair[1]
 
 
 def _boot(host: Host) -> str:

@@ -232,5 +232,6 @@ def _lease(host: Host, target: str) -> str:
     if claim == claims.Claim():
         return "none"
     ago = max(0, claims.age(claim))
-    session = f"session {claim.sid}" if claim.sid >= 0 else "a login that was not seen to its end"
+    numbers = ", ".join(map(str, claim.sids))
+    session = f"session {numbers}" if numbers else "a login that was not seen to its end"
     return f"{session}, {'ours' if claim.ours else 'not ours'}, looked up {ago:.0f} s ago"

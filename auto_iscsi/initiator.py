@@ -96,9 +96,9 @@ def reachable(portal: portals.Portal, until: float) -> str:
 
 
 def login(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
-    """Log in through a record's portal."""
+    """Log in through a record's portal. What it said stays until pending.settle()."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "--login", limit=limit)
+    return _iscsiadm(host, target, *place, "--login", limit=limit, stays=True)
 
 
 def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
@@ -160,8 +160,16 @@ def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -
     return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True)
 
 
+def still_at_it(target: str) -> errors.Busy:
+    """Return the failure of a target at which an earlier iscsiadm still is."""
+    return errors.Busy(
+        f"{target}: an iscsiadm that was started for it earlier still runs",
+        "if that lasts: systemctl restart iscsid",
+    )
+
+
 def _iscsiadm(
-    host: Host, target: str, *args: str, limit: Limit, alone: bool = False,
+    host: Host, target: str, *args: str, limit: Limit, alone: bool = False, stays: bool = False,
     files: Mapping[str, bytes] | None = None,
 ) -> Answer:  # fmt: skip
     """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
@@ -171,10 +179,7 @@ def _iscsiadm(
     name = f"iscsiadm/{target}"
     ours = claims.lock(host, name, limit.end)
     if ours is None:
-        raise errors.Busy(
-            f"{target}: an iscsiadm that was started for it earlier still runs",
-            "if that lasts: systemctl restart iscsid",
-        )
+        raise still_at_it(target)
     held = [(name, ours)]
     status: int | None = 0
     try:
@@ -190,7 +195,7 @@ def _iscsiadm(
         return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
         for lock, handle in held:
-            if status is None:  # it still runs, and holds what it needs
+            if status is None or (stays and handle == ours):  # it may still run, and hold it
                 os.close(handle)
             else:
                 claims.unlock(host, lock, handle)

@@ -35,12 +35,17 @@ def yes_no(raw: Raw) -> bool:
 
 
 def seconds(raw: Raw) -> float:
-    """Read a time."""
+    """Read a time above 0."""
+    if not (found := seconds_or_none(raw)):
+        raise ValueError("expected a time above 0")
+    return found
+
+
+def seconds_or_none(raw: Raw) -> float:
+    """Read a time, which may be 0."""
     if not (match := re.fullmatch(r"([0-9]{1,6})\s*([smh]?)", _word(raw), re.ASCII)):
         raise ValueError("expected a time: 10, 10s, 5m or 2h")
-    if not (found := int(match[1]) * _UNITS[match[2]]):
-        raise ValueError("expected a time above 0")
-    return float(found)
+    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def number(lowest: int, highest: int) -> Callable[[Raw], int]:

@@ -7,12 +7,11 @@ finds. One portal after the other, each within login_timeout.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from auto_iscsi import chap, claims, errors, initiator, nodes, sessions, udev
+from auto_iscsi import chap, claims, errors, initiator, nodes, pending, sessions, udev
 from auto_iscsi.host import Host
 from auto_iscsi.settings import Settings
 
@@ -65,7 +64,6 @@ class Login(NamedTuple):
             answer = self._try(record, mine)
             found = self._up(answer)
             if found:
-                self._opened(found)
                 return found
             why, hint = self._verdict(record, answer, mine)
             problems.append(Problem(f"{place}: {why}", hint))
@@ -145,19 +143,22 @@ class Login(NamedTuple):
 
     def _mine(self, record: nodes.Record) -> bool:
         """Say whether a record is one that we have made, or have yet to make."""
-        claim = claims.read(self.host, self.target)
-        return not record.path or (claim.ours and claim.record == record.portal.folder)
+        made = claims.read(self.host, self.target).records
+        return not record.path or record.portal.folder in made
 
     def _try(self, record: nodes.Record, mine: bool) -> initiator.Answer:
         """Log in through a portal, making its record first when that is ours to make."""
+        tmo = self.settings.replacement_timeout
         claim = claims.read(self.host, self.target)
-        name = record.portal.folder
+        if claim.asked:  # by a run that was killed, or that did not wait for the end
+            claim = pending.settle(self.host, self.target, self._limit().end, tmo)
+            if claim.asked:
+                raise initiator.still_at_it(self.target)
+            if any(map(claim.owns, sessions.find_all(self.host, self.target))):
+                return initiator.Answer(initiator.OK, "")
         files = chap.for_record(self.host, self.settings) if mine else {}
-        asked = claim.ours and claim.sid == -1  # by a run that was killed
-        # Before anything is done: were we killed, the next run has to know what is ours.
-        claims.write(
-            self.host, self.target, claims.Claim(ours=True, record=name if mine else "")
-        )
+        name = record.portal.folder
+        pending.ask(self.host, self.target, name, mine)
         limit = self._limit()
         answer = initiator.Answer(initiator.OK, "")
         if mine:
@@ -166,12 +167,16 @@ class Login(NamedTuple):
             )
         if answer.status == initiator.OK:
             answer = initiator.login(self.host, self.target, record, limit)
-        if answer.status == initiator.SESSION_EXISTS and not asked:  # somebody else was quicker
-            claims.write(self.host, self.target, claims.Claim(ours=False))
-        elif answer.status not in (None, initiator.OK, initiator.SESSION_EXISTS):
+        if answer.status is None:
+            return answer
+        # Of a login that failed there can be a session all the same: iscsid was restarted in it.
+        seen = "" if answer.status == initiator.SESSION_EXISTS else name
+        claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)
+        failed = answer.status not in (initiator.OK, initiator.SESSION_EXISTS)
+        if failed and not any(map(claim.owns, sessions.find_all(self.host, self.target))):
             if mine:
                 initiator.delete_record(self.host, self.target, record, limit)
-            claims.drop(self.host, self.target)
+            pending.forget(self.host, self.target, name)
         return answer
 
     def _up(self, answer: initiator.Answer) -> sessions.Session | None:
@@ -187,20 +192,6 @@ class Login(NamedTuple):
         opened = answer.status == initiator.OK
         seconds = _SETTLE if opened else self.settings.login_timeout
         return self.events.wait_for(up, self._within(seconds))
-
-    def _opened(self, session: sessions.Session) -> None:
-        """Note the session, and bound what the loss of one of ours costs a reader.
-
-        In sysfs, whosever record it was: after that iscsid does not set it back
-        (drivers/scsi/scsi_transport_iscsi.c, recovery_tmo_sysfs_override).
-        """
-        claim = claims.read(self.host, self.target)
-        claims.write(self.host, self.target, claim._replace(sid=session.sid))
-        if not claim.ours:
-            return
-        with contextlib.suppress(OSError):  # it is gone already: the wait for its disk will say so
-            value = f"{self.settings.replacement_timeout:.0f}"
-            self.host.write(f"{session.path}/recovery_tmo", value)
 
     def _verdict(
         self, record: nodes.Record, answer: initiator.Answer, mine: bool

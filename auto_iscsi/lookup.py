@@ -22,6 +22,7 @@ from auto_iscsi import (
     keys,
     mapentry,
     mounts,
+    pending,
     sessions,
     udev,
 )
@@ -133,7 +134,10 @@ class _Lookup(NamedTuple):
     ) -> disks.Device | None:
         """Renew the lease when there is a device."""
         if device:
-            claims.touch(self.host, self.key.target, [session.sid for session in up])
+            claim = claims.touch(self.host, self.key.target, up)
+            if claim.asked:  # a lookup was killed between asking for a session and seeing it
+                tmo = self.settings.replacement_timeout
+                pending.settle(self.host, self.key.target, 0.0, tmo)
         return device
 
     def _no_disk(self, up: list[sessions.Session]) -> disks.Device:
@@ -162,10 +166,10 @@ def present(
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
-    last = claims.read(host, target).sid
-    known = sessions.find_all(host, target, last)
+    last = list(claims.read(host, target).sids)
+    known = sessions.find_all(host, target, last[0] if last else -1)
     device = disks.choose(host, [session for session in known if session.up], settings)
-    if not device and [session.sid for session in known] == [last]:
+    if not device and [session.sid for session in known] == last[:1]:
         known = sessions.find_all(host, target)
         device = disks.choose(host, [session for session in known if session.up], settings)
     return device, known

@@ -1,13 +1,17 @@
 """What is mounted, and from what?
 
-/proc/self/mountinfo (Documentation/filesystems/proc.rst, 3.5): automount's own mount namespace.
+/proc/PID/mountinfo (Documentation/filesystems/proc.rst, 3.5): a process's own mount namespace,
+which is what the inode of /proc/PID/ns/mnt stands for (namespaces(7)).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from auto_iscsi import errors
 from auto_iscsi.host import Host
 
 
@@ -20,15 +24,36 @@ class Mount(NamedTuple):
     source: str
 
 
-def list_all(host: Host) -> list[Mount]:
-    """Return what is mounted in our namespace."""
+def list_all(host: Host, process: str = "self") -> list[Mount]:
+    """Return what is mounted in our namespace, or in that of another process."""
     found = []
-    for line in (host.read("/proc/self/mountinfo") or "").splitlines():
+    for line in (host.read(f"/proc/{process}/mountinfo") or "").splitlines():
         first, dash, second = line.partition(" - ")
         fields, rest = first.split(), second.split()
         if dash and len(fields) > 4 and len(rest) > 1:
             found.append(Mount(_plain(fields[4]), fields[2], rest[0], _plain(rest[1])))
     return found
+
+
+def everywhere(host: Host) -> Iterator[tuple[Mount, str]]:
+    """Yield what is mounted from a device in any namespace, and in whose, if not in ours."""
+    seen = set()
+    for process in ("self", *filter(str.isdecimal, host.names("/proc"))):
+        with contextlib.suppress(errors.Failure):  # it has ended, or is not ours to look into
+            namespace = host.stat(f"/proc/{process}/ns/mnt")
+            number = namespace.st_ino if namespace else 0
+            if number in seen:
+                continue
+            found = list_all(host, process)
+            if not found:  # a zombie has none: somebody else may tell
+                continue
+            seen.add(number)
+            who = ""
+            if process != "self":
+                who = f"process {process} ({host.read(f'/proc/{process}/comm')})"
+            for mount in found:
+                if mount.source.startswith("/") or not mount.number.startswith("0:"):
+                    yield mount, who
 
 
 def _plain(text: str) -> str:

@@ -25,6 +25,7 @@ class Session(NamedTuple):
     target: str  #: as the kernel was told it
     portal: portals.Portal
     state: str  #: LOGGED_IN, FAILED or FREE
+    inode: int = 0  #: of its folder in sysfs, which gives no number twice (fs/kernfs/dir.c)
 
     @property
     def up(self) -> bool:
@@ -44,10 +45,18 @@ def read(host: Host, sid: int) -> Session | None:
     address = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_address")
     port = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_port")
     group = host.read(f"{FOLDER}/session{sid}/tpgt") or ""
-    if not (name and state and address and port and port.isdecimal()):
+    folder = host.stat(f"{FOLDER}/session{sid}")
+    if not (name and state and address and port and port.isdecimal() and folder):
         return None
     portal = portals.Portal(address, int(port), int(group) if group.isdecimal() else -1)
-    return Session(sid, name, portal, state)
+    return Session(sid, name, portal, state, folder.st_ino)
+
+
+def list_all(host: Host) -> list[Session]:
+    """Return all sessions, in their order."""
+    names = (entry[len("session") :] for entry in host.names(FOLDER))
+    found = (read(host, int(sid)) for sid in names if sid.isdecimal())
+    return sorted(filter(None, found))
 
 
 def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:

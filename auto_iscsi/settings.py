@@ -110,6 +110,21 @@ TABLE = {
         "how the entry names the disk: a link that can only be this target's, or /dev/sdX",
         "kernel",
     ),
+    "idle": Setting(
+        kinds.seconds_or_none, 900.0, "time",
+        "how long a session stays after it was last used",
+        "1h",
+    ),
+    "reap": Setting(
+        kinds.one_of("own", "any", "never"), "own", "own, any, never",
+        "which sessions the reaper may end: those that a lookup opened, all, none",
+        "never",
+    ),
+    "lease": Setting(
+        kinds.seconds, 90.0, "time",
+        "how long a session stays after a lookup, whatever happens",
+        "2m",
+    ),
 }  # fmt: skip
 
 
@@ -143,6 +158,9 @@ class Settings(NamedTuple):
     lookup_timeout: float
     replacement_timeout: float
     device: str
+    idle: float
+    reap: str
+    lease: float
 
 
 class Choice(NamedTuple):

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 ORDER = (
     "__init__", "errors", "namespace", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "kinds", "settings", "patterns", "nodes", "sessions", "disks", "mounts", "mapentry",
-    "claims", "chap", "initiator", "udev", "login", "lookup", "program", "output", "explain", "check", "edit", "cli",
-    "__main__",
+    "claims", "chap", "pending", "initiator", "udev", "discovery", "login", "lookup", "program",
+    "output", "probe", "usage", "verdicts", "reap", "explain", "check", "edit", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

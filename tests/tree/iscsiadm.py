@@ -257,7 +257,10 @@ class Iscsiadm:
         if not record:
             return NOTHING
         if self.session(target, portal):
+            print("iscsiadm: initiator reported error (15 - session exists)", file=sys.stderr)
             return EXISTS
+        place = f"[iface: default, target: {target}, portal: {portal.partition(',')[0]}]"
+        print(f"Logging in to {place}")
         status = self.says("login", target, portal)
         if not lets_in(self.target(target).get("chap"), "node.session.auth", self.values(record)):
             status = REFUSED
@@ -269,6 +272,7 @@ class Iscsiadm:
         sid = kernel.open_session(ROOT, target, address, port, group, "FREE")
         step("logged-in")
         kernel.set_state(ROOT, sid, "LOGGED_IN")
+        print(f"Login to {place} successful.")
         self.scan(sid, self.target(target), self.target(target)["luns"], running)
         return OK
 

@@ -36,7 +36,7 @@ def test_the_next_portal_is_tried_when_the_login_fails_at_one(
     machine.target(VOL1, first, second, answers={f"login {first}": {"exit": outcome}})
     assert machine.visit(VOL1) == machine.entry(VOL1, second)
     assert len(machine.runs("--login")) == 2
-    assert (machine.claim(VOL1).ours, machine.claim(VOL1).sid) == (True, 1)
+    assert (machine.claim(VOL1).ours, machine.claim(VOL1).sids) == (True, (1,))
 
 
 def test_of_discovered_portals_too_and_only_the_one_that_worked_keeps_a_record(

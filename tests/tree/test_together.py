@@ -95,7 +95,7 @@ def test_a_lookup_killed_at_any_step_of_iscsiadms_does_not_stop_the_next(
     assert machine.sids() == [1]
     assert machine.values(VOL1, portal)["node.startup"] == "manual"
     assert machine.claim(VOL1).ours
-    assert machine.claim(VOL1).record == machine.folder(VOL1, portal).name
+    assert machine.claim(VOL1).records == (machine.folder(VOL1, portal).name,)
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
 
 

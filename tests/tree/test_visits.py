@@ -123,7 +123,7 @@ def test_a_session_of_ours_is_claimed_and_its_loss_costs_a_reader_replacement_ti
     machine.target(VOL1)
     machine.configure("replacement_timeout = 7s")
     machine.lookup(VOL1)
-    assert (machine.claim(VOL1).ours, machine.claim(VOL1).sid) == (True, 1)
+    assert (machine.claim(VOL1).ours, machine.claim(VOL1).sids) == (True, (1,))
     assert machine.recovery_tmo(1) == "7"
 
 

@@ -32,6 +32,9 @@ VALUES = {
     "lookup_timeout": [("7s", "7s")],
     "replacement_timeout": [("1", "1s")],
     "device": [("kernel", "kernel"), ("'by-path'", "by-path")],
+    "idle": [("0", "0s"), ("20m", "20m")],
+    "reap": [("any", "any"), ("never", "never")],
+    "lease": [("61", "61s")],
 }
 WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
 

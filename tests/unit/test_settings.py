@@ -48,6 +48,9 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         lookup_timeout=60,
         replacement_timeout=30,
         device="by-path",
+        idle=900,
+        reap="own",
+        lease=90,
     )
 
 
@@ -98,6 +101,12 @@ VALID = [
     ("replacement_timeout", "10 s", 10),
     ("device", "kernel", "kernel"),
     ("device", "by-path", "by-path"),
+    ("idle", "0", 0),
+    ("idle", "1h", 3600),
+    ("reap", "own", "own"),
+    ("reap", "any", "any"),
+    ("reap", "never", "never"),
+    ("lease", "1", 1),
 ]
 
 
@@ -161,6 +170,9 @@ INVALID = [
     ("replacement_timeout", "10ss", "expected a time"),
     ("device", "sda", "by-path or kernel"),
     ("device", "", "by-path or kernel"),
+    ("idle", "-1", "expected a time"),
+    ("reap", "no", "own, any or never"),
+    ("lease", "0", "above 0"),
 ]
 
 

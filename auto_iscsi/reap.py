@@ -1,0 +1,1 @@
+"""Ends the sessions that nobody needs any more."""

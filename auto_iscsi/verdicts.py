@@ -1,0 +1,130 @@
+"""What is to become of each session, and why?
+
+For every session that the kernel has, ours or not, and for every claim whose session is gone. One
+that is in use, within its lease or not ours is never ended (the reaper looks once more, holding the
+target). Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from auto_iscsi import claims, config, disks, errors, keys, sessions, settings, usage
+from auto_iscsi.host import Host
+
+END, KEEP, REPORT = "end", "keep", "report"
+
+
+class Verdict(NamedTuple):
+    """What is to become of a session."""
+
+    target: str  #: folded
+    session: sessions.Session | None  #: None: a claim whose session is gone
+    claim: claims.Claim
+    ours: bool  #: a lookup opened it
+    disks: tuple[str, ...]  #: the kernel's names
+    uses: tuple[usage.Use, ...]  #: what uses it
+    action: str  #: END, KEEP, or REPORT: kept, and somebody should look at it
+    reason: str  #: for people, a short phrase
+    when: float | None  #: seconds until it can be ended, as things are; None: never
+
+
+def look(host: Host, target: str = "") -> list[Verdict]:
+    """Return the verdicts on all sessions and claims, or on those of one target (folded).
+
+    Raise NotPermitted for who is not root, BadConfiguration when no file can be parsed.
+    """
+    present = sessions.find_all(host, target) if target else sessions.list_all(host)
+    names = [keys.fold(session.target) for session in present]
+    there = [disks.list_all(host, session) for session in present]
+    used = usage.look(host, there)
+    sections = config.load(host, remember=False)
+    wanted: dict[str, settings.Settings | errors.Failure] = {}
+    known = {name: claims.read(host, name) for name in names}
+    for name in [target] if target else host.names(f"{claims.FOLDER}/claims"):
+        if name not in known and (claim := claims.read(host, name)) != claims.Claim():
+            known[name] = claim
+    busy: dict[str, tuple[usage.Use, ...]] = {}
+    for name, usages in zip(names, used):  # several ways to one disk: who uses one, uses all
+        busy[name] = busy.get(name, ()) + usages.uses
+    for name in known:
+        try:
+            wanted[name] = settings.resolve(sections, name)
+        except errors.BadConfiguration as failure:
+            wanted[name] = failure
+    found = []
+    for name, session, group in zip(names, present, there):
+        claim = known[name]
+        basis = _Basis(session, claim, busy[name], wanted[name], _at_work(host, name))
+        action, reason, when = basis.judge()
+        found.append(Verdict(
+            name, session, claim, claim.owns(session), tuple(disk.name for disk in group),
+            busy[name], action, reason, when,
+        ))  # fmt: skip
+    for name in known.keys() - set(names):
+        when: float | None = 0.0
+        action, reason = END, "its session is gone"
+        if _at_work(host, name):
+            action, reason, when = KEEP, "a login is under way", None
+        mine = known[name].ours
+        found.append(Verdict(name, None, known[name], mine, (), (), action, reason, when))
+    return sorted(found, key=lambda each: (each.target, each.session or ()))
+
+
+class _Basis(NamedTuple):
+    """What a verdict on a session goes by."""
+
+    session: sessions.Session
+    claim: claims.Claim
+    uses: tuple[usage.Use, ...]
+    wanted: settings.Settings | errors.Failure
+    at_work: bool
+
+    def judge(self) -> tuple[str, str, float | None]:
+        """Return action, reason, and when it could be ended."""
+        up, ours = self.session.up, self.claim.owns(self.session)
+        if self.uses:
+            more = len(self.uses) - 1
+            use = f"{self.uses[0]}" + (f" and {more} more" if more else "")
+            return (KEEP, use, None) if up else (REPORT, f"{self.session.state}, yet {use}", None)
+        if not isinstance(self.wanted, settings.Settings):
+            return REPORT, f"what holds for it is not known: {self.wanted.reason}", None
+        if self.wanted.reap == "never":
+            return KEEP, "reap = never", None
+        if self.at_work or (self.claim.asked and not ours):
+            return KEEP, "a login is under way, or its end has yet to be looked at", None
+        if not ours and self.wanted.reap != "any":
+            return KEEP, "not ours", None
+        return self._by_time(ours)
+
+    def _by_time(self, ours: bool) -> tuple[str, str, float | None]:
+        assert isinstance(self.wanted, settings.Settings)
+        now = claims.now()
+        looked_up, used = now - self.claim.looked_up, now - self.claim.used
+        if not ours and (self.session.sid, self.session.inode) not in self.claim.watched:
+            used = 0.0  # nobody knows how long: from the reaper's first look
+        lease = self.wanted.lease - looked_up
+        idle = min(looked_up, used)
+        if lease > 0:
+            left = max(lease, self.wanted.idle - idle if self.session.up else 0)
+            return KEEP, f"looked up {_time(looked_up)} ago, lease {_time(self.wanted.lease)}", left
+        if not self.session.up:
+            return END, f"{self.session.state}, and nobody uses it", 0.0
+        if idle < self.wanted.idle:
+            left = self.wanted.idle - idle
+            return KEEP, f"idle for {_time(idle)} of {_time(self.wanted.idle)}", left
+        return END, f"idle for {_time(idle)}", 0.0
+
+
+def _time(seconds: float) -> str:
+    """Return a time as a person reads it."""
+    whole = round(seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def _at_work(host: Host, target: str) -> bool:
+    """Say whether an iscsiadm of ours is at a target."""
+    return claims.held(host, f"iscsiadm/{target}")
