@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, kinds
 from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
 from auto_iscsi.settings import Settings
@@ -49,6 +49,7 @@ class Device(NamedTuple):
     node: str  #: the kernel's name: sdX, sdXN
     link: str  #: the by-path link's name; "" when there is none
     number: str  #: MAJOR:MINOR
+    disk: str = ""  #: the disk's place in sysfs; "": of a mount whose disk is gone
 
 
 def list_all(host: Host, session: Session) -> list[Disk]:
@@ -66,38 +67,66 @@ def list_all(host: Host, session: Session) -> list[Disk]:
     return found
 
 
+def units(host: Host, session: Session) -> set[int]:
+    """Return the LUNs that the kernel has found, as the SAN counts them; not only disks."""
+    found = set()
+    for target in host.names(f"{session.path}/device"):
+        for unit in host.names(f"{session.path}/device/{target}") if target[:6] == "target" else ():
+            number = unit.rpartition(":")[2]
+            if unit.count(":") == 3 and number.isdecimal():
+                found.add(Disk("", int(number), session, "").unit)
+    return found
+
+
 def partitions(host: Host, disk: Disk) -> dict[int, str]:
     """Return the kernel's names of a disk's partitions by number."""
-    found = {}
-    for name in host.names(disk.path):
-        number = host.read(f"{disk.path}/{name}/partition") if name.startswith(disk.name) else None
+    return numbered(host, disk.path)
+
+
+def numbered(host: Host, path: str) -> dict[int, str]:
+    """Return the kernel's names of the partitions of the disk at `path` in sysfs, by number."""
+    found, disk = {}, path.rpartition("/")[2]
+    for name in host.names(path):
+        number = host.read(f"{path}/{name}/partition") if name.startswith(disk) else None
         if number and number.isdecimal():
             found[int(number)] = name
     return found
 
 
+def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device]:
+    """Return a disk, as 0, and its partitions, by number; or only one of them."""
+    nodes = {0: disk.name, **(partitions(host, disk) if part != 0 else {})}
+    found = {}
+    for number, node in sorted(nodes.items()):
+        if part in (None, number):
+            path = f"{disk.path}/{node}" if number else disk.path
+            link = f"{disk.link}-part{number}" if number else disk.link
+            found[number] = Device(node, link, host.read(f"{path}/dev") or "", disk.path)
+    return found
+
+
+def is_wanted(disk: Disk, settings: Settings) -> bool:
+    """Say whether the configuration means this disk."""
+    return settings.lun in (disk.unit, kinds.ALL)
+
+
 def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:
     """Return the kernel's devices for the LUN and partition that are wanted, one per session.
 
-    Raise NoPartition when a disk is there, udev is through with it, and the partition is not: the
-    kernel reads the partition table before it announces the disk (block/genhd.c, device_add_disk).
+    All that could be meant, where that is not a number. Raise NoPartition when a disk is there,
+    udev is through with it, and the partition is not: the kernel reads the partition table before
+    it announces the disk (block/genhd.c, device_add_disk).
     """
-    found = []
+    found: list[Device] = []
     for session in sessions:
         for disk in list_all(host, session):
-            if disk.unit != settings.lun:
+            if not is_wanted(disk, settings):
                 continue
-            if not settings.partition:
-                node, link, path = disk.name, disk.link, disk.path
-            else:
-                present = partitions(host, disk)
-                if settings.partition not in present:
-                    if _announced(host, disk):
-                        raise _no_partition(disk, settings.partition, sorted(present))
-                    continue
-                node = present[settings.partition]
-                link, path = f"{disk.link}-part{settings.partition}", f"{disk.path}/{node}"
-            found.append(Device(node, link, host.read(f"{path}/dev") or ""))
+            part = settings.partition if isinstance(settings.partition, int) else None
+            present = devices(host, disk, part)
+            if part is not None and not present and announced(host, disk):
+                raise no_partition(disk, part, sorted(partitions(host, disk)))
+            found += present.values()
     return found
 
 
@@ -106,6 +135,11 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
     found = candidates(host, sessions, settings)
     if settings.device == "kernel":
         return found[0] if found else None
+    return linked(host, found)
+
+
+def linked(host: Host, found: Sequence[Device]) -> Device | None:
+    """Return the first device that its by-path link leads to."""
     for device in found:
         # Two sessions through one portal share the link: it leads to either one's disk.
         node = host.link(f"{BY_PATH}/{device.link}")
@@ -115,18 +149,24 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
     return None
 
 
-def _announced(host: Host, disk: Disk) -> bool:
+def announced(host: Host, disk: Disk) -> bool:
     """Say whether udev knows this disk, and not one that had its number before.
 
-    That can be the same LUN before its last logout, until udev is through with the removal:
-    /run/udev/queue is there as long as it has events to work on (systemd src/udev/udevd.c).
+    That can be the same LUN before its last logout, until udev is through with the removal. A link
+    with the disk's sequence number (Linux 5.15, udev 251) is this one's only. Where there is none:
+    /run/udev/queue is there as long as udev has events to work on (systemd src/udev/udevd.c).
     """
     known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
-    announced = f"S:disk/by-path/{disk.link}" in known.splitlines()
-    return announced and host.read("/run/udev/queue") is None
+    links = [line[len("S:disk/") :] for line in known.splitlines() if line.startswith("S:disk/")]
+    if f"by-path/{disk.link}" not in links:
+        return False
+    if any(link.startswith("by-diskseq/") for link in links):
+        return f"by-diskseq/{host.read(f'{disk.path}/diskseq')}" in links
+    return host.read("/run/udev/queue") is None
 
 
-def _no_partition(disk: Disk, wanted: int, present: list[int]) -> errors.NoPartition:
+def no_partition(disk: Disk, wanted: int, present: list[int]) -> errors.NoPartition:
+    """Return the failure for a partition that is not there."""
     there = f"there is {', '.join(map(str, present))}" if present else "there is none at all"
     return errors.NoPartition(
         f"{disk.session.target}: no partition {wanted} on LUN {disk.unit} ({disk.name}) through "

@@ -74,6 +74,30 @@ class NoPartition(Failure):
     code = "no-partition"
 
 
+class Ambiguous(Failure):
+    """More than one filesystem could be meant, or none is there."""
+
+    code = "ambiguous"
+
+
+class NotMountable(Failure):
+    """What is on the disk cannot be mounted: a member of something bigger, encrypted, or empty."""
+
+    code = "not-mountable"
+
+
+class DirtyJournal(Failure):
+    """The filesystem was in use when the snapshot was taken, and its journal says so."""
+
+    code = "dirty-journal"
+
+
+class WrongDisk(Failure):
+    """Another volume is behind the disk than the one that the kernel knows."""
+
+    code = "wrong-disk"
+
+
 class Busy(Failure):
     """Another run for the same target is not through yet."""
 

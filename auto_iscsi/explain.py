@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import (
+    choice,
     claims,
     config,
     disks,
     errors,
     keys,
+    layout,
     login,
-    lookup,
     mapentry,
     mounts,
     nodes,
@@ -138,16 +139,16 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         _disks(host, session, steps)
     steps.append(("lease", _lease(host, target)))
     try:
-        device = _present(host, target, wanted, up)
-    except errors.NoPartition as failure:
+        found = _present(host, target, wanted, up)
+    except errors.Failure as failure:
         return Finding("refuse", steps, failure=failure)
-    if device:
-        steps.append(("chosen", _reason(device, chosen)))
-        return Finding("answer", steps, mapentry.of(device, wanted))
-    device = lookup.still_mounted(host, known, mounts.list_all(host), wanted)
-    if device:
-        steps.append(("chosen", _reason(device, chosen)))
-        return Finding("mounted", steps, mapentry.of(device, wanted))
+    if found:
+        steps += _reasons(found, chosen)
+        return Finding("answer", steps, mapentry.of(found, wanted))
+    found = layout.still_mounted(host, known, mounts.list_all(host), wanted)
+    if found:
+        steps += _reasons(found, chosen)
+        return Finding("mounted", steps, mapentry.of(found, wanted))
     if up:
         steps.append(("chosen", _missing(host, up, wanted, chosen)))
         return Finding("rescan", steps)
@@ -162,11 +163,11 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
 
 def _present(
     host: Host, target: str, wanted: settings.Settings, up: Sequence[sessions.Session]
-) -> disks.Device | None:
+) -> mapentry.Layout | None:
     try:
-        return lookup.present(host, target, wanted)[0]
+        return layout.present(host, target, wanted)[0]
     except errors.NotPermitted:  # not root: without the lease's hint at a session
-        return disks.choose(host, up, wanted)
+        return layout.find(host, up, wanted)
 
 
 def _records(
@@ -195,17 +196,24 @@ def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) 
         there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
         steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}"))
         steps.append(("partitions", there or "none"))
+        on_it = choice.inventory(host, disk)
+        if on_it:
+            steps.append(("on it", choice.listed(on_it)))
     if not found:
         steps.append(("disk", f"none, session {session.sid}"))
 
 
-def _reason(device: disks.Device, chosen: dict[str, settings.Choice]) -> str:
-    """Say which lines made it this device."""
+def _reasons(
+    found: mapentry.Layout, chosen: dict[str, settings.Choice]
+) -> list[tuple[str, str]]:
+    """Say which lines made it this, and what was left out of it."""
     reasons = [
         f"{name} = {settings.TABLE[name].said(chosen[name].value)} ({chosen[name].where(name)})"
         for name in ("lun", "partition", "device")
     ]
-    return f"{device.node}: {', '.join(reasons)}"
+    nodes = ", ".join(part.device.node for part in found.parts)
+    notes = [("note", note) for note in found.notes]
+    return [("chosen", f"{nodes}: {', '.join(reasons)}"), *notes]
 
 
 def _missing(

@@ -12,6 +12,8 @@ from typing import Any, Callable
 from auto_iscsi import portals
 from auto_iscsi.config import Raw
 
+AUTO, ALL = "auto", "all"  #: what the disk says; each that is there
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _WORDS = {"yes": True, "true": True, "on": True, "1": True}
 _WORDS.update({"no": False, "false": False, "off": False, "0": False})
@@ -59,9 +61,25 @@ def number(lowest: int, highest: int) -> Callable[[Raw], int]:
     return parse
 
 
-def partition(raw: Raw) -> int:
-    """Read the number of a partition; 0: none."""
-    return 0 if _word(raw).lower() == "none" else number(1, 255)(raw)
+def partition(raw: Raw) -> int | str:
+    """Read the number of a partition; 0: none; or auto or all."""
+    word = _word(raw).lower()
+    if word in (AUTO, ALL):
+        return word
+    try:
+        return 0 if word == "none" else number(1, 255)(raw)
+    except ValueError as error:
+        raise ValueError(f"{error}, none, auto or all") from None
+
+
+def lun(raw: Raw) -> int | str:
+    """Read the number of a logical unit, or all."""
+    if _word(raw).lower() == ALL:
+        return ALL
+    try:
+        return number(0, 16383)(raw)
+    except ValueError as error:
+        raise ValueError(f"{error} or all") from None
 
 
 def many(raw: Raw) -> list[str]:
@@ -80,9 +98,9 @@ def options(raw: Raw) -> tuple[str, ...]:
 
 
 def fstype(raw: Raw) -> str:
-    """Read a filesystem's type."""
-    if not re.fullmatch(r"[a-z0-9_.-]{1,32}", word := _word(raw), re.ASCII) or word == "auto":
-        raise ValueError("expected the name of a filesystem type, such as ext3 or xfs")
+    """Read a filesystem's type, or auto."""
+    if not re.fullmatch(r"[a-z0-9_.-]{1,32}", word := _word(raw), re.ASCII):
+        raise ValueError("expected auto, or the name of a filesystem type, such as ext3 or xfs")
     return word
 
 

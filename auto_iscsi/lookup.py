@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from auto_iscsi import (
     claims,
@@ -26,6 +26,7 @@ from auto_iscsi import (
     sessions,
     udev,
 )
+from auto_iscsi import layout as layouts
 from auto_iscsi import login as logins
 from auto_iscsi import settings as table
 from auto_iscsi.host import Host
@@ -34,8 +35,11 @@ _MOUNTING = 3.0  # seconds from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
 
 
-def lookup(host: Host, text: str) -> str:
-    """Return the map entry for the key `text`; raise Failure. Logs in when need be."""
+def lookup(host: Host, text: str, say: Callable[[str], object] = str) -> str:
+    """Return the map entry for the key `text`; raise Failure. Logs in when need be.
+
+    What the log should have beside the entry is told to `say`, in one line, at most once.
+    """
     key = keys.parse(text)
     settings = table.resolve(config.load(host), key.target)
     if not settings.enabled:
@@ -44,8 +48,11 @@ def lookup(host: Host, text: str) -> str:
     with limit as until, claims.hold(host, key.target, until):
         this = _Lookup(host, key, settings, until)
         again = this.mounted_meanwhile()
-        device = this.ready() or this.outlived() or this.bring_up()
-        return mapentry.of(device, settings, again)
+        layout = this.ready() or this.outlived() or this.bring_up()
+        entry = mapentry.of(layout, settings, again)
+        if layout.notes:
+            say(f"{key.target}: {'; '.join(layout.notes)}")
+        return entry
 
 
 class _Lookup(NamedTuple):
@@ -56,10 +63,10 @@ class _Lookup(NamedTuple):
     settings: table.Settings
     until: float  #: time.monotonic()
 
-    def ready(self) -> disks.Device | None:
-        """Return the device when a session that is up has it; None: there is work to do."""
-        device, known = present(self.host, self.key.target, self.settings)
-        return self._wanted(device, [session for session in known if session.up])
+    def ready(self) -> mapentry.Layout | None:
+        """Return the layout when a session that is up has it; None: there is work to do."""
+        layout, known = layouts.present(self.host, self.key.target, self.settings)
+        return self._wanted(layout, [session for session in known if session.up])
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -81,8 +88,8 @@ class _Lookup(NamedTuple):
             time.sleep(_STEP)
         return False
 
-    def outlived(self) -> disks.Device | None:
-        """Return the device of a mount that outlived its session.
+    def outlived(self) -> mapentry.Layout | None:
+        """Return the layout of a mount that outlived its session.
 
         A restarted automount asks for every key that is still mounted, waits for the answer, and
         never expires a mount whose lookup failed (seen with autofs 5.1.8 and 5.1.9). What we say
@@ -90,17 +97,18 @@ class _Lookup(NamedTuple):
         """
         mounted = mounts.list_all(self.host)
         known = sessions.find_all(self.host, self.key.target)
-        device = still_mounted(self.host, known, mounted, self.settings)
-        if device:
-            return device
+        layout = layouts.still_mounted(self.host, known, mounted, self.settings)
+        if layout:
+            return layout
         here = self._mount_point(mounted)
         for mount in mounted:
             if mount.point == here and mount.fstype != "autofs":
-                return disks.Device(os.path.basename(mount.source), "", mount.number)
+                device = disks.Device(os.path.basename(mount.source), "", mount.number)
+                return layouts.as_mounted(device, mount, self.settings)
         return None
 
-    def bring_up(self) -> disks.Device:
-        """Log in if need be, and wait for the disk; return it or raise Failure."""
+    def bring_up(self) -> mapentry.Layout:
+        """Log in if need be, and wait for the disk; return the layout or raise Failure."""
         source = "kernel" if self.settings.device == "kernel" else "udev"
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
@@ -112,7 +120,7 @@ class _Lookup(NamedTuple):
                 job = logins.Login(self.host, target, self.settings, self.until, events)
                 up = [job.open()]
             within = self._within(self.settings.udev_timeout)
-            return events.wait_for(lambda: self._device(up), within) or self._no_disk(up)
+            return events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
 
     def _mount_point(self, present: list[mounts.Mount]) -> str:
         """Return where automount mounts the key; "" when it was not automount that ran us."""
@@ -125,28 +133,31 @@ class _Lookup(NamedTuple):
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)
 
-    def _device(self, known: list[sessions.Session]) -> disks.Device | None:
+    def _layout(self, known: list[sessions.Session]) -> mapentry.Layout | None:
         up = [session for session in known if session.up]
-        return self._wanted(disks.choose(self.host, up, self.settings), up)
+        layouts.protect(self.host, self.key.target, up, self.settings, self.until)
+        return self._wanted(layouts.find(self.host, up, self.settings), up)
 
     def _wanted(
-        self, device: disks.Device | None, up: list[sessions.Session]
-    ) -> disks.Device | None:
-        """Renew the lease when there is a device."""
-        if device:
+        self, layout: mapentry.Layout | None, up: list[sessions.Session]
+    ) -> mapentry.Layout | None:
+        """Renew the lease when there is something to be mounted, and it is what it was."""
+        if layout:
+            layout = layouts.settle(self.host, self.key.target, layout, self.settings, self.until)
+        if layout:
             claim = claims.touch(self.host, self.key.target, up)
             if claim.asked:  # a lookup was killed between asking for a session and seeing it
                 tmo = self.settings.replacement_timeout
                 pending.settle(self.host, self.key.target, 0.0, tmo)
-        return device
+        return layout
 
-    def _no_disk(self, up: list[sessions.Session]) -> disks.Device:
+    def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
-            if disk.unit == self.settings.lun:
+            if disks.is_wanted(disk, self.settings):
                 part = self.settings.partition
-                link = f"{disk.link}-part{part}" if part else disk.link
+                link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
                 raise errors.NoDisk(
                     f"{self.key.target}: no link {disks.BY_PATH}/{link} {seconds}",
                     "udevadm settle; raise udev_timeout if udev is only slow",
@@ -157,35 +168,6 @@ class _Lookup(NamedTuple):
             f"LUNs there: {luns}",
             "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
         )
-
-
-def present(
-    host: Host, target: str, settings: table.Settings
-) -> tuple[disks.Device | None, list[sessions.Session]]:
-    """Return the device when a session that is up has it, and the sessions that were asked.
-
-    The one that the lease names first: to look at all can be to look at a thousand.
-    """
-    last = list(claims.read(host, target).sids)
-    known = sessions.find_all(host, target, last[0] if last else -1)
-    device = disks.choose(host, [session for session in known if session.up], settings)
-    if not device and [session.sid for session in known] == last[:1]:
-        known = sessions.find_all(host, target)
-        device = disks.choose(host, [session for session in known if session.up], settings)
-    return device, known
-
-
-def still_mounted(
-    host: Host,
-    known: list[sessions.Session],
-    mounted: list[mounts.Mount],
-    settings: table.Settings,
-) -> disks.Device | None:
-    """Return the device of a session that is down when it is mounted all the same."""
-    numbers = {mount.number for mount in mounted}
-    down = [session for session in known if not session.up]
-    found = disks.candidates(host, down, settings)
-    return next((device for device in found if device.number in numbers), None)
 
 
 @contextlib.contextmanager

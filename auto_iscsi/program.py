@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
     try:
         from auto_iscsi import lookup  # within the net: it needs what others installed
 
-        entry = lookup.lookup(host, arguments[0])
+        entry = lookup.lookup(host, arguments[0], _say)
     except errors.Failure as failure:
         return _fail(str(failure), 1)
     except KeyboardInterrupt:
@@ -40,5 +40,9 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
 
 
 def _fail(line: str, status: int) -> int:
-    os.write(2, f"auto.iscsi: {errors.one_line(line)}\n".encode("ascii"))
+    _say(line)
     return status
+
+
+def _say(line: str) -> None:
+    os.write(2, f"auto.iscsi: {errors.one_line(line)}\n".encode("ascii"))

@@ -41,18 +41,23 @@ TABLE = {
         "ro, nosuid, nodev",
     ),
     "fstype": Setting(
-        kinds.fstype, "ext3", "a filesystem type",
-        "the type that is mounted",
-        "xfs",
+        kinds.fstype, "ext3", "a filesystem type, auto",
+        "the type that is mounted; auto: what the disk says, with options that fit it",
+        "auto",
+    ),
+    "journal": Setting(
+        kinds.one_of("auto", "refuse", "skip", "replay"), "auto", "auto, refuse, skip, replay",
+        "of a filesystem that was in use; auto: refuse if fstype = auto, else as mount(8) does",
+        "skip",
     ),
     "partition": Setting(
-        kinds.partition, 1, "number, none",
-        "the partition that is mounted; none: the whole disk",
-        "none", lambda number: str(number or "none"),
+        kinds.partition, 1, "number, none, auto, all",
+        "the partition that is mounted; none: the whole disk; all: as p1, p2, ... under the key",
+        "auto", lambda number: str(number or "none"),
     ),
     "lun": Setting(
-        kinds.number(0, 16383), 0, "number",
-        "the logical unit that is mounted",
+        kinds.lun, 0, "number, all",
+        "the logical unit that is mounted; all: as lun0, lun1, ... under the key",
         "3",
     ),
     "portals": Setting(
@@ -145,8 +150,9 @@ class Settings(NamedTuple):
     enabled: bool
     options: tuple[str, ...]
     fstype: str
-    partition: int  #: 0: the whole disk
-    lun: int
+    journal: str
+    partition: int | str  #: 0: the whole disk
+    lun: int | str
     portals: tuple[portals.Portal, ...]
     chap_user: str  #: "": no CHAP
     chap_secret_file: str
@@ -161,6 +167,19 @@ class Settings(NamedTuple):
     idle: float
     reap: str
     lease: float
+
+    @property
+    def journal_rule(self) -> str:
+        """What holds for a dirty journal: refuse, skip, replay, or nothing."""
+        if self.journal != kinds.AUTO:
+            return self.journal
+        return "refuse" if self.fstype == kinds.AUTO else ""
+
+    @property
+    def given(self) -> bool:
+        """Say whether all is said: which device, which type, and nothing of its journal."""
+        numbers = isinstance(self.partition, int) and isinstance(self.lun, int)
+        return numbers and self.fstype != kinds.AUTO and not self.journal_rule
 
 
 class Choice(NamedTuple):

@@ -70,7 +70,7 @@ def test_the_manual_names_every_setting_and_no_other() -> None:
 def test_the_manual_knows_the_defaults() -> None:
     page = text("man/auto.iscsi.conf.5")
     for name, setting in settings.TABLE.items():
-        item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n")[0]
+        item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n.Sh ")[0]
         said = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
         assert said, f"{name}: no default"
         default = (said[1] or "").replace(" , ", ", ")

@@ -48,7 +48,7 @@ def test_all_problems_of_all_files_come_in_one_go_in_order(
         "b:1: error: option: no such setting, did you mean options?",
         'b:3: error: [*disk[0-9]]: a pattern that begins or ends with a bracket needs quotes: '
         '["*disk[0-9]"]',
-        "b:4: error: lun: expected a number from 0 to 16383",
+        "b:4: error: lun: expected a number from 0 to 16383 or all",
         "b:5: error: neither [PATTERN] nor SETTING = VALUE",
         "b:6: warning: [vm]: not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX); "
         "did you mean [*vm]?",
@@ -157,7 +157,7 @@ def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert status == 1 and data["ok"] is False and data["files"] == [f"{tmp_path}/f"]
     assert data["problems"][0] == {
         "kind": "wrong-value", "severity": "error", "file": f"{tmp_path}/f", "line": 1,
-        "subject": "lun", "text": "expected a number from 0 to 16383", "hint": "",
+        "subject": "lun", "text": "expected a number from 0 to 16383 or all", "hint": "",
     }  # fmt: skip
     assert data["problems"][1]["severity"] == "warning"
     assert {problem["kind"] for problem in data["problems"]} <= set(config.KINDS)

@@ -28,7 +28,8 @@ def entry(
     device = disks.Device("sdb1", f"{disk.link}-part1", "8:17")
     if not part:
         device = disks.Device("sdb", disk.link, "8:16")
-    return mapentry.of(device, settings.resolve(config.load(Host(str(root))), TARGET))
+    wanted = settings.resolve(config.load(Host(str(root))), TARGET)
+    return mapentry.of(mapentry.given(device, wanted), wanted)
 
 
 @pytest.mark.parametrize("text", [None, "", SHIPPED.read_text()], ids=["none", "empty", "shipped"])

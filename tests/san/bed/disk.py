@@ -1,8 +1,8 @@
 """What is on a disk that the SAN presents?
 
 Filesystems are made on the host with files in them and without a mount (`mke2fs -d`,
-`mkfs.xfs -p`, `mkfs.btrfs --rootdir`), and laid into a disk file at the places that its partition
-table names.
+`mkfs.xfs -p`, `mkfs.btrfs --rootdir`, mtools, ntfscp, xorriso, mksquashfs), and laid into a disk
+file at the places that its partition table names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from . import sparse, tables
 MIB = 1 << 20
 ALIGN = MIB
 #: The smallest that mkfs makes, or nearly.
-SIZES = {"ext2": 8, "ext3": 8, "ext4": 8, "xfs": 300, "btrfs": 128, "vfat": 8, "swap": 8, "": 8}
+SIZES = {"ext2": 8, "ext3": 8, "ext4": 8, "xfs": 300, "btrfs": 128, "vfat": 8, "ntfs": 8,
+         "iso9660": 8, "squashfs": 8, "swap": 8, "": 8}
 
 
 class Filesystem(NamedTuple):
@@ -30,6 +31,7 @@ class Filesystem(NamedTuple):
     uuid: str
     size: int  # MiB
     options: tuple[str, ...]
+    efi: bool
 
 
 class Disk(NamedTuple):
@@ -43,10 +45,14 @@ class Disk(NamedTuple):
 
 
 def fs(kind: str, files: Mapping[str, str | bytes] | None = None, *, label: str = "",
-       uuid: str = "", size: int | None = None, options: Sequence[str] = ()) -> Filesystem:
-    """Describe a filesystem: its type, what is in it, and options for its mkfs; size in MiB."""
+       uuid: str = "", size: int | None = None, options: Sequence[str] = (),
+       efi: bool = False) -> Filesystem:
+    """Describe a filesystem: its type, what is in it, and options for its mkfs; size in MiB.
+
+    `efi`: its partition is an EFI system partition.
+    """
     content = tuple((files or {}).items())
-    return Filesystem(kind, content, label, uuid, size or SIZES[kind], tuple(options))
+    return Filesystem(kind, content, label, uuid, size or SIZES[kind], tuple(options), efi)
 
 
 def tree(files: Sequence[tuple[str, str | bytes]], place: Path) -> Path:
@@ -107,18 +113,49 @@ def make(each: Filesystem, image: Path, block_size: int) -> None:
             argv = ["mkfs.vfat"]
             argv += ["-n", each.label] if each.label else []
             argv += ["-i", each.uuid.replace("-", "")] if each.uuid else []
+        elif each.kind == "ntfs":
+            argv = ["mkntfs", "-q", "-F", "-f", "-s", f"{block_size}", "-p", "0"]
+            argv += ["-L", each.label] if each.label else []
+        elif each.kind == "iso9660":
+            argv = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", each.label or "ISO"]
+            made_by(argv, [*each.options, "-o", image, root])
+            return
+        elif each.kind == "squashfs":
+            made_by(["mksquashfs", root, image], ["-noappend", "-all-root", *each.options])
+            return
         else:
             argv = ["mkswap", "-q"]
-        made = subprocess.run([*map(str, argv), *each.options, str(image)], capture_output=True,
-                              text=True, check=False)
-        if made.returncode:
-            raise RuntimeError(f"{argv[0]}: {made.stdout}{made.stderr}")
+        made_by(argv, [*each.options, image])
+        for name, _ in each.files if each.kind in ("vfat", "ntfs") else ():
+            data = root / name
+            if each.kind == "ntfs":  # ntfscp makes no directories
+                made_by(["ntfscp", "-q", "-f"], [image, data, name])
+            elif not name.endswith("/"):
+                for parent in reversed(list(Path(name).parents)[:-1]):
+                    made_by(["mmd", "-D", "s", "-i", image], [f"::{parent}"])
+                made_by(["mcopy", "-i", image], [data, f"::{name}"])
+
+
+def made_by(program: Sequence[str | Path], words: Sequence[str | Path]) -> None:
+    """Run what makes a filesystem, or fills it."""
+    argv = [*map(str, program), *map(str, words)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{argv[0]}: {done.stdout}{done.stderr}")
+
+
+def fill_up(image: Path, size: int) -> None:
+    """Make a file as long as its place: some tools make it as long as what is in it."""
+    if image.stat().st_size < size:
+        with image.open("r+b") as file:
+            file.truncate(size)
 
 
 def build(disk: Disk, place: Path) -> None:
     """Build a disk in a sparse file."""
     if not disk.table:
         make(disk.parts[0], place, disk.block_size)
+        fill_up(place, disk.parts[0].size * MIB)
         return
     starts, end = [], ALIGN
     for part in disk.parts:
@@ -130,12 +167,14 @@ def build(disk: Disk, place: Path) -> None:
     for start, part in zip(starts, disk.parts):
         inside = place.with_name(place.name + ".part")
         make(part, inside, disk.block_size)
+        fill_up(inside, part.size * MIB)
         sparse.copy_into(inside, place, start)
         inside.unlink()
     table = tables.dos if disk.table == "dos" else tables.gpt
     spans = [(start // disk.block_size, part.size * MIB // disk.block_size)
              for start, part in zip(starts, disk.parts)]
     with place.open("r+b") as file:
-        for offset, data in table(spans, size // disk.block_size, disk.block_size):
+        for offset, data in table(spans, size // disk.block_size, disk.block_size,
+                                  [part.efi for part in disk.parts]):
             file.seek(offset)
             file.write(data)

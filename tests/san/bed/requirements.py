@@ -17,7 +17,10 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
 }
 #: What only tests need, for their disks.
-FILESYSTEMS = {"mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
+FILESYSTEMS = {
+    "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools",
+    "mcopy": "mtools", "mkntfs": "ntfs-3g", "xorriso": "xorriso", "mksquashfs": "squashfs-tools",
+}
 
 
 def missing(*, filesystems: bool = False) -> list[str]:

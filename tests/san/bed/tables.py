@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 GPT_ENTRIES, GPT_ENTRY = 128, 128
 LINUX = 0x83
+EFI = 0xEF
+EFI_SYSTEM = uuid.UUID("C12A7328-F81F-11D2-BA4B-00C04FC93EC9")
 LINUX_DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 
 
@@ -21,20 +23,23 @@ def dos_entry(kind: int, start: int, sectors: int) -> bytes:
     return struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
 
 
-def dos(spans: Sequence[tuple[int, int]], sectors: int, block: int) -> list[tuple[int, bytes]]:
-    """Return what a DOS partition table puts where; spans in sectors."""
+def dos(spans: Sequence[tuple[int, int]], sectors: int, block: int,
+        efi: Sequence[bool]) -> list[tuple[int, bytes]]:
+    """Return what a DOS partition table puts where; spans in sectors, `efi`: an EFI one."""
     if len(spans) > 4:
         raise ValueError("a DOS table has four primary partitions")
-    entries = b"".join(dos_entry(LINUX, *span) for span in spans).ljust(64, b"\0")
+    kinds = [EFI if each else LINUX for each in efi]
+    entries = b"".join(dos_entry(kind, *span) for kind, span in zip(kinds, spans)).ljust(64, b"\0")
     return [(440, uuid.uuid4().bytes[:4] + b"\0\0" + entries + b"\x55\xaa")]
 
 
-def gpt(spans: Sequence[tuple[int, int]], sectors: int, block: int) -> list[tuple[int, bytes]]:
+def gpt(spans: Sequence[tuple[int, int]], sectors: int, block: int,
+        efi: Sequence[bool]) -> list[tuple[int, bytes]]:
     """Return what a GPT puts where: protective DOS table, both headers, both arrays."""
     array = b"".join(
-        struct.pack("<16s16sQQQ72s", LINUX_DATA.bytes_le, uuid.uuid4().bytes_le, start,
-                    start + size - 1, 0, b"")
-        for start, size in spans
+        struct.pack("<16s16sQQQ72s", (EFI_SYSTEM if kind else LINUX_DATA).bytes_le,
+                    uuid.uuid4().bytes_le, start, start + size - 1, 0, b"")
+        for (start, size), kind in zip(spans, efi)
     ).ljust(GPT_ENTRIES * GPT_ENTRY, b"\0")
     blocks = len(array) // block
     whole, checksum = uuid.uuid4().bytes_le, zlib.crc32(array)

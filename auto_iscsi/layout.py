@@ -1,0 +1,97 @@
+"""What is there to be mounted for a target, and may it be?
+
+Through its sessions that are up; or, when none is, what is mounted all the same. As shipped that is
+one partition by its number, and nothing has to be found out. The rest is imported when it is asked
+for: a visit to a session that is up costs no more than it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from auto_iscsi import claims, disks, identity, kinds, mapentry, mounts, sessions
+from auto_iscsi.host import Host
+from auto_iscsi.mapentry import Layout
+from auto_iscsi.sessions import Session
+from auto_iscsi.settings import Settings
+
+
+def find(
+    host: Host, up: Sequence[Session], settings: Settings
+) -> Layout | None:
+    """Return what is to be mounted through sessions that are up, None while it is not there."""
+    if settings.given:
+        device = disks.choose(host, up, settings)
+        return mapentry.given(device, settings) if device else None
+    from auto_iscsi import choice  # only where somebody has to choose
+
+    return choice.find(host, up, settings)
+
+
+def present(
+    host: Host, target: str, settings: Settings
+) -> tuple[Layout | None, list[Session]]:
+    """Return the layout when a session that is up has it, and the sessions that were asked.
+
+    The one that the lease names first: to look at all can be to look at a thousand.
+    """
+    last = list(claims.read(host, target).sids[:1])
+    known = sessions.find_all(host, target, *last)
+    layout = find(host, [session for session in known if session.up], settings)
+    if not layout and [session.sid for session in known] == last:
+        known = sessions.find_all(host, target)
+        layout = find(host, [session for session in known if session.up], settings)
+    return layout, known
+
+
+def still_mounted(
+    host: Host,
+    known: list[Session],
+    mounted: list[mounts.Mount],
+    settings: Settings,
+) -> Layout | None:
+    """Return the layout of a session that is down when it is mounted all the same."""
+    numbers = {mount.number: mount for mount in mounted}
+    down = [session for session in known if not session.up]
+    for device in disks.candidates(host, down, settings):
+        if device.number in numbers:
+            return as_mounted(device, numbers[device.number], settings)
+    return None
+
+
+def as_mounted(
+    device: disks.Device, mount: mounts.Mount, settings: Settings
+) -> Layout:
+    """Return the layout of what is mounted: a type to be found out is the mount's."""
+    if settings.fstype == kinds.AUTO:
+        settings = settings._replace(fstype=mount.fstype)
+    return mapentry.given(device, settings)
+
+
+def protect(
+    host: Host, target: str, up: Sequence[Session], settings: Settings, until: float
+) -> None:
+    """Make the disks that are meant read-only, where nothing is to be written, and at once."""
+    if settings.journal_rule not in ("refuse", "skip"):
+        return
+    from auto_iscsi import journal
+
+    for session in up:
+        for disk in disks.list_all(host, session):
+            if disks.is_wanted(disk, settings):
+                journal.protect(host, target, disk.path, until)
+
+
+def settle(
+    host: Host, target: str, layout: Layout, settings: Settings, until: float
+) -> Layout | None:
+    """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
+    for disk in sorted({part.device.disk for part in layout.parts if part.device.disk}):
+        if not identity.is_same(host, target, disk):
+            identity.forget(host, target, disk)
+            return None
+    if settings.journal_rule:
+        from auto_iscsi import journal
+
+        return journal.settle(host, target, layout, settings, until)
+    return layout
