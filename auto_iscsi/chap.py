@@ -35,9 +35,7 @@ def for_record(host: Host, settings: Settings) -> dict[str, bytes]:
 
 
 def for_discovery(host: Host, settings: Settings) -> dict[str, bytes]:
-    """Return the files that iscsiadm is to see for a discovery, none when that is without CHAP."""
-    if not settings.chap_user or settings.chap_discovery == "none":
-        return {}
+    """Return the files that iscsiadm is to see for a discovery with CHAP."""
     return _conf(host, settings, _DISCOVERY, both=settings.chap_discovery == "mutual")
 
 

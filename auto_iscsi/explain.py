@@ -13,13 +13,14 @@ from auto_iscsi import (
     choice,
     claims,
     config,
+    discovery,
     disks,
     errors,
     keys,
     layout,
-    login,
     mapentry,
     mounts,
+    multipath,
     nodes,
     output,
     sessions,
@@ -158,7 +159,7 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         return Finding("login", steps)
     if wanted.portals:
         return Finding("discover", steps)
-    return Finding("refuse", steps, failure=login.no_record(target))
+    return Finding("refuse", steps, failure=discovery.no_record(target))
 
 
 def _present(
@@ -175,7 +176,7 @@ def _records(
 ) -> list[nodes.Record] | None:
     """Note the node records, in the order in which they are tried; None: only root can see them."""
     try:
-        found = login.in_order(nodes.find_all(host, target), wanted)
+        found = discovery.in_order(nodes.find_all(host, target), wanted)
         for record in found:
             startup = nodes.values(host, record).get("node.startup", "?")
             place = f"{record.portal.with_group}, startup {startup}, {record.path}"
@@ -192,9 +193,11 @@ def _records(
 def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) -> None:
     found = disks.list_all(host, session)
     for disk in found:
-        numbered = disks.partitions(host, disk)
+        held = multipath.holder(host, disk.path)
+        numbered = {n: device.node for n, device in disks.devices(host, disk).items() if n}
         there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
-        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}"))
+        joined = f", in the multipath map {held}" if held else ""
+        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
         steps.append(("partitions", there or "none"))
         on_it = choice.inventory(host, disk)
         if on_it:
@@ -227,7 +230,7 @@ def _missing(
     if not found:
         part = f", partition {wanted.partition}" if wanted.partition else ""
         return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = f"{disks.BY_PATH}/{found[0].link}"
+    link = found[0].place
     leads = host.link(link)
     return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
 

@@ -85,6 +85,11 @@ class Host(NamedTuple):
         finally:
             os.close(handle)
 
+    def runs(self, name: str) -> bool:
+        """Say whether a process of that name runs."""
+        pids = filter(str.isdecimal, self.names("/proc"))
+        return any(self.read(f"/proc/{pid}/comm") == name for pid in pids)
+
     def run(
         self, program: str, *args: str, out: int, err: int, until: float,
         files: Mapping[str, bytes] | None = None,

@@ -111,15 +111,16 @@ def discover(
 ) -> tuple[Answer, list[nodes.Record]]:
     """Ask a portal where `target` is, without touching a record (they are not there yet).
 
-    `files` is what iscsiadm sees in the place of the machine's: the credentials (chap).
-
     A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
-    timeouts (open-iscsi usr/iscsiadm.c).
+    timeouts (open-iscsi usr/iscsiadm.c). `files` is what iscsiadm sees in the place of the
+    machine's: the credentials (chap). It asks iscsid for iscsid.conf's name, and goes without
+    while iscsid only just starts (seen with 2.1.8): then it is asked once more.
     """
-    place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
-    answer = _iscsiadm(
-        host, target, *place, "-o", "nonpersistent", limit=limit, alone=True, files=files
-    )
+    args = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-o", "nonpersistent")
+    cold = files and not host.runs("iscsid")
+    answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+    if cold and answer.status == REFUSED:
+        answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
     offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
     return answer, [
         nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
@@ -132,13 +133,18 @@ def make_record(
 ) -> Answer:  # fmt: skip
     """Make the record of one portal of one target, with the settings' times, startup manual.
 
-    `files` is what iscsiadm sees in the place of the machine's: the credentials (chap).
+    `files`: as for a discovery, and with the same exception.
 
     iscsid tries for login_timeout x initial_login_retry_max, and then one more second
     (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
+    end = limit.end
     answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
+    while answer.status == OK and files and not _has_chap(host, target, record):
+        if time.monotonic() >= end:
+            raise errors.TimedOut(f"{target}: iscsid does not start", "systemctl status iscsid")
+        answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
     if answer.status != OK:
         return answer
     values = {
@@ -152,6 +158,15 @@ def make_record(
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
     return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
+
+
+def _has_chap(host: Host, target: str, record: nodes.Record) -> bool:
+    """Say whether a record that was made has credentials."""
+    return any(
+        nodes.values(host, made).get("node.session.auth.authmethod") == "CHAP"
+        for made in nodes.find_all(host, target)
+        if made.portal.same_place(record.portal)
+    )
 
 
 def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
-from auto_iscsi import config, globs, kinds, portals
+from auto_iscsi import config, globs, kinds, needs, portals
 from auto_iscsi.config import Raw, Section
 
 
@@ -86,9 +86,14 @@ TABLE = {
         "/etc/auto.iscsi.target-secret", kinds.quoted,
     ),
     "chap_discovery": Setting(
-        kinds.one_of("one-way", "mutual", "none"), "one-way", "one-way, mutual, none",
-        "which of these credentials a discovery uses",
+        kinds.one_of("auto", "mutual"), "auto", "auto, mutual",
+        "which of these a discovery uses; auto: none, and chap_user where the portal asks",
         "mutual",
+    ),
+    "paths": Setting(
+        kinds.one_of("one", "all"), "one", "one, all",
+        "all: log in through every portal, and mount the multipath device",
+        "all",
     ),
     "login_timeout": Setting(
         kinds.seconds, 10.0, "time",
@@ -133,17 +138,6 @@ TABLE = {
 }  # fmt: skip
 
 
-#: Settings that can do nothing without another one, which only a whole target's show.
-NEEDS = (
-    ("chap_user", "chap_secret_file"),
-    ("chap_secret_file", "chap_user"),
-    ("chap_mutual_user", "chap_mutual_secret_file"),
-    ("chap_mutual_secret_file", "chap_mutual_user"),
-    ("chap_mutual_user", "chap_user"),  # who asks proves himself first
-    ("chap_discovery=mutual", "chap_mutual_user"),
-)
-
-
 class Settings(NamedTuple):
     """What holds for one target. Times are seconds."""
 
@@ -159,6 +153,7 @@ class Settings(NamedTuple):
     chap_mutual_user: str  #: "": the target need not prove itself
     chap_mutual_secret_file: str
     chap_discovery: str
+    paths: str
     login_timeout: float
     udev_timeout: float
     lookup_timeout: float
@@ -223,12 +218,9 @@ def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
 def incomplete(chosen: dict[str, Choice]) -> list[config.Problem]:
     """Return which settings of a target say nothing without another one."""
     problems = []
-    for needing, needed in NEEDS:
-        name, _, only = needing.partition("=")
-        value, section = chosen[name]
-        if section and value and value == (only or value) and not chosen[needed].value:
-            line = section.lines[name]
-            why = f"it needs {needed}"
+    for name, needed in needs.lacking({name: choice.value for name, choice in chosen.items()}):
+        if section := chosen[name].section:
+            line, why = section.lines[name], f"it needs {needed}"
             problems.append(config.Problem("incomplete", section.file, line, name, why))
     return problems
 

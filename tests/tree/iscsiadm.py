@@ -86,7 +86,13 @@ def split(portal: str) -> tuple[str, int, int]:
 
 
 def conf(prefix: str) -> dict[str, str]:
-    """Return the settings in iscsid.conf, as this process sees it; the last of each holds."""
+    """Return the settings in iscsid.conf, as this process sees it; the last of each holds.
+
+    None while iscsid is not up: it says where that file is.
+    """
+    if not os.path.exists(f"{ROOT}/proc/77/comm"):
+        kernel.write(ROOT, "/proc/77/comm", "iscsid")
+        return {}
     with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
         pairs = [line.strip().partition(" = ") for line in file if line[:1] != "#"]
     return {name: value for name, equals, value in pairs if equals and name.startswith(prefix)}
@@ -211,7 +217,8 @@ class Iscsiadm:
             file.write(f"# BEGIN RECORD 2.1.8\n{lines}# END RECORD\n")
 
     def values(self, folder: str) -> dict[str, Any]:
-        with open(f"{folder}/default", encoding="utf-8") as file:
+        iface = sorted(os.listdir(folder))[0]
+        with open(f"{folder}/{iface}", encoding="utf-8") as file:
             pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
         return {name: value for name, _, value in pairs}
 

@@ -122,6 +122,7 @@ class Machine:
             "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
             "/etc/iscsi/iscsid.conf": "".join(f"{n} = {v}\n" for n, v in ISCSID_CONF.items()),
             "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
+            "/proc/77/comm": "iscsid\n",
             "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
             "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
             "/dev/disk/by-path": None,

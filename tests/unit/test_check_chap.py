@@ -24,7 +24,8 @@ def said(root: Path, text: str, files: dict[str, str | None] | None = None) -> l
 
 
 def test_what_belongs_together_is_said_of_the_line_that_lacks_something(tmp_path: Path) -> None:
-    lines = said(tmp_path, "chap_user = browse\n[*-a]\nlun = 1\nchap_secret_file = /s\n", {"/s": SECRET})
+    text = "chap_user = browse\n[*-a]\nlun = 1\nchap_secret_file = /s\n"
+    lines = said(tmp_path, text, {"/s": SECRET})
     assert lines == ["/etc/auto.iscsi.conf:1: error: chap_user: it needs chap_secret_file"]
     text = f"{CHAP}[*-a]\nchap_secret_file =\n"
     assert said(tmp_path, text) == [
