@@ -78,8 +78,8 @@ deb: $(DEB) ## the Debian package, in dist/
 rpm: $(RPM) ## the RPM package, in dist/
 
 # -S and an empty environment: how the machine is set up stays out of the programs' bytes.
-dist/auto.iscsi: $(MODULES) tools/build_zipapp.py
-	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py program $@
+dist/auto.iscsi: tools/auto.iscsi dist/auto-iscsi
+	@install -m 755 tools/auto.iscsi $@
 	@echo "built $@"
 
 dist/auto-iscsi: $(MODULES) tools/build_zipapp.py
@@ -125,7 +125,10 @@ install: build ## DESTDIR= PREFIX=: programs, man pages, configuration
 			"$$2" > "$(DESTDIR)$$3"; \
 	}; \
 	put 755 dist/auto.iscsi $(libexecdir)/auto-iscsi/auto.iscsi; \
-	put 755 dist/auto-iscsi $(sbindir)/auto-iscsi; \
+	put 755 dist/auto-iscsi $(libexecdir)/auto-iscsi/auto-iscsi; \
+	install -d "$(DESTDIR)$(sbindir)"; \
+	ln -sfnr "$(DESTDIR)$(libexecdir)/auto-iscsi/auto-iscsi" "$(DESTDIR)$(sbindir)/auto-iscsi"; \
+	echo $(sbindir)/auto-iscsi; \
 	text 755 tools/join-automount $(datadir)/auto-iscsi/join-automount; \
 	text 644 etc/iscsi.autofs $(datadir)/auto-iscsi/iscsi.autofs; \
 	put 644 etc/tmpfiles.conf $(tmpfilesdir)/auto-iscsi.conf; \

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from auto_iscsi import contents, disks, errors, fitting, kinds, mapentry, scsi
+from auto_iscsi import contents, disks, errors, fitting, mapentry, scsi, wanted
 from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 _TWINS = (6, 7)  # the Linux that mounts two btrfs with one UUID (fs/btrfs/volumes.c, temp_fsid)
 _SECTOR = 512  # bytes; what sysfs counts sizes in, whatever the disk's block size
@@ -71,17 +71,17 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mapentry.Layo
         for disk in disks.list_all(host, session):
             if disks.is_wanted(disk, settings):
                 units.setdefault(disk.unit, []).append(disk)
-    if settings.lun == kinds.ALL and not _all_there(host, up, units):
+    if settings.lun == wanted.ALL and not _all_there(host, up, units):
         return None
     kept = mapentry.Kept()
     for unit, same in sorted(units.items()):
         known = next(((d, there) for d in same if (there := inventory(host, d))), None)
         if known is None:
             return None
-        below = f"/lun{unit}" if settings.lun == kinds.ALL else ""
+        below = f"/lun{unit}" if settings.lun == wanted.ALL else ""
         with kept.but_for(below):
             for place in choose(*known, settings).places:
-                inner = f"/p{place.part}" if settings.partition == kinds.ALL and place.part else ""
+                inner = f"/p{place.part}" if settings.partition == wanted.ALL and place.part else ""
                 with kept.but_for(below + inner):
                     device = _node(host, same, place, settings)
                     if device is None:
@@ -118,7 +118,7 @@ def choose(disk: disks.Disk, there: Sequence[Place], settings: Settings) -> Choi
         return Choice(found, asked)
     if there[0].holds_files:
         return Choice([there[0]], f"{asked}: the filesystem on the whole disk")
-    if settings.partition == kinds.ALL:
+    if settings.partition == wanted.ALL:
         found = [place for place in there if place.part and _is_there(place)]
         if found:
             return Choice(found, f"{asked}: each partition with something on it")
@@ -171,7 +171,7 @@ def _part(
     host: Host, disk: disks.Disk, place: Place, device: disks.Device, below: str, settings: Settings
 ) -> mapentry.Part:
     """Return how a place is mounted; raise Failure when it cannot be."""
-    if settings.fstype != kinds.AUTO:
+    if settings.fstype != wanted.AUTO:
         return mapentry.Part(below, device, settings.fstype, settings.options)
     found, name = place.content, f"{_name(disk)}{f' partition {place.part}' if place.part else ''}"
     if found.fstype in FOREIGN:

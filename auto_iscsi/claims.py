@@ -12,15 +12,16 @@ that an administrator opened after ours was gone is an administrator's.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from auto_iscsi import errors, sessions
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FOLDER = "/run/auto-iscsi"
 _STEP = 0.02  # seconds between two tries to get a lock
@@ -85,14 +86,23 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "watched": " ".join(f"{sid}:{inode}" for sid, inode in claim.watched),
         "looked_up": f"{claim.looked_up:.3f}", "used": f"{claim.used:.3f}", "boot": _boot(host),
     }  # fmt: skip
-    with open(f"{path}.new", "w", encoding="ascii", opener=_private) as file:
-        file.writelines(f"{name} {value}\n" for name, value in lines.items() if value)
+    text = "".join(f"{name} {value}\n" for name, value in lines.items() if value)
+    handle = _private(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        os.write(handle, text.encode("ascii"))
+    finally:
+        os.close(handle)
     os.rename(f"{path}.new", path)
 
 
-def touch(host: Host, target: str, up: Sequence[sessions.Session]) -> Claim:
-    """Renew the lease on a target that is reached through the sessions `up`; return the claim."""
-    claim = read(host, target)
+def touch(
+    host: Host, target: str, up: Sequence[sessions.Session], claim: Claim | None = None
+) -> Claim:
+    """Renew the lease on a target that is reached through the sessions `up`; return the claim.
+
+    `claim`: what was just read, if it was.
+    """
+    claim = claim or read(host, target)
     there = {session.sid: session.inode for session in up}
     kept = tuple(pair for pair in claim.opened if _there(host, pair, there))
     claim = claim._replace(sids=tuple(there), opened=kept, looked_up=now())
@@ -101,12 +111,13 @@ def touch(host: Host, target: str, up: Sequence[sessions.Session]) -> Claim:
 
 
 def drop(host: Host, target: str) -> None:
-    """Forget a claim. The caller holds the target."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(host.path(f"{FOLDER}/claims/{target}"))
+    """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
+    for kind in ("claims", "settings"):
+        with suppress(FileNotFoundError):
+            os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 
 
-@contextlib.contextmanager
+@contextmanager
 def hold(host: Host, target: str, until: float) -> Iterator[None]:
     """Hold a target; raise Busy when somebody else still does at `until` (time.monotonic())."""
     handle = lock(host, f"lock/{target}", until)
@@ -162,7 +173,7 @@ def held(host: Host, name: str) -> bool:
 
 def unlock(host: Host, name: str, handle: int) -> None:
     """Give up a lock."""
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(host.path(f"{FOLDER}/{name}"))
     os.close(handle)
 
@@ -196,7 +207,7 @@ def _folder(path: str) -> None:
                 os.makedirs(each, mode=0o700, exist_ok=True)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _permission(path: str) -> Iterator[None]:
     try:
         yield

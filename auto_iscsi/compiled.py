@@ -1,8 +1,9 @@
-"""Have these very files been parsed before?
+"""Have these very files been read before?
 
-ConfigObj takes as long for 1,000 sections as the rest of a lookup. So what it said is kept, in
-/run/auto-iscsi/config, and is used as long as the files are the same: device, inode, size, mode,
-owner and both times, our version and Python's. On any doubt it is not there.
+ConfigObj takes as long for 1,000 sections as the rest of a lookup, and to find out what a few mean
+takes as long as all else when there is nothing to do. So what was made of the files is kept, below
+/run/auto-iscsi, and is used as long as they are the same: device, inode, size, mode, owner and
+both times, our version and Python's. On any doubt it is not there.
 
 It is written with marshal, which trusts its input: it is read only from a directory and a file
 that are ours and that nobody else can look into.
@@ -10,32 +11,34 @@ that are ours and that nobody else can look into.
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
 import stat
 import sys
 import time
 import zlib
-from collections.abc import Sequence
-from typing import Any
 
 import auto_iscsi
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, contextmanager, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    Files = Sequence[tuple[str, os.stat_result]]
 
 FOLDER = "/run/auto-iscsi"
-NAME = "config"
-_FORMAT = 1
+SECTIONS = "config"
+_FORMAT = 2
 SETTLED = 2.0  #: seconds after which another change cannot have the same times
 
-Files = Sequence[tuple[str, os.stat_result]]
 
-
-def read(host: Host, files: Files) -> Any:
-    """Return what was kept for these files, None when that is not certain."""
+def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
+    """Return what was kept of these files under a name, None when that is not certain."""
     try:
         with _folder(host) as folder:
-            handle = os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
                 status = os.fstat(handle)
                 if not stat.S_ISREG(status.st_mode) or not _private(status):
@@ -58,17 +61,20 @@ def read(host: Host, files: Files) -> Any:
         return None
 
 
-def write(host: Host, files: Files, value: Any, settled: float = SETTLED) -> None:
-    """Keep `value` for these files, unless they were changed less than `settled` seconds ago."""
+def write(
+    host: Host, files: Files, value: Any, name: str = SECTIONS, settled: float = SETTLED
+) -> None:
+    """Keep `value`, unless the files were changed less than `settled` seconds ago."""
     now = time.time()
     if any(now - max(s.st_mtime, s.st_ctime) < settled for _, s in files):
         return
     body = marshal.dumps(value)
     data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
-    new = f"{NAME}.{os.getpid()}"
-    with contextlib.suppress(OSError):
-        if not os.path.isdir(host.path(FOLDER)):
-            os.mkdir(host.path(FOLDER), 0o700)
+    new = f"{name}.{os.getpid()}"
+    with suppress(OSError):
+        for path in (FOLDER, os.path.dirname(f"{FOLDER}/{name}")):
+            if not os.path.isdir(host.path(path)):
+                os.mkdir(host.path(path), 0o700)
         with _folder(host) as folder:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(new, flags, 0o600, dir_fd=folder)
@@ -77,7 +83,7 @@ def write(host: Host, files: Files, value: Any, settled: float = SETTLED) -> Non
             finally:
                 os.close(handle)
             if complete:
-                os.rename(new, NAME, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:
                 os.unlink(new, dir_fd=folder)
 
@@ -95,8 +101,8 @@ def _head(files: Files) -> bytes:
     return f"{_FORMAT} {auto_iscsi.__version__} {sys.version!r} {identity!r}\0".encode()
 
 
-@contextlib.contextmanager
-def _folder(host: Host) -> Any:
+@contextmanager
+def _folder(host: Host) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(host.path(FOLDER), flags)
     try:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from typing import NamedTuple, Union
 
 from auto_iscsi import compiled, errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Union
+
+    Raw = Union[str, "list[str]"]
 
 FILE = "/etc/auto.iscsi.conf"
 FOLDER = "/etc/auto.iscsi.conf.d"
 LARGEST = 1 << 20  #: bytes in a file; a thousand sections are a tenth of that
-
-Raw = Union[str, "list[str]"]
 
 
 class Section(NamedTuple):
@@ -79,14 +82,12 @@ def load(host: Host, remember: bool = True) -> list[Section]:
 
     With `remember`, what was parsed is kept for the next time (compiled).
     """
-    seen = present(host)
-    problems = untrusted(host, seen)
-    if problems:
-        raise refusal(problems)
+    seen = trusted(host)
     kept = compiled.read(host, seen) if seen else []
     if kept is not None:
         return [Section._make(each) for each in kept]
     sections: list[Section] = []
+    problems: list[Problem] = []
     for file, _ in seen:
         found, wrong = read(host, file)
         sections += found
@@ -107,6 +108,15 @@ def present(host: Host) -> list[tuple[str, os.stat_result]]:
     """Return those of the files that are there, with what stat(2) says of them."""
     seen = ((name, host.stat(name)) for name in names(host))
     return [(name, status) for name, status in seen if status]
+
+
+def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
+    """Return present(); raise BadConfiguration when others than root could have written one."""
+    seen = present(host)
+    problems = untrusted(host, seen)
+    if problems:
+        raise refusal(problems)
+    return seen
 
 
 def untrusted(host: Host, seen: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:

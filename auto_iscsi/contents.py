@@ -8,9 +8,9 @@ found when the disk appeared (udev-builtin-blkid.c). Nothing is asked of the dis
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 
 #: What a partition is for, by its type in a GPT or DOS table, where that is not to hold files.
 PURPOSES = {

@@ -8,13 +8,15 @@ is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from auto_iscsi import errors, kinds, multipath
+from auto_iscsi import errors, multipath, wanted
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi.wanted import Settings
 
 BY_PATH = "/dev/disk/by-path"
 _DIRECT_ACCESS = "0"  # SPC: the peripheral device type of a disk
@@ -124,7 +126,7 @@ def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device
 
 def is_wanted(disk: Disk, settings: Settings) -> bool:
     """Say whether the configuration means this disk."""
-    return settings.lun in (disk.unit, kinds.ALL)
+    return settings.lun in (disk.unit, wanted.ALL)
 
 
 def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import sys
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
 
 from auto_iscsi import errors
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
@@ -108,6 +110,7 @@ class Host(NamedTuple):
         if not found:
             raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
         try:
+            find_libraries()
             import sh  # 20 to 60 ms: only where a program is started at all
         except ImportError as error:
             raise errors.BrokenInstallation(f"{error}", "install python3-sh") from error
@@ -144,6 +147,8 @@ class Host(NamedTuple):
         except ProcessLookupError:  # sh's own thread was quicker and has reaped it
             exited = -1
         try:
+            import select
+
             while True:
                 alive, status = process.is_alive()
                 if not alive and status is not None:
@@ -156,6 +161,17 @@ class Host(NamedTuple):
         finally:
             if exited >= 0:
                 os.close(exited)
+
+
+def find_libraries() -> None:
+    """Let Python find what the distribution installed.
+
+    The map program starts without (python3 -S): to look for them is a third of Python's start.
+    """
+    if sys.flags.no_site and "site" not in sys.modules:
+        import site
+
+        site.main()
 
 
 def _absent(error: OSError, name: str) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from auto_iscsi import claims, errors, scsi
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 
 FOLDER = f"{claims.FOLDER}/disks"
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from auto_iscsi import claims, errors, keys, nodes, portals
 from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 OK, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS, NOTHING_FOUND, REFUSED = 0, 8, 19, 15, 21, 24
 _ALONE = "iscsiadm/alone"

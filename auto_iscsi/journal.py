@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from auto_iscsi import apart, disks, errors, fitting, identity, mapentry, multipath, superblock
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _COSTS = (

@@ -11,20 +11,16 @@ naming our own files; how open-iscsi and the kernel spell it comes from their si
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
 from auto_iscsi import errors
+from auto_iscsi.light import NamedTuple
 
 LONGEST = 223  # bytes, RFC 7143, 4.2.7.1
 
-# RFC 3722 leaves these of ASCII: letters, digits, "-", "." and ":". The naming authority is a
-# domain name, reversed, so it has no empty label; what follows the colon is its own business.
-_NAME = re.compile(
-    r"iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+(?::[a-z0-9.:-]+)?"
-    r"|eui\.[0-9a-f]{16}"
-    r"|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32})"
-)
+_DIGITS = frozenset("0123456789")
+_HEX = _DIGITS.union("abcdef")
+_LABEL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz-")
+_OWN = _LABEL.union(".:")  # RFC 3722 leaves these of ASCII
+_MONTHS = frozenset(f"-{month:02}" for month in range(1, 13))
 
 
 class Key(NamedTuple):
@@ -46,12 +42,34 @@ def parse(text: str) -> Key:
             f"key {_shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
         )
     # isascii first: fold() would map U+212A (the Kelvin sign) to an innocent "k".
-    if not text.isascii() or not _NAME.fullmatch(fold(text)):
+    if not text.isascii() or not _is_name(fold(text)):
         raise errors.BadKey(
             f"key {_shown(text)} refused: not an iSCSI target name",
             "expected iqn.YYYY-MM.DOMAIN[:NAME], eui.16-HEX-DIGITS or naa.16-OR-32-HEX-DIGITS",
         )
     return Key(text, fold(text))
+
+
+def _is_name(name: str) -> bool:
+    """Say whether a folded name is one: by hand, as importing re costs more than all of a lookup.
+
+    The naming authority is a domain name, reversed, so it has no empty label; what follows the
+    colon is its own business.
+    """
+    kind, _, rest = name.partition(".")
+    if kind != "iqn":
+        return f"{kind}.{len(rest)}" in ("eui.16", "naa.16", "naa.32") and _HEX.issuperset(rest)
+    authority, colon, own = rest.partition(":")
+    date, *labels = authority.split(".")
+    return (
+        len(date) == 7 and _DIGITS.issuperset(date[:4]) and date[4:] in _MONTHS
+        and bool(labels) and all(map(_is_label, labels))
+        and bool(own) == bool(colon) and _OWN.issuperset(own)
+    )  # fmt: skip
+
+
+def _is_label(text: str) -> bool:
+    return _LABEL.issuperset(text) and text[:1] not in ("", "-") and text[-1] != "-"
 
 
 def _shown(text: str) -> str:

@@ -7,12 +7,15 @@ ValueError with what would have been right. Times are seconds.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable
 
 from auto_iscsi import portals
-from auto_iscsi.config import Raw
+from auto_iscsi.light import TYPE_CHECKING
+from auto_iscsi.wanted import ALL, AUTO
 
-AUTO, ALL = "auto", "all"  #: what the disk says; each that is there
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from auto_iscsi.config import Raw
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _WORDS = {"yes": True, "true": True, "on": True, "1": True}

@@ -7,13 +7,17 @@ for: a visit to a session that is up costs no more than it needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from auto_iscsi import claims, disks, identity, kinds, mapentry, mounts, sessions
+from auto_iscsi import claims, disks, identity, mapentry, sessions, wanted
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING
 from auto_iscsi.mapentry import Layout
 from auto_iscsi.sessions import Session
-from auto_iscsi.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi import mounts
+    from auto_iscsi.wanted import Settings
 
 
 def find(
@@ -29,16 +33,16 @@ def find(
 
 
 def present(
-    host: Host, target: str, settings: Settings
+    host: Host, target: str, settings: Settings, claim: claims.Claim | None = None
 ) -> tuple[Layout | None, list[Session]]:
     """Return the layout when a session that is up has it, and the sessions that were asked.
 
     The one that the lease names first: to look at all can be to look at a thousand.
     """
-    last = list(claims.read(host, target).sids[:1])
-    known = sessions.find_all(host, target, *last)
+    last = list((claim or claims.read(host, target)).sids)
+    known = sessions.find_all(host, target, last[0] if last else -1)
     layout = find(host, [session for session in known if session.up], settings)
-    if not layout and [session.sid for session in known] == last:
+    if not layout and [session.sid for session in known] == last[:1]:
         known = sessions.find_all(host, target)
         layout = find(host, [session for session in known if session.up], settings)
     return layout, known
@@ -63,7 +67,7 @@ def as_mounted(
     device: disks.Device, mount: mounts.Mount, settings: Settings
 ) -> Layout:
     """Return the layout of what is mounted: a type to be found out is the mount's."""
-    if settings.fstype == kinds.AUTO:
+    if settings.fstype == wanted.AUTO:
         settings = settings._replace(fstype=mount.fstype)
     return mapentry.given(device, settings)
 

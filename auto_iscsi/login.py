@@ -13,7 +13,7 @@ from typing import NamedTuple
 from auto_iscsi import chap, claims, discovery, errors, initiator, nodes, pending, sessions, udev
 from auto_iscsi.discovery import Problem
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.wanted import Settings
 
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
 

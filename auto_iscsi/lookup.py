@@ -6,32 +6,19 @@ disk are there, reads a few files and starts no process.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple
 
-from auto_iscsi import (
-    claims,
-    config,
-    disks,
-    errors,
-    initiator,
-    keys,
-    mapentry,
-    mounts,
-    multipath,
-    paths,
-    pending,
-    sessions,
-    udev,
-)
+from auto_iscsi import claims, disks, errors, keys, mapentry, mounts, resolved, sessions
 from auto_iscsi import layout as layouts
-from auto_iscsi import login as logins
-from auto_iscsi import settings as table
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, signal, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Callable
+
+    from auto_iscsi.wanted import Settings
 
 _MOUNTING = 3.0  # seconds from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
@@ -43,14 +30,16 @@ def lookup(host: Host, text: str, say: Callable[[str], object] = str) -> str:
     What the log should have beside the entry is told to `say`, in one line, at most once.
     """
     key = keys.parse(text)
-    settings = table.resolve(config.load(host), key.target)
+    found = resolved.find(host, key.target)
+    settings = found.settings
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
     limit = _at_most(settings.lookup_timeout, key.target)
     with limit as until, claims.hold(host, key.target, until):
-        this = _Lookup(host, key, settings, until)
+        this = _Lookup(host, key, settings, until, claims.read(host, key.target))
         again = this.mounted_meanwhile()
         layout = this.ready() or this.outlived() or this.bring_up()
+        resolved.keep(host, key.target, found)
         entry = mapentry.of(layout, settings, again)
         if layout.notes:
             say(f"{key.target}: {'; '.join(layout.notes)}")
@@ -62,13 +51,14 @@ class _Lookup(NamedTuple):
 
     host: Host
     key: keys.Key
-    settings: table.Settings
+    settings: Settings
     until: float  #: time.monotonic()
+    claim: claims.Claim  #: as this lookup found it
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        layout, known = layouts.present(self.host, self.key.target, self.settings)
-        return self._wanted(layout, [session for session in known if session.up])
+        layout, known = layouts.present(self.host, self.key.target, self.settings, self.claim)
+        return self._wanted(layout, [session for session in known if session.up], self.claim)
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -78,7 +68,7 @@ class _Lookup(NamedTuple):
         ENOENT for the user, unless that says remount. So a mount that is to be expected is waited
         for. An answer that was used up is not asked for again within autofs's memory.
         """
-        age = claims.age(claims.read(self.host, self.key.target))
+        age = claims.age(self.claim)
         here = self._mount_point(mounts.list_all(self.host)) if age < _MOUNTING else ""
         until = self._within(_MOUNTING - age)
         while here:
@@ -111,6 +101,9 @@ class _Lookup(NamedTuple):
 
     def bring_up(self) -> mapentry.Layout:
         """Log in if need be, and wait for the disk; return the layout or raise Failure."""
+        from auto_iscsi import initiator, paths, udev  # what a warm lookup does not need
+        from auto_iscsi import login as logins
+
         source = "kernel" if self.settings.device == "kernel" else "udev"
         with udev.listen(source) as events:  # before the login, so that nothing is missed
             notes: list[str] = []
@@ -133,7 +126,7 @@ class _Lookup(NamedTuple):
     def _mount_point(self, present: list[mounts.Mount]) -> str:
         """Return where automount mounts the key; "" when it was not automount that ran us."""
         root = ""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             root = os.getcwd()
         is_autofs = any(mount.point == root and mount.fstype == "autofs" for mount in present)
         return os.path.join(root, self.key.text) if is_autofs else ""
@@ -147,23 +140,34 @@ class _Lookup(NamedTuple):
         return self._wanted(layouts.find(self.host, up, self.settings), up)
 
     def _wanted(
-        self, layout: mapentry.Layout | None, up: list[sessions.Session]
+        self,
+        layout: mapentry.Layout | None,
+        up: list[sessions.Session],
+        claim: claims.Claim | None = None,
     ) -> mapentry.Layout | None:
-        """Renew the lease when there is something to be mounted, and it is what it was."""
+        """Renew the lease when there is something to be mounted, and it is what it was.
+
+        `claim`: what it still is, if that is known.
+        """
         if layout:
             layout = layouts.settle(self.host, self.key.target, layout, self.settings, self.until)
         if layout:
-            claim = claims.touch(self.host, self.key.target, up)
+            claim = claims.touch(self.host, self.key.target, up, claim)
             if claim.asked:  # a lookup was killed between asking for a session and seeing it
+                from auto_iscsi import pending
+
                 tmo = self.settings.replacement_timeout
                 pending.settle(self.host, self.key.target, 0.0, tmo)
         return layout
+
 
     def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
             if disks.is_wanted(disk, self.settings):
+                from auto_iscsi import multipath
+
                 if multipath.is_coming(self.host, disk.path):
                     raise errors.NoDisk(
                         f"{self.key.target}: udev leaves {disk.name} to multipathd, which has no "
@@ -183,7 +187,7 @@ class _Lookup(NamedTuple):
         )
 
 
-@contextlib.contextmanager
+@contextmanager
 def _at_most(seconds: float, target: str) -> Iterator[float]:
     """Bound what is done within: by its own waits, and in the end by SIGALRM."""
 

@@ -8,12 +8,13 @@ it is first entered, and one that fails takes no other down.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
 from auto_iscsi import disks, errors
-from auto_iscsi.settings import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from auto_iscsi.wanted import Settings
 
 LONGEST = 16384  #: bytes of a multi-mount entry (autofs include/automount.h, MAPENT_MAX_LEN)
 
@@ -42,7 +43,7 @@ class Kept:
         self.notes = list(notes)
         self._last: errors.Failure | None = None
 
-    @contextlib.contextmanager
+    @contextmanager
     def but_for(self, place: str) -> Iterator[None]:
         """Leave out what fails within, and note it; at the key itself there is nothing else."""
         try:

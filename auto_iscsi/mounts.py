@@ -6,13 +6,12 @@ which is what the inode of /proc/PID/ns/mnt stands for (namespaces(7)).
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from auto_iscsi import errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Mount(NamedTuple):
@@ -39,7 +38,7 @@ def everywhere(host: Host) -> Iterator[tuple[Mount, str]]:
     """Yield what is mounted from a device in any namespace, and in whose, if not in ours."""
     seen = set()
     for process in ("self", *filter(str.isdecimal, host.names("/proc"))):
-        with contextlib.suppress(errors.Failure):  # it has ended, or is not ours to look into
+        with suppress(errors.Failure):  # it has ended, or is not ours to look into
             namespace = host.stat(f"/proc/{process}/ns/mnt")
             number = namespace.st_ino if namespace else 0
             if number in seen:
@@ -57,4 +56,8 @@ def everywhere(host: Host) -> Iterator[tuple[Mount, str]]:
 
 
 def _plain(text: str) -> str:
+    if "\\" not in text:
+        return text
+    import re  # costs what the rest of a warm lookup does
+
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -7,10 +7,9 @@ read from the folders; records are written through iscsiadm only.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from auto_iscsi import keys, portals
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 
 FOLDERS = ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes")
 

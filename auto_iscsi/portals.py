@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from auto_iscsi.light import NamedTuple
 
 PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.host import Host
 
 USAGE = 2
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
     if len(arguments) != 1:
         return _fail("usage: auto.iscsi KEY (automount runs it; people want auto-iscsi(8))", USAGE)
     try:
+        keys.parse(arguments[0])  # most wrong keys go before the rest is even imported
         from auto_iscsi import lookup  # within the net: it needs what others installed
 
         entry = lookup.lookup(host, arguments[0], _say)

@@ -8,10 +8,9 @@ its list, and only `state` says LOGGED_IN. `persistent_address` is the portal th
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from auto_iscsi import keys, portals
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 
 FOLDER = "/sys/class/iscsi_session"
 CONNECTIONS = "/sys/class/iscsi_connection"

@@ -11,11 +11,15 @@ matches, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from auto_iscsi import config, globs, kinds, needs
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.wanted import Settings as Settings
 
-from auto_iscsi import config, globs, kinds, needs, portals
-from auto_iscsi.config import Raw, Section
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Callable
+
+    from auto_iscsi.config import Raw, Section
 
 
 class Setting(NamedTuple):
@@ -136,45 +140,6 @@ TABLE = {
         "2m",
     ),
 }  # fmt: skip
-
-
-class Settings(NamedTuple):
-    """What holds for one target. Times are seconds."""
-
-    enabled: bool
-    options: tuple[str, ...]
-    fstype: str
-    journal: str
-    partition: int | str  #: 0: the whole disk
-    lun: int | str
-    portals: tuple[portals.Portal, ...]
-    chap_user: str  #: "": no CHAP
-    chap_secret_file: str
-    chap_mutual_user: str  #: "": the target need not prove itself
-    chap_mutual_secret_file: str
-    chap_discovery: str
-    paths: str
-    login_timeout: float
-    udev_timeout: float
-    lookup_timeout: float
-    replacement_timeout: float
-    device: str
-    idle: float
-    reap: str
-    lease: float
-
-    @property
-    def journal_rule(self) -> str:
-        """What holds for a dirty journal: refuse, skip, replay, or nothing."""
-        if self.journal != kinds.AUTO:
-            return self.journal
-        return "refuse" if self.fstype == kinds.AUTO else ""
-
-    @property
-    def given(self) -> bool:
-        """Say whether all is said: which device, which type, and nothing of its journal."""
-        numbers = isinstance(self.partition, int) and isinstance(self.lun, int)
-        return numbers and self.fstype != kinds.AUTO and not self.journal_rule
 
 
 class Choice(NamedTuple):

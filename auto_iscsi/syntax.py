@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Union
 
 from auto_iscsi import errors
+from auto_iscsi.host import find_libraries
 
 Raw = Union[str, "list[str]"]
 
@@ -54,6 +55,7 @@ class Fault(NamedTuple):
 def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
     """Return the sections of a file in order, and everything in it that cannot be parsed."""
     try:
+        find_libraries()
         import configobj
     except ImportError as error:
         raise errors.BrokenInstallation(f"{error}", "install python3-configobj") from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, TypeVar
 
 from auto_iscsi import errors
+from auto_iscsi.host import find_libraries
 
 _AGAIN = 0.25  # seconds; looks again without an event: netlink may drop some, or be forbidden
 Found = TypeVar("Found")
@@ -45,6 +46,7 @@ class Listener:
 def listen(source: str) -> Iterator[Listener]:
     """Listen from now on: to the events of the `kernel` or, after its rules, of `udev`."""
     try:
+        find_libraries()
         import pyudev  # 18 ms: only where something is waited for
     except ImportError as error:
         raise errors.BrokenInstallation(f"{error}", "install python3-pyudev") from error

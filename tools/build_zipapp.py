@@ -2,6 +2,10 @@
 
 Usage: build_zipapp.py MODULE OUTPUT, where MODULE has a main() that returns the exit status.
 
+The map program is no such file: what Python does to run one (runpy) takes half as long as all of
+its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
+takes its modules from the other program, beside which it lies.
+
 Each module is there twice (facts/start-up.md): the .pyc so that the Python that built it need not
 compile, the .py so that any other Python still can. Entries are stored, not deflated, because
 inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names

@@ -65,7 +65,8 @@ class Browse:
         root = Path(f"/proc/{self.holder.pid}/root{folder}/root")
         self.machine = Machine(root, cache="/san/cache", python="/usr/bin/python3")
         (root / MAP.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(BUILT, root / MAP.lstrip("/"))
+        for built in (BUILT, BUILT.with_name("auto-iscsi")):
+            shutil.copy(built, (root / MAP.lstrip("/")).parent)
         self._next("ready", "go on")
         self.log = root / "san/automount.log"
 

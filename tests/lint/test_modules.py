@@ -11,12 +11,13 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "errors", "namespace", "host", "keys", "globs", "portals", "syntax", "compiled",
-    "config", "kinds", "needs", "settings", "patterns", "nodes", "sessions", "contents",
-    "fitting", "superblock", "scsi", "apart", "multipath", "disks", "mounts", "mapentry",
-    "choice", "claims", "identity", "journal", "layout", "chap", "pending", "initiator",
-    "discovery", "udev", "paths", "login", "lookup", "program", "output", "probe", "usage",
-    "verdicts", "reap", "explain", "check", "edit", "cli", "__main__",
+    "__init__", "light", "errors", "namespace", "host", "keys", "globs", "portals", "syntax",
+    "compiled", "config", "wanted", "kinds", "needs", "settings", "resolved", "patterns",
+    "nodes", "sessions", "contents", "fitting", "superblock", "scsi", "apart", "multipath",
+    "disks", "mounts", "mapentry", "choice", "claims", "identity", "journal", "layout", "chap",
+    "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
+    "output", "probe", "usage", "verdicts", "reap", "explain", "check", "edit", "cli",
+    "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

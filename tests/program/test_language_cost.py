@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.tree.tree import Content, Link, make_tree
 
-MAP = Path(__file__).resolve().parents[2] / "dist/auto.iscsi"
+MODULES = Path(__file__).resolve().parents[2] / "dist/auto-iscsi"
 TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta"
 SESSION = "/sys/class/iscsi_session/session1"
 DISK = f"{SESSION}/device/target3:0:0/3:0:0:0"
@@ -35,7 +35,7 @@ def configuration(sections: int) -> str:
 def imported(root: Path) -> str:
     """Return what the map program imports for a target whose session is up."""
     code = (
-        f"import sys; sys.path.insert(0, {str(MAP)!r}); from auto_iscsi import host, program;"
+        f"import sys; sys.path.insert(0, {str(MODULES)!r}); from auto_iscsi import host, program;"
         f"status = program.main([{TARGET!r}], host.Host({str(root)!r}));"
         f"print(*sys.modules); sys.exit(status)"
     )

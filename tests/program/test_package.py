@@ -19,8 +19,9 @@ FILES = {
     "/etc/auto.iscsi": "lrwxrwxrwx /usr/libexec/auto-iscsi/auto.iscsi",
     "/etc/auto.iscsi.conf": "-rw-r--r--",
     "/usr/lib/tmpfiles.d/auto-iscsi.conf": "-rw-r--r--",
+    "/usr/libexec/auto-iscsi/auto-iscsi": "-rwxr-xr-x",
     "/usr/libexec/auto-iscsi/auto.iscsi": "-rwxr-xr-x",
-    "/usr/sbin/auto-iscsi": "-rwxr-xr-x",
+    "/usr/sbin/auto-iscsi": "lrwxrwxrwx ../libexec/auto-iscsi/auto-iscsi",
     "/usr/share/auto-iscsi/iscsi.autofs": "-rw-r--r--",
     "/usr/share/auto-iscsi/join-automount": "-rwxr-xr-x",
     "/usr/share/man/man5/auto.iscsi.conf.5": "-rw-r--r--",
@@ -73,7 +74,8 @@ def test_only_the_configuration_is_a_conffile() -> None:
 def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
     said("dpkg-deb", "--extract", str(DEB), str(tmp_path))
     for installed, built in [
-        ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"), ("usr/sbin/auto-iscsi", "auto-iscsi"),
+        ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"),
+        ("usr/libexec/auto-iscsi/auto-iscsi", "auto-iscsi"),
     ]:  # fmt: skip
         assert (tmp_path / installed).read_bytes() == (ROOT / "dist" / built).read_bytes()
 

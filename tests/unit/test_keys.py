@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from auto_iscsi import errors, keys
+
+#: RFC 7143, 4.2.7, folded; a naming authority is a domain name, turned round.
+GRAMMAR = re.compile(
+    r"iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+(?::[a-z0-9.:-]+)?"
+    r"|eui\.[0-9a-f]{16}"
+    r"|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32})"
+)
 
 VM_BETA = (
     "iqn.2001-05.com.equallogic:0-8a0906-6aea44b04-b190000001d4bcdd-vm-beta"
@@ -181,3 +191,30 @@ def test_of_100000_keys_only_target_names_get_past_and_each_refusal_is_one_clean
             assert key.target == text.lower() and "/" not in key.target
     # Otherwise the generator had become lopsided, and this would hold next to nothing.
     assert past > 20_000 and refused > 50_000
+
+
+@st.composite
+def _marred(draw: st.DrawFn) -> str:
+    """Return a target's name in which a few characters are others, missing or one too many."""
+    name = draw(st.from_regex(GRAMMAR, fullmatch=True))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(name)))
+        some = draw(st.text("iqneua01-.:_ \n", max_size=2))
+        name = name[:at] + some + name[at + draw(st.integers(0, 2)) :]
+    return name
+
+
+@given(_marred())
+@example("")
+@example("iqn")
+@example("eui.")
+@example("iqn.2001-05.com:")
+@example("iqn.2001-05.a:b\n")
+def test_what_gets_past_is_the_grammar(text: str) -> None:
+    def gets_past() -> bool:
+        try:
+            return keys.parse(text).target == text
+        except errors.BadKey:
+            return False
+
+    assert gets_past() == (len(text) <= keys.LONGEST and bool(GRAMMAR.fullmatch(text)))

@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from auto_iscsi import errors, globs, keys, patterns
+from tests.unit.test_keys import GRAMMAR
 
 GLOBS = st.text("*?[]!-:.iqnab01_", max_size=14)
-NAMES = st.from_regex(keys._NAME, fullmatch=True).filter(lambda name: len(name) < 60)
+NAMES = st.from_regex(GRAMMAR, fullmatch=True).filter(lambda name: len(name) < 60)
 
 
 @settings(max_examples=1000)

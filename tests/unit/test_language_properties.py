@@ -27,7 +27,7 @@ def lay_out(root: str, read: dict[str, language.File], bom: bool = False) -> Hos
     return Host(root)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(READ, st.booleans())
 def test_what_holds_is_what_the_last_matching_line_says(
     read: dict[str, language.File], bom: bool
@@ -48,7 +48,7 @@ def test_what_holds_is_what_the_last_matching_line_says(
         assert (row.said(choice.value), choice.where(name)) == said.get(name, default)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(READ)
 def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.File]) -> None:
     with tempfile.TemporaryDirectory() as root:
@@ -64,7 +64,7 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(READ)
 def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -1,0 +1,92 @@
+"""What does a warm lookup use, where the standard library's own would cost more than all the rest?
+
+automount runs the map program for every visit, and to find what is there already takes less time
+than to start Python. typing, contextlib, collections and signal would double that: they bring in
+re, functools and enum. So a type checker sees those, and at run time these few lines do what is
+needed of them. A name `TYPE_CHECKING` is true to type checkers, whatever it is.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import signal as signal
+    from contextlib import contextmanager as contextmanager
+    from contextlib import suppress as suppress
+    from typing import NamedTuple as NamedTuple
+else:
+    import _signal as signal  # what signal gives other names to  # noqa: F401
+    from _collections import _tuplegetter
+
+    class NamedTuple(tuple):
+        """A tuple whose members have names: typing's, but for what introspects it."""
+
+        __slots__ = ()
+
+        def __init_subclass__(cls):
+            cls._fields = tuple(cls.__annotations__)
+            given = cls.__dict__
+            cls._field_defaults = {name: given[name] for name in cls._fields if name in given}
+            for number, name in enumerate(cls._fields):
+                setattr(cls, name, _tuplegetter(number, None))
+
+        def __new__(cls, *values, **named):
+            if named or len(values) != len(cls._fields):
+                first = dict(zip(cls._fields, values))
+                every = {**cls._field_defaults, **first, **named}
+                twice = len(values) > len(cls._fields) or not first.keys().isdisjoint(named)
+                if twice or every.keys() != set(cls._fields):
+                    raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
+                values = [every[name] for name in cls._fields]
+            return tuple.__new__(cls, values)
+
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
+        def _asdict(self):
+            return dict(zip(self._fields, self))
+
+        def _replace(self, **named):
+            return type(self)(**{**self._asdict(), **named})
+
+        def __repr__(self):
+            said = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
+            return f"{type(self).__name__}({said})"
+
+    class _Generated:
+        def __init__(self, steps):
+            self._steps = steps
+
+        def __enter__(self):
+            return next(self._steps)
+
+        def __exit__(self, kind, error, trace):
+            if error is None:
+                next(self._steps, None)
+                return False
+            try:
+                self._steps.throw(error)
+            except StopIteration:  # it is through: the error was caught within
+                return True
+            except BaseException as raised:
+                if raised is not error:
+                    raise
+            return False
+
+    def contextmanager(function):
+        """Make a context manager of a generator function that yields once."""
+        return lambda *values, **named: _Generated(function(*values, **named))
+
+    class suppress:
+        """Go on after a block that one of these exceptions ended."""
+
+        def __init__(self, *kinds):
+            self._kinds = kinds
+
+        def __enter__(self):
+            return None
+
+        def __exit__(self, kind, error, trace):
+            return kind is not None and issubclass(kind, self._kinds)
