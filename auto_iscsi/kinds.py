@@ -136,7 +136,7 @@ def one_of(*words: str) -> Callable[[Raw], str]:
     """Return what reads one of some words."""
     def parse(raw: Raw) -> str:
         if (word := _word(raw)) not in words:
-            raise ValueError(f"expected {' or '.join(words)}")
+            raise ValueError(f"expected {', '.join(words[:-1])} or {words[-1]}")
         return word
 
     return parse

@@ -146,7 +146,7 @@ INVALID = [
     ("fstype", "ext3 :/dev/sda1", "filesystem type"),
     ("fstype", "ext3, xfs", "not a list"),
     ("fstype", "EXT3", "filesystem type"),
-    ("journal", "", "expected auto or refuse"),
+    ("journal", "", "expected auto, refuse"),
     ("journal", "ignore", "skip or replay"),
     ("partition", "0", "1 to 255"),
     ("partition", "256", "1 to 255"),
