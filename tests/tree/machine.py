@@ -90,13 +90,15 @@ class Lookup:
         out, err = self.said
         seconds = self.seconds
         if self.process.returncode == 0:
-            assert not err and out.endswith("\n") and out.count("\n") == 1, (out, err)
-            return Answer(0, out[:-1], "", seconds)
-        assert not out, out
+            assert out.endswith("\n") and out.count("\n") == 1, (out, err)
+            if not err:
+                return Answer(0, out[:-1], "", seconds)
+        else:
+            assert not out, out
         assert err.startswith("auto.iscsi: ") and err.endswith("\n") and len(err) < 1023, err
         line = err[len("auto.iscsi: ") : -1]
         assert line.isascii() and line.isprintable(), err
-        return Answer(self.process.returncode, "", line, seconds)
+        return Answer(self.process.returncode, out[:-1], line, seconds)
 
     def kill(self) -> None:
         self.process.kill()
@@ -242,6 +244,19 @@ class Machine:
                 kernel.announce(root, disk, what.get("partitions", {}))
         return sid
 
+    def disks(self) -> list[kernel.Disk]:
+        """Return the disks of all sessions."""
+        root = str(self.root)
+        found = []
+        for name, path in kernel._block(root).items():
+            sid, lun = int(path.split("/")[4][len("session") :]), int(path.split("/")[7].split(":")[3])
+            found.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
+        return found
+
+    def join(self, *disks: kernel.Disk, partitions: Sequence[str] = ("1",)) -> None:
+        """Have multipathd make a map of disks, of all by default."""
+        kernel.join(str(self.root), disks or self.disks(), dict.fromkeys(partitions))
+
     def log_out(self, sid: int, udev: bool = True) -> None:
         """Have a session end; without `udev` it has yet to take the disk's links away."""
         kernel.close_session(str(self.root), sid, udev)
@@ -290,7 +305,7 @@ class Machine:
     def visit(self, key: str) -> str:
         """Look a key up, which has to work, and return the entry."""
         answer = self.lookup(key)
-        assert not answer.status, answer.log
+        assert not answer.status and not answer.log, answer.log
         return answer.entry
 
     def entry(self, name: str, portal: str, lun: str = "0", part: int = 1) -> str:
