@@ -12,9 +12,13 @@ libexecdir  ?= $(PREFIX)/libexec
 sbindir     ?= $(PREFIX)/sbin
 datadir     ?= $(PREFIX)/share
 mandir      ?= $(PREFIX)/share/man
-tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
+docdir      ?= $(PREFIX)/share/doc/auto-iscsi
+# systemd looks below /usr and /usr/local; what is elsewhere it has to find in /etc.
+units = $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,$(sysconfdir))
+tmpfilesdir ?= $(units)/tmpfiles.d
+systemdunitdir ?= $(units)/systemd/system
 
-# The Python whose .pyc the programs carry: the one that their first line starts.
+# What the programs' first line starts, and whose .pyc they carry.
 PYTHON ?= /usr/bin/python3
 PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
 MODULES := $(wildcard auto_iscsi/*.py)
@@ -41,11 +45,12 @@ WAITING = -n 4
 MACHINES = -n 2
 
 .PHONY: test
-test: build deb rpm ## everything; installs what is missing
+test: build standalone deb rpm ## everything; installs what is missing
 	@tests/prepare test
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
 	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
+	@$(RUN) python3 tests/matrix.py $(ARGS)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 .PHONY: lint
@@ -53,10 +58,15 @@ lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytes
 	@tests/prepare lint
 	@$(PYTEST) tests/lint $(ARGS)
 
+.PHONY: test-matrix
+test-matrix: ## what needs no root, on the oldest and the newest Python and libraries
+	@tests/prepare test
+	@$(RUN) python3 tests/matrix.py $(ARGS)
+
 .PHONY: test-unit test-tree test-program test-automount test-san
 test-unit: ## the modules that touch nothing
 test-tree: ## those that read the machine, on made-up trees
-test-program: build deb rpm ## the two programs and the package, as they were built
+test-program: build standalone deb rpm ## the two programs and the package, as they were built
 test-automount: build deb rpm ## the kernel's autofs and automount, with loop devices
 test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
@@ -78,13 +88,35 @@ deb: $(DEB) ## the Debian package, in dist/
 rpm: $(RPM) ## the RPM package, in dist/
 
 # -S and an empty environment: how the machine is set up stays out of the programs' bytes.
+ZIPAPP = env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py
+PARTS = $(MODULES) tools/build_zipapp.py $(if $(filter command,$(origin PYTHON)),FORCE)
+.PHONY: FORCE
+
 dist/auto.iscsi: tools/auto.iscsi dist/auto-iscsi
-	@install -m 755 tools/auto.iscsi $@
+	@sed '1s|/usr/bin/python3|$(PYTHON)|' tools/auto.iscsi >$@ && chmod 755 $@
 	@echo "built $@"
 
-dist/auto-iscsi: $(MODULES) tools/build_zipapp.py
-	@env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py cli $@
+dist/auto-iscsi: $(PARTS)
+	@$(ZIPAPP) cli $@ $(PYTHON)
 	@echo "built $@"
+
+LIBRARIES = build/libraries
+dist/standalone/auto.iscsi: $(PARTS) $(LIBRARIES)/ready
+	@$(ZIPAPP) program $@ $(PYTHON) $(LIBRARIES)
+	@echo "built $@"
+
+dist/standalone/auto-iscsi: $(PARTS) $(LIBRARIES)/ready
+	@$(ZIPAPP) cli $@ $(PYTHON) $(LIBRARIES)
+	@echo "built $@"
+
+$(LIBRARIES)/ready: tools/libraries.txt
+	@tests/prepare standalone
+	@rm -rf $(LIBRARIES)
+	@echo "getting the libraries of tools/libraries.txt"
+	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-compile --only-binary :all: --target $(LIBRARIES) \
+		--require-hashes -r tools/libraries.txt
+	@touch $@
 
 # In a copy, because dpkg-buildpackage leaves its results beside the tree it builds. What is needed
 # has been looked after; dpkg would ask for a compiler, too.
@@ -114,40 +146,28 @@ $(RPM): $(SOURCES)
 	@mv build/rpm/RPMS/noarch/auto-iscsi-$(VERSION)-*.noarch.rpm $@
 	@echo "built $@"
 
-# The texts name the packages' paths; another PREFIX changes them.
+.PHONY: standalone
+standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## both with their libraries inside: python3 is all that they need
+
+##@ Install it
+# `sudo make install` on a host for which there is no package. BUNDLED=yes: with the libraries inside.
+FROM = dist$(if $(BUNDLED),/standalone)
+INSTALL = DESTDIR='$(DESTDIR)' programs=$(FROM) sysconfdir=$(sysconfdir) libexecdir=$(libexecdir) \
+	sbindir=$(sbindir) datadir=$(datadir) mandir=$(mandir) tmpfilesdir=$(tmpfilesdir) \
+	systemdunitdir=$(systemdunitdir) docdir=$(docdir) tools/install
+
 .PHONY: install
-install: build ## DESTDIR= PREFIX=: programs, man pages, configuration
-	@umask 022; set -eu; \
-	put() { install -D -p -m "$$1" "$$2" "$(DESTDIR)$$3"; echo "$$3"; }; \
-	text() { \
-		put "$$1" "$$2" "$$3"; \
-		sed -e 's|/usr/libexec|$(libexecdir)|g' -e 's|/usr/share/auto-iscsi|$(datadir)/auto-iscsi|g' \
-			"$$2" > "$(DESTDIR)$$3"; \
-	}; \
-	put 755 dist/auto.iscsi $(libexecdir)/auto-iscsi/auto.iscsi; \
-	put 755 dist/auto-iscsi $(libexecdir)/auto-iscsi/auto-iscsi; \
-	install -d "$(DESTDIR)$(sbindir)"; \
-	ln -sfnr "$(DESTDIR)$(libexecdir)/auto-iscsi/auto-iscsi" "$(DESTDIR)$(sbindir)/auto-iscsi"; \
-	echo $(sbindir)/auto-iscsi; \
-	text 755 tools/join-automount $(datadir)/auto-iscsi/join-automount; \
-	text 644 etc/iscsi.autofs $(datadir)/auto-iscsi/iscsi.autofs; \
-	put 644 etc/tmpfiles.conf $(tmpfilesdir)/auto-iscsi.conf; \
-	for page in man/*.[58]; do \
-		text 644 "$$page" "$(mandir)/man$${page##*.}/$${page#man/}"; \
-	done; \
-	if [ -e "$(DESTDIR)$(sysconfdir)/auto.iscsi.conf" ]; then \
-		echo "$(sysconfdir)/auto.iscsi.conf (yours stays)"; \
-	else \
-		put 644 etc/auto.iscsi.conf $(sysconfdir)/auto.iscsi.conf; \
-	fi; \
-	link="$(DESTDIR)$(sysconfdir)/auto.iscsi"; \
-	if [ -e "$$link" ] && [ "$$(readlink "$$link")" != $(libexecdir)/auto-iscsi/auto.iscsi ]; then \
-		cp -a --backup=numbered "$$link" "$$link.orig"; \
-		echo "$(sysconfdir)/auto.iscsi.orig (what was there)"; \
-	fi; \
-	ln -sfn $(libexecdir)/auto-iscsi/auto.iscsi "$$link"; \
-	echo $(sysconfdir)/auto.iscsi; \
-	if [ -z "$(DESTDIR)" ]; then $(datadir)/auto-iscsi/join-automount; fi
+install: $(if $(BUNDLED),standalone,build) ## DESTDIR= PREFIX= BUNDLED=yes: all that a package has; automount is told
+	@$(INSTALL)
+
+.PHONY: uninstall
+uninstall: ## away again; what was changed and what is mounted stays
+	@$(INSTALL) --undo
+
+##@ Publish it
+.PHONY: release
+release: ## VERSION=: checks that all say so, tags, and leaves what is published in dist/
+	@tools/release $(if $(filter command,$(origin VERSION)),'$(VERSION)')
 
 .PHONY: clean
 clean: ## what was built here; caches outside the clone stay

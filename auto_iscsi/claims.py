@@ -77,8 +77,9 @@ def age(claim: Claim) -> float:
 
 def write(host: Host, target: str, claim: Claim) -> None:
     """Keep a claim, in one step. The caller holds the target."""
-    path = host.path(f"{FOLDER}/claims/{target}")
-    _folder(os.path.dirname(path))
+    folder = host.path(f"{FOLDER}/claims")
+    new = f"{folder}/.{target}"  # as no target is named
+    _folder(folder)
     lines = {
         "sids": " ".join(map(str, claim.sids)),
         "opened": " ".join(f"{sid}:{inode}" for sid, inode in claim.opened),
@@ -87,12 +88,12 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "looked_up": f"{claim.looked_up:.3f}", "used": f"{claim.used:.3f}", "boot": _boot(host),
     }  # fmt: skip
     text = "".join(f"{name} {value}\n" for name, value in lines.items() if value)
-    handle = _private(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    handle = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         os.write(handle, text.encode("ascii"))
     finally:
         os.close(handle)
-    os.rename(f"{path}.new", path)
+    os.rename(new, f"{folder}/{target}")
 
 
 def touch(

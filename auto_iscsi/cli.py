@@ -10,20 +10,10 @@ import os
 import platform
 import sys
 import traceback
-from typing import Callable, NamedTuple
 
 import auto_iscsi
-from auto_iscsi import errors, output, program
+from auto_iscsi import errors, output, program, verbs
 from auto_iscsi.host import Host
-
-
-class Verb(NamedTuple):
-    """Something to do."""
-
-    run: Callable[[argparse.Namespace, Host], int]
-    help: str
-    description: str
-    arguments: Callable[[argparse.ArgumentParser], object]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     if not os.path.isdir(root):
         return _fail(f"--root {root}: not a directory", program.USAGE)
     try:
-        status = VERBS[arguments.verb].run(arguments, Host(root))
+        status = VERBS[arguments.verb](arguments, Host(root))
         sys.stdout.flush()
         return status
     except errors.Failure as failure:
@@ -55,11 +45,15 @@ def _lookup(arguments: argparse.Namespace, host: Host) -> int:
 
 
 def _explain(arguments: argparse.Namespace, host: Host) -> int:
-    from auto_iscsi import explain
+    from auto_iscsi import codes, explain
 
     paint = output.paint_for(sys.stdout)
     if arguments.settings:
         return _show(explain.table(paint), arguments.json)
+    if arguments.codes:
+        return _show(codes.listing(paint), arguments.json)
+    if arguments.key in codes.table():
+        return _show(codes.report(arguments.key), arguments.json)
     return _show(explain.report(host, arguments.key, paint), arguments.json)
 
 
@@ -76,53 +70,43 @@ def _edit(arguments: argparse.Namespace, host: Host) -> int:
     return edit.edit(host, arguments.file or "", print, _ask, output.paint_for(sys.stdout))
 
 
-def _key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("key", metavar="KEY", help="the name of an iSCSI target (iqn.…)")
+def _status(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import metrics, status
+
+    if arguments.metrics:
+        return _show(metrics.report(host), False)
+    return _show(status.report(host, output.paint_for(sys.stdout)), arguments.json)
 
 
-def _key_or_settings(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("key", metavar="KEY", nargs="?", help="the name of an iSCSI target (iqn.…)")
-    what.add_argument("--settings", action="store_true", help="list every setting there is")
-    _json(parser)
+def _doctor(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import doctor
+
+    return _show(doctor.report(host, output.paint_for(sys.stdout)), arguments.json)
 
 
-def _files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="read in this order (default: what a lookup reads)"
-    )
-    parser.add_argument("-s", "--strict", action="store_true", help="a warning is a problem, too")
-    _json(parser)
+def _reap(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi import reap
+
+    if arguments.dry_run:
+        return _show(reap.table(host, output.paint_for(sys.stdout)), False)
+    seen = sys.stderr.isatty()
+    outcome = reap.reap(host, _progress if seen else lambda _: None, arguments.wait)
+    if seen:
+        _progress("")
+    for each in outcome.problems:
+        _fail(f"{each.target}: {each.problem}", 1, each.hint)
+    if not arguments.quiet and (said := outcome.summary(sys.stdout.isatty())):
+        print(f"auto-iscsi: {said}")
+    return outcome.status
 
 
-def _file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", help="default: /etc/auto.iscsi.conf")
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for a program: see auto-iscsi(8)")
+def _progress(text: str) -> None:
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 VERBS = {
-    "lookup": Verb(
-        _lookup, "do what automount's map does for a key: log in, print the map entry",
-        "Do what the map does when automount looks up KEY, and print what it prints.", _key,
-    ),
-    "explain": Verb(
-        _explain, "say what holds for a key, which line said so, and what a lookup would do",
-        "Say what holds for KEY, which line said so, and what a lookup would do now. "
-        "Nothing is changed. Exit status 1: a lookup would refuse it.", _key_or_settings,
-    ),
-    "check": Verb(
-        _check, "say everything that is wrong with the configuration",
-        "Say everything that is wrong with the configuration. Exit status 1: there are errors.",
-        _files,
-    ),
-    "edit": Verb(
-        _edit, "change the configuration with an editor, and check it before it holds",
-        "Edit a copy of FILE, check it, and put it in FILE's place when it has no errors. "
-        "The editor: SUDO_EDITOR, VISUAL or EDITOR.", _file,
-    ),
+    "lookup": _lookup, "explain": _explain, "check": _check, "edit": _edit, "status": _status,
+    "reap": _reap, "doctor": _doctor,
 }  # fmt: skip
 
 
@@ -137,9 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--root", metavar="DIR", default="/", help="the machine is laid out below DIR (default: /)"
     )
-    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
-    for name, verb in VERBS.items():
-        own = verbs.add_parser(
+    subparsers = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    for name, verb in verbs.VERBS.items():
+        own = subparsers.add_parser(
             name, help=verb.help, description=verb.description, allow_abbrev=False
         )
         verb.arguments(own)

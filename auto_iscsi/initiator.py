@@ -19,7 +19,8 @@ from auto_iscsi.host import Host
 from auto_iscsi.sessions import Session
 from auto_iscsi.wanted import Settings
 
-OK, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS, NOTHING_FOUND, REFUSED = 0, 8, 19, 15, 21, 24
+OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
+NOTHING_FOUND, REFUSED = 21, 24
 _ALONE = "iscsiadm/alone"
 _CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
 
@@ -31,6 +32,8 @@ _EXITS = {
     6: ("its database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
     7: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
     PORTAL_DOWN: ("the portal did not let us in in time", "is the target enabled at the SAN?"),
+    9: ("a login to it is under way", "try again"),
+    10: ("logout failed", "see journalctl -u iscsid"),
     11: ("no answer in time", "is the portal up and reachable?"),
     12: ("no iSCSI transport", "modprobe iscsi_tcp"),
     13: ("not permitted", "run it as root"),
@@ -38,11 +41,17 @@ _EXITS = {
     FATAL_LOGIN: ("the target is not there, or not for this host", "present it at the SAN"),
     20: ("iscsid does not answer", "systemctl start iscsid"),
     NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
+    28: ("it is in use", "see auto-iscsi status"),
+    32: ("the session is not connected", "try again"),
     REFUSED: (
         "the target refused this host or its CHAP secret",
         "mend node.session.auth in the record, or the access list at the SAN",
     ),
 }
+
+
+# What a record of ours has, and one that somebody made anew most likely has not.
+_OURS = {"node.startup": "manual", "node.session.initial_login_retry_max": "1"}
 
 
 class Limit(NamedTuple):
@@ -106,6 +115,11 @@ def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
     return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", limit=limit)
 
 
+def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
+    """End a session."""
+    return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--logout", limit=limit)
+
+
 def discover(
     host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
 ) -> tuple[Answer, list[nodes.Record]]:
@@ -148,9 +162,8 @@ def make_record(
     if answer.status != OK:
         return answer
     values = {
-        "node.startup": "manual",
+        **_OURS,
         "node.session.scan": "auto",
-        "node.session.initial_login_retry_max": "1",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
         "node.conn[0].timeo.noop_out_interval": "5",
@@ -167,6 +180,12 @@ def _has_chap(host: Host, target: str, record: nodes.Record) -> bool:
         for made in nodes.find_all(host, target)
         if made.portal.same_place(record.portal)
     )
+
+
+def as_we_made_it(host: Host, record: nodes.Record) -> bool:
+    """Say whether a record still is as make_record() made it."""
+    values = nodes.values(host, record)
+    return all(values.get(name) == value for name, value in _OURS.items())
 
 
 def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:

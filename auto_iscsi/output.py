@@ -57,6 +57,27 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
+def span(seconds: float) -> str:
+    """Return a time as a person reads it: 90s, 15m, 3h, 2d."""
+    whole = max(0, round(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def count(number: int, word: str) -> str:
+    """Return a number of things: 1 session, 2 sessions."""
+    return f"{number} {word}" + ("s" if number != 1 else "")
+
+
+def wrapped(text: str, width: int = 79) -> list[str]:
+    """Return a text as lines."""
+    import textwrap  # only where there is so much to say
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
 def printable(text: str) -> str:
     """Return text without what a terminal would obey: files and keys can hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -64,6 +64,9 @@ def settle(
                 with contextlib.suppress(OSError):  # it is gone already
                     host.write(f"{session.path}/recovery_tmo", f"{tmo:.0f}")
                 opened.append((session.sid, session.inode))
+                from auto_iscsi import audit  # only where there was a login
+
+                audit.login(host, target, session.portal, session.sid, seen=record is not None)
         # A record that we were about to make, and that somebody else may make now, is not ours.
         there = {record.path.rpartition("/")[2] for record in nodes.find_all(host, target)}
         records = tuple(name for name in claim.records if name in there)

@@ -14,82 +14,122 @@ import fcntl
 import os
 import select
 import signal
+import stat
 import time
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Iterator, Sequence
+from typing import Callable, NamedTuple
 
 from auto_iscsi.host import Host
 
 FREE, HANGS = 0, -1  #: what is known of a device, if not an errno
 _BLKFLSBUF = 0x1261  # linux/fs.h
+_PATIENCE = 1.0  # seconds for the end of a child
 
 
-def exclusive(host: Host, nodes: Sequence[str], seconds: float) -> dict[str, int]:
-    """Return per device node (/dev/sdX): FREE, EBUSY or another errno, HANGS.
+def exclusive(host: Host, nodes: Sequence[str], seconds: float) -> list[int]:
+    """Return for each device node (/dev/sdX): FREE, EBUSY or another errno, HANGS.
 
-    Each has `seconds`, all have five times that; who is not reached counts as HANGS.
+    Each has `seconds`, all have five times that; who is not reached counts as HANGS. Who asks
+    holds what could be mounted meanwhile: for the moment that it is open, it cannot be.
     """
-    paths = [host.path(node) for node in nodes]
-    found = _in_children(lambda n: _opened(paths[n], os.O_EXCL), len(paths), seconds)
-    return dict(zip(nodes, found))
 
+    def look(number: int) -> int:
+        os.close(_open(host, nodes[number]))
+        return FREE
 
-def flush(host: Host, node: str, seconds: float) -> int:
-    """Write out and forget what the kernel keeps of a device: FREE, an errno, HANGS."""
-    return _in_children(lambda _: _flushed(host.path(node)), 1, seconds)[0]
-
-
-def _opened(path: str, flags: int) -> int:
-    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags))
-    return FREE
-
-
-def _flushed(path: str) -> int:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    os.fsync(handle)
-    fcntl.ioctl(handle, _BLKFLSBUF, 0)
-    return FREE
-
-
-def _in_children(work: Callable[[int], int], count: int, seconds: float) -> list[int]:
-    """Return the results of work(0), work(1), …; an OSError counts as its errno."""
     found: list[int] = []
     over = time.monotonic() + 5 * seconds
-    while len(found) < count and time.monotonic() < over:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            _serve(work, range(len(found), count), writing)
-        os.close(writing)
-        while select.select([reading], [], [], seconds)[0]:
-            data = os.read(reading, 4096)
-            if not data:
-                break
-            found += data
-        os.close(reading)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, os.WNOHANG)
-        if len(found) < count:
+    while len(found) < len(nodes) and time.monotonic() < over:
+        child = _fork(look, range(len(found), len(nodes)))
+        found += _results(child, len(nodes) - len(found), seconds)
+        _end(child)
+        if len(found) < len(nodes):
             found.append(HANGS)
-    return found + [HANGS] * (count - len(found))
+    return found + [HANGS] * (len(nodes) - len(found))
 
 
-def _serve(work: Callable[[int], int], numbers: range, writing: int) -> None:
-    """Be the child: hold nothing that others wait for, and say a byte for each result."""
+@contextlib.contextmanager
+def seized(
+    host: Host, nodes: Sequence[str], seconds: float, *, flush: bool
+) -> Iterator[list[int]]:
+    """Hold devices exclusively; yield for each FREE (it is held), an errno or HANGS.
+
+    Nobody can mount them, or make anything of them, meanwhile. With `flush`, what the kernel keeps
+    of them is written out, and forgotten.
+    """
+
+    def hold(number: int) -> int:
+        handle = _open(host, nodes[number])  # until the child's end
+        if flush and stat.S_ISBLK(os.fstat(handle).st_mode):
+            os.fsync(handle)
+            fcntl.ioctl(handle, _BLKFLSBUF, 0)
+        return FREE
+
+    child = _fork(hold, range(len(nodes)), stay=True)
     try:
-        os.dup2(writing, 3)
-        os.closerange(4, 1 << 16)
-        null = os.open("/dev/null", os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(null, number)
-        os.chdir("/")
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in numbers:
-            try:
-                result = work(number)
-            except OSError as error:
-                result = error.errno or 1
-            os.write(3, bytes([min(result, 254)]))
+        found = _results(child, len(nodes), seconds)
+        yield found + [HANGS] * (len(nodes) - len(found))
     finally:
-        os.kill(os.getpid(), signal.SIGKILL)  # without what Python does at its end
+        _end(child)
+
+
+def _open(host: Host, node: str) -> int:
+    return os.open(host.path(node), os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL)
+
+
+class _Child(NamedTuple):
+    """A process that asks the disks."""
+
+    pid: int
+    results: int  #: the descriptor from which a byte comes for each
+    life: int  #: the one that it waits on: closed when we close it, or die
+
+
+def _fork(work: Callable[[int], int], numbers: range, *, stay: bool = False) -> _Child:
+    """Start work(0), work(1), …; an OSError counts as its errno. `stay`: until it is ended."""
+    reading, writing = os.pipe()
+    waiting, life = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            # It holds nothing that others wait for: no lock, no pipe of cron's.
+            results, wait = (fcntl.fcntl(fd, fcntl.F_DUPFD, 16) for fd in (writing, waiting))
+            os.closerange(0, 16)
+            os.closerange(16, min(results, wait))
+            os.closerange(min(results, wait) + 1, max(results, wait))
+            os.closerange(max(results, wait) + 1, 1 << 16)
+            os.chdir("/")
+            for number in numbers:
+                try:
+                    result = work(number)
+                except OSError as error:
+                    result = error.errno or 1
+                os.write(results, bytes([result]))
+            if stay:
+                os.read(wait, 1)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # without what Python does at its end
+    os.close(writing)
+    os.close(waiting)
+    return _Child(pid, reading, life)
+
+
+def _results(child: _Child, count: int, seconds: float) -> list[int]:
+    """Return the results that come, each within `seconds`."""
+    found: list[int] = []
+    while len(found) < count and select.select([child.results], [], [], seconds)[0]:
+        data = os.read(child.results, 4096)
+        if not data:
+            break
+        found += data
+    return found
+
+
+def _end(child: _Child) -> None:
+    """End a child; one that the kernel holds fast is left to it."""
+    os.close(child.results)
+    os.close(child.life)
+    os.kill(child.pid, signal.SIGKILL)
+    over = time.monotonic() + _PATIENCE
+    while not os.waitpid(child.pid, os.WNOHANG)[0] and time.monotonic() < over:
+        time.sleep(0.002)

@@ -1,1 +1,159 @@
-"""Ends the sessions that nobody needs any more."""
+"""Which sessions end now?
+
+`auto-iscsi reap`, run now and then by a timer or cron (`auto-iscsi reap --quiet`). Several targets
+at once: one that hangs holds up nobody. One reaper at a time.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
+
+from auto_iscsi import claims, ending, output, pending, verdicts
+from auto_iscsi.host import Host
+
+AT_ONCE = 8  # targets
+Say = Callable[[str], None]
+
+
+class Outcome(NamedTuple):
+    """What came of it for all."""
+
+    ended: list[ending.Ended]
+    alone: bool = True  #: False: another reaper is at it
+
+    @property
+    def problems(self) -> list[ending.Ended]:
+        """The targets of which something could not be ended."""
+        return [each for each in self.ended if each.problem]
+
+    @property
+    def status(self) -> int:
+        """The program's exit status."""
+        return 1 if self.problems else 0
+
+    def summary(self, anyway: bool) -> str:
+        """Say what was done, in one line; "" when that is nothing, unless `anyway`."""
+        through = [each.target for each in self.ended if each.sids]
+        count = sum(len(each.sids) for each in self.ended)
+        if count:
+            named = ", ".join(through[:3])
+            named += f" and {len(through) - 3} more" if through[3:] else ""
+            return f"ended {count} session{'s' if count > 1 else ''}: {named}"
+        if not anyway:
+            return ""
+        return "nothing to end" if self.alone else "another reaper is at it"
+
+
+def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
+    """End what can be ended, for `wait` seconds also what can be ended by then.
+
+    `say` is told how far it is. Raise NotPermitted, BadConfiguration.
+    """
+    handle = claims.lock(host, "reap", time.monotonic())
+    if handle is None:
+        return Outcome([], alone=False)
+    try:
+        until = time.monotonic() + wait
+        ended: list[ending.Ended] = []
+        while True:
+            found = _noted(host)
+            failed = {each.target for each in ended if each.problem}
+            todo = [each.target for each in found if each.action == verdicts.END]
+            todo = [target for target in dict.fromkeys(todo) if target not in failed]
+            now = _end_all(host, todo, say)
+            ended += now
+            left = until - time.monotonic()
+            soon = [v.when for v in found if v.when is not None and v.target not in todo]
+            soon = [when for when in soon if when <= left]
+            if left <= 0 or (not soon and not todo):
+                break
+            if soon:
+                say(f"{len(soon)} to end, the next one in {min(soon):.0f} s")
+            if not any(each.sids for each in now):
+                time.sleep(max(0.2, min(*soon, 5.0)) if soon else 0.5)
+        _tidy(host)
+        return Outcome(ended)
+    finally:
+        claims.unlock(host, "reap", handle)
+
+
+def table(host: Host, paint: output.Paint) -> output.Report:
+    """Return what would become of each session, and why. Nothing is changed."""
+    rows = [("target", "session", "disks", "verdict", "because")]
+    marks = []
+    for each in verdicts.look(host):
+        session = f"{each.session.sid} {each.session.state}" if each.session else "-"
+        rows.append((each.target, session, " ".join(each.disks) or "-", _when(each), each.reason))
+        marks.append(each.action)
+    first, *others = output.columns(rows)
+    paints: dict[str, Callable[[str], str]]
+    paints = {verdicts.END: paint.doubtful, verdicts.KEEP: str, verdicts.REPORT: paint.bad}
+    lines = [paints[mark](output.printable(line)) for mark, line in zip(marks, others)]
+    return output.Report(0, [paint.aside(first), *lines] if lines else ["no sessions"], None)
+
+
+def _when(verdict: verdicts.Verdict) -> str:
+    if verdict.action == verdicts.KEEP and verdict.when is not None:
+        return f"end in {verdicts.said(verdict.when)}"
+    return verdict.action
+
+
+def _noted(host: Host) -> list[verdicts.Verdict]:
+    """Look at all, note who is in use now, and see what became of logins nobody saw through."""
+    found = verdicts.look(host)
+    again = False
+    for target in dict.fromkeys(each.target for each in found):
+        group = [each for each in found if each.target == target]
+        claim = group[0].claim
+        watched = tuple(
+            (each.session.sid, each.session.inode)
+            for each in group if each.session and not each.ours and each.when is not None
+        )  # fmt: skip
+        used = bool(group[0].uses) and claim != claims.Claim()
+        if not (claim.asked or used or set(watched) - set(claim.watched)):
+            continue
+        handle = claims.lock(host, f"lock/{target}", time.monotonic())
+        if handle is None:  # a lookup: it notes what it does
+            continue
+        try:
+            if claim.asked:
+                tmo = ending.recovery_tmo(host, target)
+                again = not pending.settle(host, target, 0.0, tmo).asked or again
+            if used or set(watched) - set(claim.watched):
+                now = claims.read(host, target)
+                claims.write(host, target, now._replace(used=claims.now(), watched=watched))
+        finally:
+            claims.unlock(host, f"lock/{target}", handle)
+    return verdicts.look(host) if again else found
+
+
+def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[ending.Ended]:
+    if not targets:
+        return []
+    ended = []
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        begun = [pool.submit(ending.end, host, target) for target in targets]
+        for number, one in enumerate(concurrent.futures.as_completed(begun), 1):
+            ended.append(one.result())
+            say(f"{number} of {len(targets)} targets")
+    return sorted(ended)
+
+
+def _tidy(host: Host) -> None:
+    """Take away what killed runs left in /run/auto-iscsi."""
+    for folder in ("lock", "iscsiadm"):
+        for name in host.names(f"{claims.FOLDER}/{folder}"):
+            if folder == "iscsiadm" and claims.read(host, name).asked:
+                continue  # iscsiadm's last word, which nobody has drawn a conclusion from yet
+            handle = claims.lock(host, f"{folder}/{name}", 0.0)
+            if handle is not None:
+                claims.unlock(host, f"{folder}/{name}", handle)
+    for name in host.names(f"{claims.FOLDER}/claims"):
+        if name.startswith("."):
+            handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
+            if handle is not None:
+                claims.drop(host, name)
+                claims.unlock(host, f"lock/{name[1:]}", handle)

@@ -65,18 +65,25 @@ def look(host: Host, wanted: Sequence[Sequence[disks.Disk]]) -> list[Usage]:
         nodes = [node for disk in group for node in _nodes(host, disk)]
         uses = [use for node in nodes for use in _uses(host, node, seen)]
         found.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
-    # Only what nobody was seen to use is opened: to be asked is no pleasure for a disk.
-    leaves = {
-        f"/dev/{node.name}": at
-        for at, usage in enumerate(found) if not usage.uses
-        for node in usage.nodes if not node.holders and host.read(f"{node.path}/partition") is None
-    }  # fmt: skip
-    for node, says in probe.exclusive(host, list(leaves), _ANSWER).items():
-        if says != probe.FREE and says != errno.ENXIO:  # which is: offline, and held by nobody
-            use = _exclusive(node, says)
-            at = leaves[node]
-            found[at] = found[at]._replace(uses=(*found[at].uses, use))
     return found
+
+
+def exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]:
+    """Return, for disks that nobody was seen to use, whether somebody holds them exclusively.
+
+    The caller holds the targets: what is looked at cannot be mounted in that moment.
+    """
+    leaves = [
+        (at, f"/dev/{node.name}")
+        for at, each in enumerate(found) for node in each.nodes
+        if not node.holders and host.read(f"{node.path}/partition") is None
+    ]  # fmt: skip
+    uses: list[tuple[Use, ...]] = [()] * len(found)
+    answers = probe.exclusive(host, [node for _, node in leaves], _ANSWER)
+    for (at, node), says in zip(leaves, answers):
+        if says not in (probe.FREE, errno.ENXIO):  # which is: offline, and held by nobody
+            uses[at] += (_exclusive(node, says),)
+    return uses
 
 
 def _exclusive(node: str, says: int) -> Use:

@@ -7,12 +7,15 @@ target). Nothing is changed here.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from auto_iscsi import claims, config, disks, errors, keys, sessions, settings, usage
 from auto_iscsi.host import Host
 
 END, KEEP, REPORT = "end", "keep", "report"
+_AT_ONCE = 64  # targets that are held together
 
 
 class Verdict(NamedTuple):
@@ -29,38 +32,45 @@ class Verdict(NamedTuple):
     when: float | None  #: seconds until it can be ended, as things are; None: never
 
 
-def look(host: Host, target: str = "") -> list[Verdict]:
-    """Return the verdicts on all sessions and claims, or on those of one target (folded).
+def look(host: Host, held: str = "") -> list[Verdict]:
+    """Return the verdicts on all sessions and claims, or on those of the one target that is held.
 
-    Raise NotPermitted for who is not root, BadConfiguration when no file can be parsed.
+    Raise NotPermitted for who is not root, BadConfiguration when a file cannot be parsed.
     """
-    present = sessions.find_all(host, target) if target else sessions.list_all(host)
+    present = sessions.find_all(host, held) if held else sessions.list_all(host)
     names = [keys.fold(session.target) for session in present]
     there = [disks.list_all(host, session) for session in present]
     used = usage.look(host, there)
-    sections = config.load(host, remember=False)
-    wanted: dict[str, settings.Settings | errors.Failure] = {}
     known = {name: claims.read(host, name) for name in names}
-    for name in [target] if target else host.names(f"{claims.FOLDER}/claims"):
-        if name not in known and (claim := claims.read(host, name)) != claims.Claim():
+    for name in [held] if held else host.names(f"{claims.FOLDER}/claims"):
+        claim = claims.Claim() if name in known or name[:1] == "." else claims.read(host, name)
+        if claim != claims.Claim():
             known[name] = claim
+    sections = config.load(host, remember=False)
+    wanted = {name: _wanted(sections, name) for name in known}
     busy: dict[str, tuple[usage.Use, ...]] = {}
-    for name, usages in zip(names, used):  # several ways to one disk: who uses one, uses all
-        busy[name] = busy.get(name, ()) + usages.uses
-    for name in known:
-        try:
-            wanted[name] = settings.resolve(sections, name)
-        except errors.BadConfiguration as failure:
-            wanted[name] = failure
-    found = []
-    for name, session, group in zip(names, present, there):
-        claim = known[name]
-        basis = _Basis(session, claim, busy[name], wanted[name], _at_work(host, name))
-        action, reason, when = basis.judge()
-        found.append(Verdict(
-            name, session, claim, claim.owns(session), tuple(disk.name for disk in group),
-            busy[name], action, reason, when,
-        ))  # fmt: skip
+    for name, each in zip(names, used):  # several ways to one disk: who uses one, uses all
+        busy[name] = tuple(dict.fromkeys((*busy.get(name, ()), *each.uses)))
+
+    def judged() -> list[Verdict]:
+        found = []
+        for name, session, group in zip(names, present, there):
+            claim, at_work = known[name], _at_work(host, name)
+            action, reason, when = _Basis(session, claim, busy[name], wanted[name], at_work).judge()
+            found.append(Verdict(
+                name, session, claim, claim.owns(session), tuple(disk.name for disk in group),
+                busy[name], action, reason, when,
+            ))  # fmt: skip
+        return found
+
+    found = judged()
+    ready = [] if held else [at for at, each in enumerate(found) if each.action == END]
+    for some in (ready[at : at + _AT_ONCE] for at in range(0, len(ready), _AT_ONCE)):
+        with contextlib.ExitStack() as stack:
+            free = [at for at in some if _hold(host, found[at], stack)]
+            for at, uses in zip(free, usage.exclusive(host, [used[at] for at in free])):
+                busy[names[at]] += uses
+    found = judged() if ready else found
     for name in known.keys() - set(names):
         when: float | None = 0.0
         action, reason = END, "its session is gone"
@@ -69,6 +79,25 @@ def look(host: Host, target: str = "") -> list[Verdict]:
         mine = known[name].ours
         found.append(Verdict(name, None, known[name], mine, (), (), action, reason, when))
     return sorted(found, key=lambda each: (each.target, each.session or ()))
+
+
+def _wanted(
+    sections: Sequence[config.Section], target: str
+) -> settings.Settings | errors.Failure:
+    try:
+        return settings.resolve(sections, target)
+    except errors.BadConfiguration as failure:
+        return failure
+
+
+def _hold(host: Host, verdict: Verdict, stack: contextlib.ExitStack) -> bool:
+    """Hold a target for as long as its disks are looked at; no, if it is wanted right now."""
+    name = f"lock/{verdict.target}"
+    handle = claims.lock(host, name, 0.0)
+    if handle is None:
+        return False
+    stack.callback(claims.unlock, host, name, handle)
+    return claims.read(host, verdict.target) == verdict.claim
 
 
 class _Basis(NamedTuple):
@@ -107,16 +136,16 @@ class _Basis(NamedTuple):
         idle = min(looked_up, used)
         if lease > 0:
             left = max(lease, self.wanted.idle - idle if self.session.up else 0)
-            return KEEP, f"looked up {_time(looked_up)} ago, lease {_time(self.wanted.lease)}", left
+            return KEEP, f"looked up {said(looked_up)} ago, lease {said(self.wanted.lease)}", left
         if not self.session.up:
             return END, f"{self.session.state}, and nobody uses it", 0.0
         if idle < self.wanted.idle:
             left = self.wanted.idle - idle
-            return KEEP, f"idle for {_time(idle)} of {_time(self.wanted.idle)}", left
-        return END, f"idle for {_time(idle)}", 0.0
+            return KEEP, f"idle for {said(idle)} of {said(self.wanted.idle)}", left
+        return END, f"idle for {said(idle)}", 0.0
 
 
-def _time(seconds: float) -> str:
+def said(seconds: float) -> str:
     """Return a time as a person reads it."""
     whole = round(seconds)
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):

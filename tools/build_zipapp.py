@@ -1,6 +1,8 @@
 """What bytes make up a program? One zip file of our own modules, runnable, always the same bytes.
 
-Usage: build_zipapp.py MODULE OUTPUT, where MODULE has a main() that returns the exit status.
+Usage: build_zipapp.py MODULE OUTPUT PYTHON [LIBRARIES]: MODULE has a main() that returns the exit
+status, PYTHON is what the first line starts. LIBRARIES is a folder that pip filled; what it holds
+goes in, too, its licences with it, and the program needs nothing but a Python.
 
 The map program is no such file: what Python does to run one (runpy) takes half as long as all of
 its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
@@ -19,9 +21,10 @@ import py_compile
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-SHEBANG = b"#!/usr/bin/python3 -I\n"
+SHEBANG = "#!{python} -I\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 LAUNCHER = """\
 import sys
@@ -48,21 +51,40 @@ def compiled(source: bytes, name: str) -> bytes:
         return code.read_bytes()
 
 
-def entries(package: Path, module: str) -> dict[str, bytes]:
-    """Return every file of the zip by its name: the launcher, then the package's modules."""
+def modules(folder: Path) -> dict[str, bytes]:
+    """Return the modules below a folder by their names in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
+
+
+def licences(libraries: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the licence of each library; refuse one without."""
+    for info in libraries.glob("*.dist-info"):
+        found = [*info.rglob("LICENSE*"), *info.rglob("COPYING*")]
+        if not found:
+            raise SystemExit(f"{info.name}: no licence in it, it cannot be passed on")
+        for path in found:
+            yield f"licenses/{info.name.removesuffix('.dist-info')}/{path.name}", path.read_bytes()
+
+
+def entries(package: Path, module: str, libraries: Path | None) -> dict[str, bytes]:
+    """Return every file of the zip by its name: launcher, modules, licences."""
     launcher = LAUNCHER.format(package=package.name, module=module).encode()
-    sources = {"__main__.py": launcher}
-    for path in package.rglob("*.py"):
-        sources[f"{package.name}/{path.relative_to(package).as_posix()}"] = path.read_bytes()
+    ours = {f"{package.name}/{name}": source for name, source in modules(package).items()}
+    sources = {"__main__.py": launcher, **ours}
+    texts = {}
+    if libraries:
+        sources.update(modules(libraries))
+        texts = dict(licences(libraries))
+        texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
-    return {**sources, **codes}
+    return {**sources, **codes, **texts}
 
 
-def write(output: Path, files: dict[str, bytes]) -> None:
+def write(output: Path, python: str, files: dict[str, bytes]) -> None:
     """Write the program in one step, so that a broken build leaves the old one."""
     draft = output.with_name(output.name + ".new")
     with open(draft, "wb") as stream:
-        stream.write(SHEBANG)
+        stream.write(SHEBANG.format(python=python).encode())
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(files):
                 entry = zipfile.ZipInfo(name, EPOCH)
@@ -74,12 +96,14 @@ def write(output: Path, files: dict[str, bytes]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: build_zipapp.py MODULE OUTPUT", file=sys.stderr)
+    if len(arguments) not in (3, 4):
+        print("usage: build_zipapp.py MODULE OUTPUT PYTHON [LIBRARIES]", file=sys.stderr)
         return 2
-    module, output = arguments[0], Path(arguments[1])
+    module, output, python = arguments[0], Path(arguments[1]), arguments[2]
+    libraries = Path(arguments[3]) if arguments[3:] else None
     output.parent.mkdir(parents=True, exist_ok=True)
-    write(output, entries(Path(__file__).resolve().parent.parent / "auto_iscsi", module))
+    package = Path(__file__).resolve().parent.parent / "auto_iscsi"
+    write(output, python, entries(package, module, libraries))
     return 0
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import auto_iscsi
-from auto_iscsi import settings
+from auto_iscsi import cli, codes, config, doctor, settings, status, verbs
 
 from .test_code import tracked
 
@@ -76,6 +79,36 @@ def test_the_manual_knows_the_defaults() -> None:
         default = (said[1] or "").replace(" , ", ", ")
         value = default.split(", ") if ", " in default else default
         assert setting.parse(value) == setting.default, f"{name}: the manual says {default!r}"
+
+
+def test_the_manual_lists_every_code_under_who_reports_it() -> None:
+    listed = text("man/auto-iscsi.8").split("\n.Sh CODES\n")[1].split("\n.Sh ")[0]
+    lists = re.findall(r"^\.Bl.*?^\.El$", listed, re.M | re.S)
+    shown = [re.findall(r"^\.It Cm ([\w-]+)$", each, re.M) for each in lists]
+    known = codes.table()
+    assert shown == [
+        [code for code in known if codes.LOOKUP in known[code].source.split(", ")],
+        list(config.KINDS), list(status.PROBLEMS), list(doctor.CHECKS),
+    ]  # fmt: skip
+
+
+def test_every_verb_does_something() -> None:
+    assert list(cli.VERBS) == list(verbs.VERBS)
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
+def test_the_manual_has_every_verb_with_all_its_options(verb: str) -> None:
+    page = text("man/auto-iscsi.8")
+    synopsis = page.split("\n.Sh SYNOPSIS\n")[1].split("\n.Sh ")[0]
+    (shown,) = [each for each in synopsis.split("\n.Nm\n") if f"\n.Cm {verb}" in f"\n{each}"]
+    parser = argparse.ArgumentParser(add_help=False)
+    verbs.VERBS[verb].arguments(parser)
+    for action in parser._actions:
+        for option in action.option_strings[-1:]:
+            assert re.search(rf"Fl {re.escape(option[1:])}\b", page), option
+            short = re.escape(action.option_strings[0][1:])
+            assert re.search(rf"Fl {re.escape(option[1:])}\b|Fl {short}\b", shown), option
+    assert f"\n.It Cm {verb}" in page
 
 
 def test_the_example_file_shows_every_setting_at_its_default() -> None:

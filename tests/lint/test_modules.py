@@ -15,9 +15,10 @@ ORDER = (
     "compiled", "config", "wanted", "kinds", "needs", "settings", "resolved", "patterns",
     "nodes", "sessions", "contents", "fitting", "superblock", "scsi", "apart", "multipath",
     "disks", "mounts", "mapentry", "choice", "claims", "identity", "journal", "layout", "chap",
-    "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
-    "output", "probe", "usage", "verdicts", "reap", "explain", "check", "edit", "cli",
-    "__main__",
+    "audit", "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
+    "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
+    "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
+    "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from tests.san.bed.machine import Machine, Mount, Result, Session
@@ -12,6 +13,7 @@ ARRAY = "iqn.2001-05.com.equallogic:0-8a0906"
 BETA = f"{ARRAY}-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
 ALPHA = f"{ARRAY}-1c20da503-77b3e8c1f6d4bd-vm-alpha-2010-05-03-04:00:01.50611"
 ROOT = "/iscsiauto"
+ORIGINAL = Path(__file__).parent / "original" / "auto.iscsi"
 Seen = TypeVar("Seen")
 
 
@@ -43,6 +45,17 @@ def session(vm: Machine, iqn: str) -> Session:
     """Return the one session with a target."""
     (found,) = vm.sessions(iqn)
     return found
+
+
+def original(vm: Machine, path: str) -> None:
+    """Put the shell script on the machine, and what it needs to get anywhere there.
+
+    Its second of patience is too short for udev under TCG; it looks for node records where
+    Debian 12 has none.
+    """
+    vm.write(path, ORIGINAL.read_text().replace("sleep 1", "sleep 5"), 0o755)
+    vm.run("mkdir -p /var/lib/iscsi; [ -e /var/lib/iscsi/nodes ] ||"
+           " ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes")
 
 
 def configure(vm: Machine, text: str) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.san import job
 from tests.san.bed.machine import CommandFailed, Machine
 from tests.san.bed.san import San
 
 IQN = "iqn.2001-05.com.equallogic:0-8a0906-a8b1-vm-beta-2010-05-03-04:00:01.50612"
-ORIGINAL = Path(__file__).parent / "original" / "auto.iscsi"
 
 
 def test_a_state_is_resumed_before_the_initiator_ever_ran(bare: Machine) -> None:
@@ -80,9 +79,7 @@ def test_partitions_appear_with_their_filesystems(bare: Machine, san: San, table
 def test_the_original_mounts_a_snapshot_on_the_first_visit(bare: Machine, san: San) -> None:
     san.target(IQN, [san.disk([san.fs("ext3", {"etc/really_important_file": "text\n"})])])
     bare.discover()
-    # Its second of patience is too short for udev under TCG.
-    bare.write("/etc/auto.iscsi", ORIGINAL.read_text().replace("sleep 1", "sleep 5"), 0o755)
-    bare.run("mkdir -p /var/lib/iscsi && ln -sfn /etc/iscsi/nodes /var/lib/iscsi/nodes")
+    job.original(bare, "/etc/auto.iscsi")
     bare.automount("--timeout=60")
     seen = bare.run(["cat", f"/iscsiauto/{IQN}/etc/really_important_file"], user="user")
     assert seen.stdout == "text\n"

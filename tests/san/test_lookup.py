@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
-ORIGINAL = (Path(__file__).parent / "original" / "auto.iscsi").read_text()
 FILE = "etc/really_important_file"
 
 
@@ -42,9 +39,7 @@ def test_the_second_visit_after_the_mount_expired(vm: Machine, san: San) -> None
 def test_what_is_mounted_is_what_the_original_mounts(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
-    vm.run("mkdir -p /var/lib/iscsi && ln -sfn /etc/iscsi/nodes /var/lib/iscsi/nodes")
-    # Its second of patience is too short for udev under emulation.
-    vm.write("/etc/auto.iscsi.original", ORIGINAL.replace("sleep 1", "sleep 5"), 0o755)
+    job.original(vm, "/etc/auto.iscsi.original")
     vm.automount(program="/etc/auto.iscsi.original")
     assert job.visit(vm, job.BETA, FILE).stdout == "two days ago\n"
     theirs = job.mount(vm, job.BETA)
@@ -73,8 +68,7 @@ def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(
 ) -> None:
     snapshot(san)
     vm.discover()
-    vm.run("mkdir -p /var/lib/iscsi && ln -sfn /etc/iscsi/nodes /var/lib/iscsi/nodes")
-    vm.write("/root/original", ORIGINAL.replace("sleep 1", "sleep 5"), 0o755)
+    job.original(vm, "/root/original")
     job.configure(vm, "device = kernel\n")
     theirs = vm.run(["/root/original", job.BETA]).raw
     job.logout(vm, job.BETA)

@@ -10,7 +10,6 @@ from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
 TREE = Path(__file__).resolve().parents[2]
-ORIGINAL = Path(__file__).parent / "original" / "auto.iscsi"
 DEB = "/root/auto-iscsi.deb"
 FILES = {"etc/really_important_file": "text\n"}
 
@@ -41,9 +40,7 @@ def test_over_the_script_what_is_in_use_stays_and_the_next_visit_is_ours(
     san.target(job.BETA, [san.disk([san.fs("ext3", FILES)])])
     san.target(job.ALPHA, [san.disk([san.fs("ext3", FILES)])])
     bare.discover()
-    # Its second of patience is too short for udev under TCG.
-    bare.write("/etc/auto.iscsi", ORIGINAL.read_text().replace("sleep 1", "sleep 5"), 0o755)
-    bare.run("mkdir -p /var/lib/iscsi && ln -sfn /etc/iscsi/nodes /var/lib/iscsi/nodes")
+    job.original(bare, "/etc/auto.iscsi")
     bare.run("echo '/iscsiauto program:/etc/auto.iscsi' >> /etc/auto.master")
     bare.run("systemctl restart autofs", timeout=120)
     job.visit(bare, job.BETA, "etc/really_important_file")

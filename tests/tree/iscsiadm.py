@@ -22,7 +22,8 @@ from tests.tree import kernel
 
 ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
 SAN = f"{ROOT}/san"
-OK, ERROR, NO_ANSWER, EXISTS, FATAL, NOTHING, REFUSED = 0, 1, 11, 15, 19, 21, 24
+OK, ERROR, NO_SESSION, NO_ANSWER, EXISTS = 0, 1, 2, 11, 15
+FATAL, NOTHING, REFUSED = 19, 21, 24
 PATIENCE = 60.0  # seconds; nothing here outlives a test by more
 
 
@@ -127,6 +128,8 @@ class Iscsiadm:
             return self.discover(self.option("-p"), operation == "nonpersistent")
         if mode == "session" and "--rescan" in self.options:
             return self.rescan(int(self.option("-r")))
+        if mode == "session" and "--logout" in self.options:
+            return self.logout(int(self.option("-r")))
         target, portal = self.option("-T"), self.option("-p")
         if mode != "node" or not target or not portal:
             note(violation=f"an iscsiadm that means more than one target: {sys.argv[1:]}")
@@ -282,6 +285,19 @@ class Iscsiadm:
         print(f"Login to {place} successful.")
         self.scan(sid, self.target(target), self.target(target)["luns"], running)
         return OK
+
+    def logout(self, sid: int) -> int:
+        if not os.path.exists(f"{ROOT}{kernel.SESSIONS}/session{sid}"):
+            return NO_SESSION
+        target = kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")
+        running = [hold(target)]
+        step("logout")
+        status = self.says("logout", target)
+        if not status:
+            kernel.close_session(ROOT, sid)
+        step("logout-done")
+        os.close(running[0])
+        return status
 
     def rescan(self, sid: int) -> int:
         target = kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")

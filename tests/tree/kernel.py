@@ -206,6 +206,9 @@ def close_session(root: str, sid: int, udev: bool = True) -> None:
     disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]
     for name, path in disks if udev else ():
         parts = [entry for entry in os.listdir(f"{root}{path}") if entry.startswith(name)]
+        for node in (name, *parts):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{root}/dev/{node}")
         for inner in [path, *(f"{path}/{part}" for part in parts)]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{root}/run/udev/data/b{read(root, f'{inner}/dev')}")
@@ -219,8 +222,10 @@ def close_session(root: str, sid: int, udev: bool = True) -> None:
 
 
 def _node(root: str, name: str, number: str | None) -> None:
-    """Make a device's node, of a device that this machine has."""
-    if number:
+    """Make a device's node, of a device that this machine has, or something to open."""
+    if not number:
+        write(root, f"/dev/{name}", "")
+    else:
         major, minor = map(int, number.split(":"))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{root}/dev/{name}")

@@ -60,6 +60,14 @@ class Answer(NamedTuple):
     seconds: float
 
 
+class Reaped(NamedTuple):
+    """What the reaper said."""
+
+    status: int
+    out: str
+    err: str
+
+
 class Lookup:
     """A lookup that runs."""
 
@@ -316,6 +324,26 @@ class Machine:
     def leads_to(self, entry: str) -> str:
         """Return the name of the device that an entry with a link mounts."""
         return os.path.basename(os.readlink(f"{self.root}{entry.split(':', 1)[1].rstrip(chr(34))}"))
+
+    # Ending
+
+    def reap(self, *words: str, under: Sequence[str] = (), timeout: float = PATIENCE) -> Reaped:
+        """Run the reaper."""
+        command = [*under, sys.executable, "-m", "auto_iscsi", "--root", str(self.root), "reap"]
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
+        environment.update({"PYTHONPYCACHEPREFIX": self.cache} if self.cache else NO_CACHE)
+        done = subprocess.run(
+            [*command, *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+        return Reaped(done.returncode, done.stdout, done.stderr)
+
+    def age(self, name: str, seconds: float) -> None:
+        """Have all that a claim knows lie back by some time."""
+        claim = self.claim(name)
+        claims.write(self.host, name.lower(), claim._replace(
+            looked_up=claim.looked_up - seconds, used=claim.used and claim.used - seconds
+        ))  # fmt: skip
 
     # What was done
 

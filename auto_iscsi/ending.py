@@ -1,0 +1,157 @@
+"""How does a session end that nobody needs any more?
+
+Per target, holding it as a lookup does: look once more → take its disks for ourselves, so that
+nobody can mount them from here on, and flush them → logout → see session and disks go → delete the
+node records that we made → drop the claim. Killed after any of these steps, the next run goes on
+from there. Each wait has an end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import NamedTuple
+
+from auto_iscsi import (
+    audit,
+    claims,
+    config,
+    errors,
+    initiator,
+    nodes,
+    pending,
+    probe,
+    sessions,
+    settings,
+    usage,
+    verdicts,
+)
+from auto_iscsi.host import Host
+
+_FLUSH = 5.0  # seconds
+_LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's word
+_GONE = 10.0  # seconds from iscsiadm's answer to sysfs without the session
+_STEP = 0.05
+_BENIGN = (initiator.OK, initiator.NO_SESSION, initiator.NOTHING_FOUND)
+
+
+class Ended(NamedTuple):
+    """What came of it for a target."""
+
+    target: str
+    sids: tuple[int, ...] = ()  #: the sessions that ended
+    problem: str = ""  #: why one did not that was to end
+    hint: str = ""
+
+
+def end(host: Host, target: str) -> Ended:
+    """End what can be ended of one target; never raise what only concerns this one."""
+    handle = claims.lock(host, f"lock/{target}", time.monotonic())
+    if handle is None:  # a lookup holds it: it is wanted
+        return Ended(target)
+    try:
+        if claims.read(host, target).asked:
+            pending.settle(host, target, 0.0, recovery_tmo(host, target))
+        return _end_held(host, target)
+    except errors.Failure as failure:
+        return Ended(target, (), failure.reason, failure.hint)
+    finally:
+        claims.unlock(host, f"lock/{target}", handle)
+
+
+def _end_held(host: Host, target: str) -> Ended:
+    found = verdicts.look(host, target)
+    through: list[int] = []
+    for each in found:
+        if each.session and each.action == verdicts.END:
+            rest = [v.session.sid for v in found if v.session and v.action != verdicts.END]
+            why, hint = _unmap(host, each, rest) or _logout(host, target, each) or ("", "")
+            if why:
+                return Ended(target, tuple(through), why, hint)
+            if sessions.read(host, each.session.sid) is None:
+                through.append(each.session.sid)
+    return _forget(host, target, tuple(through))
+
+
+def _unmap(host: Host, verdict: verdicts.Verdict, rest: list[int]) -> tuple[str, str] | None:
+    """Have multipath take its map of a session's disks away; return what is in the way."""
+    for disk in verdict.disks:
+        for holder in filter(
+            lambda name: usage.is_multipath(host, name), host.names(f"/sys/block/{disk}/holders")
+        ):
+            if rest:
+                others = ", ".join(map(str, rest))
+                return f"{disk} is in a multipath map with session {others}, which stays", ""
+            null = os.open("/dev/null", os.O_RDWR)
+            try:
+                name = host.read(f"/sys/block/{holder}/dm/name") or holder
+                until = time.monotonic() + _LOGOUT
+                status = host.run("multipath", "-f", name, out=null, err=null, until=until)
+            finally:
+                os.close(null)
+            if status != 0:
+                return f"multipath -f {name}: exit {status}", "see multipath -ll"
+    return None
+
+
+def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, str] | None:
+    """End a session that nobody uses; return what went wrong, if anything did."""
+    session = verdict.session
+    assert session
+    disks = [f"/dev/{name}" for name in verdict.disks]
+    with probe.seized(host, disks, _FLUSH, flush=session.up) as says:
+        if errno.EBUSY in says:  # by whom cannot be seen from here: counted as use
+            claim = claims.read(host, target)
+            claims.write(host, target, claim._replace(used=claims.now()))
+            return None
+        if session.up and probe.HANGS in says:
+            return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
+        now = sessions.read(host, session.sid)
+        if now is None or now.inode != session.inode:
+            return None
+        limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
+        answer = initiator.logout(host, target, session, limit)
+    if answer.status == initiator.OK:
+        audit.logout(host, target, session.portal, session.sid, verdict.reason)
+    if answer.status not in _BENIGN:
+        return f"logout of session {session.sid}: {answer.why}", answer.hint
+    until = time.monotonic() + _GONE
+    while sessions.read(host, session.sid) or any(map(host.stat, map(_block, verdict.disks))):
+        if time.monotonic() >= until:
+            return f"session {session.sid} is still there after its logout", "journalctl -u iscsid"
+        time.sleep(_STEP)
+    return None
+
+
+def _block(disk: str) -> str:
+    return f"/sys/block/{disk}"
+
+
+def _forget(host: Host, target: str, through: tuple[int, ...]) -> Ended:
+    """Delete our records of a target, and the claim, when none of its sessions is left."""
+    claim = claims.read(host, target)
+    present = sessions.find_all(host, target)
+    if any(map(claim.owns, present)) or claim.asked:
+        return Ended(target, through)
+    limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
+    for record in nodes.find_all(host, target) if claim.records else ():
+        name = record.path.rpartition("/")[2]
+        if name in claim.records and initiator.as_we_made_it(host, record):
+            answer = initiator.delete_record(host, target, record, limit)
+            if answer.status not in (*_BENIGN, initiator.SESSION_EXISTS):
+                why = f"node record of {record.portal}: {answer.why}"
+                return Ended(target, through, why, answer.hint)
+    if present:  # somebody else's
+        claims.write(host, target, claim._replace(opened=(), records=()))
+    else:
+        claims.drop(host, target)
+    return Ended(target, through)
+
+
+def recovery_tmo(host: Host, target: str) -> float:
+    """Return how long a session of ours waits for a lost connection."""
+    try:
+        return settings.resolve(config.load(host, remember=False), target).replacement_timeout
+    except errors.BadConfiguration:
+        return float(settings.TABLE["replacement_timeout"].default)

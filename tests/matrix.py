@@ -1,0 +1,145 @@
+"""Does it run on the oldest and the newest that it says it runs on?
+
+    python3 tests/matrix.py [pytest's arguments]
+
+For each set of a Python and the three libraries: a virtual environment in the tests' cache, a copy
+of the tree in build/matrix in which the programs are built for that Python, and there the tests
+that need no root. A Python that is not on this machine is said, and is a failure where CI=true.
+The lists overlap by pairs; what a distribution combines today is what the other tests run on.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("Makefile", "LICENSE", "NEWS", "README.md", "setup.cfg", "auto_iscsi", "debian", "etc",
+         "man", "rpm", "tests", "tools")  # fmt: skip
+#: What pytest needs; the rest of the requirements only look at the code.
+TOOLS = ("hypothesis", "pytest", "pytest-xdist")
+TESTS = (
+    "tests/unit", "tests/tree", "tests/program/test_programs.py",
+    "tests/program/test_standalone.py",
+    "tests/program/test_completion.py",
+)  # fmt: skip
+#: Long, and of nothing but our own code: once, on the Python of the host, is enough.
+LEFT_OUT = (
+    "--ignore=tests/unit/test_language_properties.py", "--ignore=tests/unit/test_keys.py",
+    "--ignore=tests/unit/test_language_globs.py",
+)  # fmt: skip
+
+
+class Set(NamedTuple):
+    """What is combined."""
+
+    python: str
+    sh: str
+    configobj: str
+    pyudev: str
+
+    def __str__(self) -> str:
+        libraries = zip(self._fields[1:], self[1:])
+        return f"Python {self.python}, " + ", ".join(" ".join(each) for each in libraries)
+
+
+#: sh 2.3 and later do not run on Python 3.9, pyudev before 0.22 not on 3.10.
+SETS = (
+    Set("3.9", "1.12.14", "5.0.6", "0.21.0"),
+    Set("3.13", "1.14.3", "5.0.6", "0.24.0"),
+    Set("3.13", "2.4.0", "5.0.9", "0.24.5"),
+)
+
+
+def find(version: str) -> str:
+    """Return a Python of a version, "" when this machine has none."""
+    home = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    found = [shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or ""]
+    found += sorted(glob.glob(f"{home}/versions/{version}.*/bin/python3"))
+    return next((path for path in found if path), "")
+
+
+def environment(chosen: Set, python: str) -> Path:
+    """Return the folder of a set's virtual environment, made if need be."""
+    lines = (ROOT / "tests/requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if re.split("[=<>]", line)[0] in TOOLS]
+    wanted += [f"{name}=={value}" for name, value in zip(chosen._fields[1:], chosen[1:])]
+    digest = hashlib.sha256(repr((python, wanted)).encode()).hexdigest()[:12]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(cache, "auto-iscsi", f"matrix-{chosen.python}-{digest}")
+    if not (folder / "ready").exists():
+        say(f"making {folder}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
+        pip = [str(folder / "bin/python3"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        # The old ones come as sources.
+        subprocess.run([*pip, "install", "setuptools", "wheel"], check=True)
+        subprocess.run([*pip, "install", *wanted], check=True)
+        (folder / "ready").touch()
+    return folder
+
+
+def copied(chosen: Set) -> Path:
+    """Return a fresh copy of the tree, with the libraries that were downloaded for standalone."""
+    folder = ROOT / "build/matrix" / "-".join(chosen)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in PARTS:
+        if (ROOT / name).is_dir():
+            leave = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=leave)
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+    subprocess.run(["make", "--silent", "build/libraries/ready"], cwd=ROOT, check=True)
+    shutil.copytree(ROOT / "build/libraries", folder / "build/libraries")
+    os.utime(folder / "build/libraries/ready")
+    return folder
+
+
+def run(chosen: Set, python: str, arguments: list[str]) -> bool:
+    """Run the tests on a set, and tell whether all passed."""
+    say(f"{chosen} ({python})")
+    venv, tree = environment(chosen, python), copied(chosen)
+    mine = {**os.environ, "PATH": f"{venv}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    for build in (["standalone"], ["build", f"PYTHON={venv}/bin/python3"]):
+        subprocess.run(["make", "--silent", *build], cwd=tree, env=mine, check=True)
+    pytest = [f"{venv}/bin/python3", "-m", "pytest", "-q", "-n", "4", *LEFT_OUT, *TESTS]
+    passed = not subprocess.run([*pytest, *arguments], cwd=tree, env=mine).returncode
+    if passed:
+        shutil.rmtree(tree)
+    return passed
+
+
+def say(text: str) -> None:
+    print(f"matrix: {text}", flush=True)
+
+
+def main() -> int:
+    missing, failed = [], []
+    for chosen in SETS:
+        began = time.monotonic()
+        if not (python := find(chosen.python)):
+            missing.append(chosen)
+        elif not run(chosen, python, sys.argv[1:]):
+            failed.append(chosen)
+        else:
+            say(f"{chosen}: passed in {time.monotonic() - began:.0f} s")
+    for chosen in missing:
+        say(f"{chosen}: NOT RUN, no python{chosen.python} in /usr/bin, /usr/local/bin or pyenv")
+    for chosen in failed:
+        say(f"{chosen}: FAILED")
+    return 1 if failed or (missing and os.environ.get("CI") == "true") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What does bash offer when somebody types auto-iscsi and presses Tab?"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import cli, codes
+from tests.tree.tree import make_tree
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT, DIST = ROOT / "etc/completion", ROOT / "dist"
+ALPHA = "iqn.2001-05.com.equallogic:0-8a0906-vm-alpha-04:00:01"
+BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-04:00:01"
+OTHER = "eui.02004567a425678d"
+
+#: bash splits a line at blanks and at COMP_WORDBREAKS, and calls the function that is registered.
+BASH = r"""
+set -u
+source "$1"
+COMP_LINE=$2 COMP_POINT=${#2} COMP_TYPE=9 COMP_KEY=9
+[[ $(complete -p auto-iscsi) == "complete -F _auto_iscsi auto-iscsi" ]] || exit 9
+_auto_iscsi auto-iscsi
+[[ ${#COMPREPLY[@]} = 0 ]] || printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+def complete(line: str, cwd: Path = Path("/")) -> list[str]:
+    """Return what is offered for a line, in order; each is put after the last colon."""
+    done = subprocess.run(
+        ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line], cwd=cwd,
+        env={"PATH": f"{DIST}:/usr/bin:/bin"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.split()
+
+
+def long_options(parser: argparse.ArgumentParser) -> set[str]:
+    return {o for action in parser._actions for o in action.option_strings if o[:2] == "--"}
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    (found,) = [a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(found.choices)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine with node records in both places and a session without one."""
+    make_tree(tmp_path, {
+        f"/etc/iscsi/nodes/{ALPHA}/10.0.0.1,3260,1/default": "",
+        f"/var/lib/iscsi/nodes/{BETA}/10.0.0.1,3260,1/default": "",
+        "/sys/class/iscsi_session/session1/targetname": f"{BETA}\n",
+        "/sys/class/iscsi_session/session2/targetname": f"{OTHER}\n",
+    })  # fmt: skip
+    return tmp_path
+
+
+def test_every_verb_is_offered_and_nothing_else() -> None:
+    assert set(complete("auto-iscsi ")) == set(verbs())
+    assert complete("auto-iscsi look") == ["lookup"]
+    assert complete("auto-iscsi --root / look") == ["lookup"]
+    assert complete("auto-iscsi --root=/ look") == ["lookup"]
+
+
+def test_every_option_is_offered_and_nothing_else() -> None:
+    assert set(complete("auto-iscsi -")) == long_options(cli._parser())
+    for verb, parser in verbs().items():
+        assert set(complete(f"auto-iscsi {verb} -")) == long_options(parser), verb
+        assert set(complete(f"auto-iscsi --root / {verb} --he")) == {"--help"}, verb
+
+
+@pytest.mark.parametrize("verb", ["lookup", "explain", "explain --json"])
+def test_targets_come_from_node_records_and_sessions(root: Path, verb: str) -> None:
+    assert complete(f"auto-iscsi --root {root} {verb} iqn") == [ALPHA, BETA]
+    assert complete(f"auto-iscsi --root={root} {verb} e") == [OTHER]
+
+
+def test_a_name_goes_on_behind_the_colon_that_was_typed_last(root: Path) -> None:
+    asked = f"auto-iscsi --root {root} explain "
+    assert complete(asked + "iqn.2001-05.com.equallogic:") == [
+        ALPHA.partition(":")[2], BETA.partition(":")[2],
+    ]  # fmt: skip
+    assert complete(asked + BETA[:-4]) == ["00:01"]
+    assert complete(asked + "iqn.2001-05.com.equallogic:no-such") == []
+
+
+def test_explain_takes_codes_too() -> None:
+    assert set(complete("auto-iscsi explain no-")) == {c for c in codes.table() if c[:3] == "no-"}
+
+
+def test_one_target_is_enough(root: Path) -> None:
+    assert complete(f"auto-iscsi --root {root} lookup {ALPHA} ") == []
+
+
+def test_files_where_files_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "some.conf").touch()
+    (tmp_path / "folder").mkdir()
+    for line in ("check so", "check --strict other.conf so", "edit so"):
+        assert complete(f"auto-iscsi {line}", tmp_path) == ["some.conf"], line
+    assert complete("auto-iscsi edit one.conf so", tmp_path) == []
+    assert complete("auto-iscsi --root ", tmp_path) == ["folder"]
+
+
+def test_in_a_shell_at_a_terminal_the_name_is_whole(root: Path) -> None:
+    # Typed, with the Tab, into a bash whose readline splits at colons.
+    typed = f"source {SCRIPT}\nauto-iscsi() {{ echo \"<$4>\"; }}\n"
+    typed += f"auto-iscsi --root {root} lookup {BETA[:-12]}\t\nexit\n"
+    done = subprocess.run(
+        ["script", "--quiet", "--command", "bash --norc --noprofile -i", "/dev/null"],
+        input=typed, env={"PATH": "/usr/bin:/bin", "TERM": "dumb"}, capture_output=True, text=True,
+        timeout=30,
+    )  # fmt: skip
+    assert f"<{BETA}>" in done.stdout, done.stdout

@@ -1,0 +1,109 @@
+"""Does a release refuse what is not one, and leave what can be checked?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import auto_iscsi
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = auto_iscsi.__version__
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=Tester", "-c", "user.email=tester@auto-iscsi.invalid",
+           "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false", "-c", "safe.directory=*")
+    return subprocess.run(
+        ["git", *who, *words], cwd=folder, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout  # fmt: skip
+
+
+def release(folder: Path, *words: str) -> tuple[int, str]:
+    """Run make release, and return its status and all that it says."""
+    done = subprocess.run(
+        ["make", "release", *words], cwd=folder, text=True,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository of its own that holds what this folder holds, committed."""
+    where = tmp_path / "clone"
+    where.mkdir()
+    names = git(ROOT, "ls-files", "-z", "--cached").split("\0")
+    for name in names:
+        if name and (ROOT / name).exists():
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, where / name, follow_symlinks=False)
+    git(where, "init", "--quiet")
+    for name, value in (("user.name", "Tester"), ("user.email", "tester@auto-iscsi.invalid")):
+        git(where, "config", name, value)
+    git(where, "add", "--all")
+    git(where, "commit", "--quiet", "--message", "all")
+    return where
+
+
+def tags(clone: Path) -> list[str]:
+    return git(clone, "tag").split()
+
+
+def change(path: Path, edit: Callable[[str], str]) -> None:
+    path.write_text(edit(path.read_text()))
+
+
+def test_what_is_not_a_release_is_refused(clone: Path) -> None:
+    assert release(clone)[0] == 2
+    status, said = release(clone, "VERSION=next")
+    assert status and "no version" in said
+    status, said = release(clone, "VERSION=9.9.9")
+    assert status
+    for place in ("__init__.py", "(first line)", "debian/changelog", "(Version)", "(%changelog)"):
+        assert place in said
+    assert said.count(f"says {VERSION}") == 5
+    change(clone / "NEWS", lambda text: text + "  * One more.\n")
+    status, said = release(clone, f"VERSION={VERSION}")
+    assert status and "not clean" in said
+    git(clone, "checkout", "--", "NEWS")
+    change(clone / "NEWS", lambda text: text.replace(VERSION, "9.9.9", 1))
+    git(clone, "commit", "--quiet", "--all", "--message", "one of them is ahead")
+    status, said = release(clone, f"VERSION={VERSION}")
+    assert status and "NEWS (first line) says 9.9.9" in said and "changelog" not in said
+    git(clone, "reset", "--quiet", "--hard", "HEAD^")
+    git(clone, "tag", f"v{VERSION}", "HEAD")
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", "after it")
+    status, said = release(clone, f"VERSION={VERSION}")
+    assert status and f"a tag v{VERSION} already" in said
+    assert not (clone / "dist").exists()
+
+
+def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
+    status, said = release(clone, f"VERSION={VERSION}")
+    assert status == 0, said
+    assert tags(clone) == [f"v{VERSION}"]
+    assert git(clone, "cat-file", "-t", f"v{VERSION}") == "tag\n"
+    assert git(clone, "status", "--porcelain") == ""
+    dist = clone / "dist"
+    found = {str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file()}
+    assert found == {
+        "SHA256SUMS", "auto-iscsi", "auto.iscsi", "standalone/auto-iscsi", "standalone/auto.iscsi",
+        f"auto-iscsi_{VERSION}_all.deb", f"auto-iscsi-{VERSION}.noarch.rpm",
+        f"auto-iscsi-{VERSION}.tar.gz",
+    }  # fmt: skip
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=dist, check=True)
+    listed = {line.split()[1] for line in (dist / "SHA256SUMS").read_text().splitlines()}
+    assert listed == found - {"SHA256SUMS"}
+    for name in ("auto-iscsi", "auto.iscsi", f"auto-iscsi_{VERSION}_all.deb"):
+        assert (dist / name).read_bytes() == (ROOT / "dist" / name).read_bytes(), name
+    content = subprocess.run(
+        ["tar", "-tzf", dist / f"auto-iscsi-{VERSION}.tar.gz"],
+        check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    assert f"auto-iscsi-{VERSION}/Makefile\n" in content

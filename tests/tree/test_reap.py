@@ -1,0 +1,318 @@
+"""Which sessions end, which never, and what is left of them?"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from auto_iscsi import claims, verdicts
+from tests.tree.machine import VOL1, VOL10, Machine, Reaped
+from tests.tree.tree import make_tree
+
+DAY = 86400.0
+NOTHING = Reaped(0, "", "")
+
+
+def verdict(machine: Machine, target: str = VOL1) -> verdicts.Verdict:
+    """Return the verdict on a target's one session."""
+    (found,) = [each for each in verdicts.look(machine.host) if each.target == target]
+    return found
+
+
+def idle(machine: Machine, name: str = VOL1, *, record: bool = True) -> str:
+    """Have a session that a lookup opened a day ago; return its portal."""
+    portal = machine.target(name, record=record)
+    machine.visit(name)
+    machine.age(name, DAY)
+    return portal
+
+
+def left(machine: Machine) -> list[str]:
+    """Return what is in /run/auto-iscsi besides the parsed configuration."""
+    found = (machine.root / "run/auto-iscsi").rglob("*")
+    return [str(path) for path in found if path.is_file() and path.name[:6] != "config"]
+
+
+def test_an_idle_session_its_claim_and_our_record_go(machine: Machine) -> None:
+    portal = machine.portal()
+    machine.configure(f"portals = {portal}")
+    idle_portal = machine.target(VOL1, portal, record=False)
+    machine.visit(VOL1)
+    machine.age(VOL1, DAY)
+    assert machine.reap() == (0, f"auto-iscsi: ended 1 session: {VOL1}\n", "")
+    assert machine.sids() == [] and left(machine) == []
+    assert not machine.folder(VOL1, idle_portal).exists()
+    assert machine.reap() == NOTHING
+    machine.visit(VOL1)
+    assert len(machine.sids()) == 1
+
+
+def test_a_record_of_somebody_elses_stays(machine: Machine) -> None:
+    portal = idle(machine)
+    before = machine.values(VOL1, portal)
+    assert machine.reap("--quiet") == NOTHING
+    assert machine.sids() == [] and machine.values(VOL1, portal) == before
+
+
+def test_a_record_of_ours_that_somebody_made_anew_stays(machine: Machine) -> None:
+    portal = machine.portal()
+    machine.configure(f"portals = {portal}")
+    machine.target(VOL1, portal, record=False)
+    machine.visit(VOL1)
+    machine.age(VOL1, DAY)
+    machine.record(VOL1, portal)
+    machine.reap()
+    assert machine.sids() == [] and machine.folder(VOL1, portal).exists()
+
+
+def test_the_lease_covers_automounts_memory(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.configure("idle = 0")
+    machine.visit(VOL1)
+    machine.age(VOL1, 60 + 3)  # automount's own negative timeout, and a mount
+    assert machine.reap() == NOTHING
+    assert "lease 90s" in verdict(machine).reason and 0 < (verdict(machine).when or 0) < 90
+    machine.age(VOL1, 60)
+    machine.reap()
+    assert machine.sids() == []
+
+
+def test_idle_counts_from_the_end_of_use(machine: Machine) -> None:
+    idle(machine)
+    mountinfo = machine.host.read("/proc/self/mountinfo") or ""
+    mounted = "99 22 8:17 / /mnt ro - ext3 /dev/sdb1 ro"
+    machine.files({"/proc/self/mountinfo": f"{mountinfo}\n{mounted}\n"})
+    assert machine.reap() == NOTHING
+    assert verdict(machine).reason == "mounted at /mnt"
+    machine.files({"/proc/self/mountinfo": f"{mountinfo}\n"})
+    assert machine.reap() == NOTHING
+    assert verdict(machine).reason.startswith("idle for ")
+    machine.age(VOL1, DAY)
+    machine.reap()
+    assert machine.sids() == []
+
+
+def in_use(machine: Machine, by: str) -> str:
+    """Have something use partition 1 of the disk sdb; return what is said of it."""
+    disk = "/sys/class/iscsi_session/session1/device/target2:0:0/2:0:0:0/block/sdb"
+    if by == "another mount namespace":
+        machine.files({
+            "/proc/self/ns/mnt": "", "/proc/4711/ns/mnt": "", "/proc/4711/comm": "container\n",
+            "/proc/4711/mountinfo": "99 22 8:17 / /data ro - ext3 /dev/sdb1 ro\n",
+        })  # fmt: skip
+        return "mounted at /data by process 4711 (container)"
+    if by == "btrfs":
+        machine.files({"/proc/self/mountinfo": "99 22 0:44 / /mnt ro - btrfs /dev/sdb1 ro\n"})
+        return "mounted at /mnt"
+    if by == "lvm":
+        machine.files({f"{disk}/sdb1/holders/dm-3": None, "/sys/block/dm-3/dm/name": "vg-lv\n"})
+        return "held by dm-3 (vg-lv)"
+    if by == "md":
+        machine.files({f"{disk}/holders/md127": None})
+        return "held by md127"
+    if by == "swap":
+        machine.files({"/proc/swaps": "Filename Type Size\n/dev/sdb1 partition 9 0 -2\n"})
+        return "swap on /dev/sdb1"
+    if by == "a loop device":
+        machine.files({"/sys/block/loop7/loop/backing_file": "/dev/sdb1\n"})
+        return "behind loop7"
+    machine.files({"/proc/4711/comm": "dd\n", "/proc/4711/fd": None})
+    (machine.root / "proc/4711/fd/3").symlink_to("/dev/sdb")
+    return "open in process 4711 (dd)"
+
+
+@pytest.mark.parametrize(
+    "by", ["another mount namespace", "btrfs", "lvm", "md", "swap", "a loop device", "a program"]
+)
+def test_what_is_in_use_never_ends(machine: Machine, by: str) -> None:
+    idle(machine)
+    said = in_use(machine, by)
+    assert machine.reap() == NOTHING
+    assert machine.sids() == [1] and machine.claim(VOL1).ours
+    assert verdict(machine)[6:] == ("keep", said, None)
+    assert said in machine.reap("--dry-run").out
+
+
+def test_a_disk_that_cannot_be_looked_at_is_in_use(machine: Machine) -> None:
+    idle(machine)
+    (machine.root / "dev/sdb").unlink()
+    assert "no such file" in machine.reap("--dry-run").out
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+
+
+@pytest.mark.parametrize("claim", ["none", "of another boot", "of the number before"])
+def test_a_session_that_is_not_ours_never_ends(machine: Machine, claim: str) -> None:
+    portal = machine.target(VOL1)
+    if claim != "none":
+        machine.visit(VOL1)
+        machine.age(VOL1, DAY)
+        kept = machine.claim(VOL1)
+        machine.log_out(1)
+        if claim == "of another boot":
+            machine.reboot()
+        else:
+            (machine.root / "san/sessions/1").rmdir()  # the module was loaded again
+    machine.session(VOL1, portal)  # by hand, and it gets the same number
+    assert machine.sids() == [1]
+    if claim == "of the number before":  # the inode differs, whatever this filesystem does
+        changed = tuple((sid, inode + 1) for sid, inode in kept.opened)
+        claims.write(machine.host, VOL1, kept._replace(opened=changed))
+    assert machine.reap() == NOTHING
+    assert machine.sids() == [1] and verdict(machine).reason == "not ours"
+    machine.visit(VOL1)
+    machine.age(VOL1, DAY)
+    assert not machine.claim(VOL1).ours
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+
+
+@pytest.mark.parametrize(("reap", "ends"), [("own", False), ("any", True), ("never", False)])
+def test_others_sessions(machine: Machine, reap: str, ends: bool) -> None:
+    machine.session(VOL10, machine.target(VOL10))
+    machine.configure(f"[*vol10]\nreap = {reap}\nidle = 1h")
+    assert machine.reap() == NOTHING
+    assert (machine.claim(VOL10).watched != ()) == ends  # idle for as long as somebody looks
+    if ends:
+        machine.age(VOL10, DAY)
+    machine.reap()
+    assert (machine.sids() == []) == ends
+    machine.reap()
+    assert left(machine) == []
+
+
+def test_never_is_never(machine: Machine) -> None:
+    idle(machine)
+    machine.configure("reap = never")
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+
+
+def test_a_lost_session_goes_without_being_idle(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.visit(VOL1)
+    machine.age(VOL1, 91)
+    machine.state(1, "FAILED")
+    machine.reap()
+    assert machine.sids() == []
+
+
+def test_a_lost_session_in_use_is_reported(machine: Machine) -> None:
+    idle(machine)
+    in_use(machine, "btrfs")
+    machine.state(1, "FAILED")
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+    assert verdict(machine)[6:] == ("report", "FAILED, yet mounted at /mnt", None)
+
+
+def test_a_target_whose_settings_are_wrong_is_kept(machine: Machine) -> None:
+    idle(machine)
+    machine.configure("idle = soon")
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+    assert "idle" in verdict(machine).reason
+
+
+@pytest.mark.parametrize("status", [2, 10, 28, 32])
+def test_a_logout_that_fails_is_said_and_tried_again(machine: Machine, status: int) -> None:
+    idle(machine, VOL10)
+    idle(machine)
+    machine.change(VOL1, answers={"logout": {"exit": status}})
+    if status == 2:  # iscsid does not know it, the kernel does
+        said = machine.reap(timeout=60)
+        assert "still there after its logout" in said.err
+    else:
+        said = machine.reap()
+        assert f"{VOL1}: logout of session 2" in said.err and f"exit {status}" in said.err
+    assert said.status == 1 and said.out == f"auto-iscsi: ended 1 session: {VOL10}\n"
+    machine.change(VOL1, answers={})
+    assert machine.reap().status == 0 and machine.sids() == [] and left(machine) == []
+
+
+def test_two_reapers(machine: Machine) -> None:
+    idle(machine)
+    handle = claims.lock(machine.host, "reap", 0.0)
+    assert handle is not None
+    assert machine.reap() == NOTHING and machine.sids() == [1]
+    claims.unlock(machine.host, "reap", handle)
+    machine.reap()
+    assert machine.sids() == []
+
+
+def test_a_target_that_a_lookup_holds_is_left_to_it(machine: Machine) -> None:
+    idle(machine)
+    with claims.hold(machine.host, VOL1, 0.0):
+        assert machine.reap() == NOTHING and machine.sids() == [1]
+
+
+def test_dry_run_changes_nothing(machine: Machine) -> None:
+    idle(machine)
+    machine.session(VOL10, machine.target(VOL10))
+    before = machine.claim(VOL1)
+    said = machine.reap("--dry-run")
+    rows = [line.split() for line in said.out.splitlines()]
+    assert said.status == 0 and said.err == ""
+    assert rows[1][:5] == [VOL1, "1", "LOGGED_IN", "sdb", "end"]
+    assert rows[2][:5] == [VOL10, "2", "LOGGED_IN", "sdc", "keep"]
+    assert machine.sids() == [1, 2] and machine.claim(VOL1) == before
+
+
+def test_wait_goes_on_until_nothing_is_left(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.configure("lease = 2s\nidle = 0")
+    machine.visit(VOL1)
+    assert machine.reap("--wait").out == f"auto-iscsi: ended 1 session: {VOL1}\n"
+    assert machine.sids() == []
+    assert machine.reap("--wait") == NOTHING  # at once: nothing could
+
+
+def test_a_login_that_fails_after_its_lookup_leaves_no_claim(machine: Machine) -> None:
+    portal = machine.target(VOL1, answers={"login": {"exit": 8}})
+    machine.stop_before("login")
+    machine.configure("login_timeout = 1s")
+    assert machine.lookup(VOL1).status == 1
+    machine.go_on()
+    machine.quiet()
+    machine.change(VOL1, answers={})
+    sid = machine.session(VOL1, portal)  # and then an administrator logs in
+    time.sleep(1.1)
+    machine.state(sid, "LOGGED_IN")
+    machine.configure("")
+    machine.visit(VOL1)
+    assert not machine.claim(VOL1).ours
+
+
+def test_a_login_that_comes_through_after_its_lookup_is_ours(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.stop_before("logged-in")
+    machine.configure("login_timeout = 1s\nreplacement_timeout = 7s")
+    assert machine.lookup(VOL1).status == 1
+    machine.go_on()
+    machine.quiet()
+    assert machine.reap() == NOTHING
+    assert machine.claim(VOL1).opened and not machine.claim(VOL1).asked
+    assert machine.recovery_tmo(1) == "7" and left(machine) == [
+        str(machine.root / f"run/auto-iscsi/claims/{VOL1}")
+    ]
+
+
+def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.visit(VOL1)
+    text = (machine.root / f"run/auto-iscsi/claims/{VOL1}").read_text()
+    for number in range(2, 1002):
+        session, connection = (
+            machine.root / f"sys/class/{kind}{number}{end}"
+            for kind, end in (("iscsi_session/session", ""), ("iscsi_connection/connection", ":0"))
+        )
+        unit = f"device/target{number}:0:0/{number}:0:0:0"
+        address, _, port = portal.rpartition(":")
+        make_tree(session, {
+            "targetname": f"{VOL1}-{number}\n", "state": "LOGGED_IN\n", "tpgt": "1\n",
+            f"{unit}/type": "0\n", f"{unit}/block/sd{number}/dev": f"8:{number}\n",
+            f"{unit}/block/sd{number}/sd{number}1/partition": "1\n",
+        })  # fmt: skip
+        make_tree(connection, {"persistent_address": address, "persistent_port": port})
+        make_tree(machine.root, {
+            f"/run/auto-iscsi/claims/{VOL1}-{number}": text, f"/dev/sd{number}": "",
+        })  # fmt: skip
+    begun = time.monotonic()
+    assert len(verdicts.look(machine.host)) == 1001
+    assert time.monotonic() - begun < 10  # 0.3 s on a quiet machine

@@ -1,0 +1,234 @@
+"""auto-iscsi status: what a person, a program and Prometheus are told of the sessions there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from auto_iscsi import claims, cli, codes, metrics, output, status
+from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
+from tests.tree.tree import make_tree
+
+PLAIN = output.Paint(False)
+
+
+@pytest.fixture(autouse=True)
+def nodes(machine: Machine) -> None:
+    """Have nodes of disks that can be opened."""
+    make_tree(machine.root, {f"/dev/sd{letter}{part}": "" for letter in "bc" for part in ("", "1")})
+
+
+@pytest.fixture
+def used(machine: Machine) -> Machine:
+    """A machine with one session of ours that is mounted, and one that somebody else opened."""
+    machine.target(VOL1)
+    machine.target(VOL10)
+    machine.visit(VOL1)
+    machine.session(VOL10, machine.plan["targets"][VOL10]["portals"][0].partition(",")[0])
+    mount(machine)
+    return machine
+
+
+def mount(machine: Machine) -> None:
+    """Have partition 1 of the first disk be mounted."""
+    line = f"40 22 8:17 / /iscsiauto/{VOL1} ro - ext3 /dev/sdb1 ro\n"
+    make_tree(machine.root, {"/proc/self/mountinfo": line})
+
+
+def told(machine: Machine) -> tuple[dict[str, Any], list[str]]:
+    """Return what a program is told, by target, and a person."""
+    report = status.report(machine.host, PLAIN)
+    assert report.status == (0 if report.data["ok"] else 1)
+    assert report.data["ok"] == (not report.data["problems"])
+    return {each["target"]: each for each in report.data["sessions"]}, report.lines
+
+
+def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Machine) -> None:
+    found, lines = told(used)
+    ours, other = found[VOL1], found[VOL10]
+    assert (ours["session"], ours["state"], ours["ours"]) == (1, "LOGGED_IN", True)
+    assert (ours["disks"], ours["mounted"]) == (("sdb",), (f"/iscsiauto/{VOL1}",))
+    assert (ours["action"], ours["when_seconds"], ours["used_seconds_ago"]) == ("keep", None, 0.0)
+    assert (other["session"], other["ours"], other["mounted"]) == (2, False, ())
+    assert (other["action"], other["used_seconds_ago"]) == ("keep", None)
+    assert lines.index(VOL1) < lines.index(VOL10)
+    mine, theirs = lines[lines.index(VOL1) + 1], lines[lines.index(VOL10) + 1]
+    assert mine.split()[2:] == ["LOGGED_IN", "sdb", "in", "use", "keeps", "it:", "in", "use"]
+    assert lines[lines.index(VOL1) + 2].strip() == f"mounted at /iscsiauto/{VOL1}"
+    assert theirs.endswith("keeps it: not ours") and "not ours" not in mine
+    make_tree(used.root, {"/proc/swaps": "Filename Type\n/dev/sdc1 partition\n"})
+    _, lines = told(used)
+    assert lines[lines.index(VOL10) + 1].endswith("in use  keeps it: in use  (not ours)")
+    assert lines[-1] == "2 sessions, 1 ours, 1 mounted: no problems"
+
+
+def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> None:
+    line = "40 22 8:17 / {} ro - ext3 /dev/sdb1 ro\n"
+    for pid, point in ((50, f"/iscsiauto/{VOL1}"), (51, "/mnt")):
+        text = line.format(point)
+        make_tree(used.root, {f"/proc/{pid}/mountinfo": text, f"/proc/{pid}/comm": "udevd\n",
+                              f"/proc/{pid}/ns/mnt": ""})  # fmt: skip
+    make_tree(used.root, {"/proc/self/ns/mnt": ""})
+    found, _ = told(used)
+    assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}", "/mnt by process 51 (udevd)")
+
+
+def test_an_idle_session_of_ours_says_when_it_ends(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.configure("idle = 10m\nlease = 1m\n")
+    machine.visit(VOL1)
+    found, lines = told(machine)
+    assert found[VOL1]["action"] == "keep" and 500 < found[VOL1]["when_seconds"] <= 600
+    assert re.search(r" \d+s ago +ends it in (10|9)m: ", lines[3])
+
+
+def test_nothing_at_all(machine: Machine) -> None:
+    assert told(machine) == ({}, ["0 sessions, 0 mounted: no problems"])
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "mounted", "disk"),
+    [
+        ("session-lost", "FAILED", False, "running"),
+        ("lost-in-use", "FAILED", True, "running"),
+        ("disk-offline", "LOGGED_IN", True, "transport-offline"),
+    ],
+)
+def test_what_is_wrong_with_a_session_of_ours_has_a_code(
+    machine: Machine, code: str, state: str, mounted: bool, disk: str
+) -> None:
+    machine.target(VOL1)
+    machine.visit(VOL1)
+    if mounted:
+        mount(machine)
+    machine.state(1, state)
+    make_tree(machine.root, {"/sys/block/sdb/device/state": f"{disk}\n"})
+    found, lines = told(machine)
+    assert found[VOL1]["problems"] == (code,)
+    assert f"      problem: {code}" in lines
+    assert f"1 problem: {code} (1). auto-iscsi explain CODE" in lines[-1]
+    report = status.report(machine.host, PLAIN)
+    assert report.data["problems"] == [{"code": code, "target": VOL1, "session": 1}]
+
+
+def test_two_sessions_through_one_portal_are_a_problem(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.visit(VOL1)
+    machine.session(VOL1, portal)
+    rows, _ = status.look(machine.host)
+    assert [row.problems for row in rows if row.ours] == [("duplicate-session",)]
+
+
+def test_a_session_without_a_disk_is_a_problem_once_it_had_its_time(machine: Machine) -> None:
+    machine.target(VOL1)
+    machine.visit(VOL1)
+    kernel_disk = machine.root / "sys/class/iscsi_session/session1/device/target2:0:0"
+    (kernel_disk / "2:0:0:0/type").write_text("5\n")
+    assert told(machine)[0][VOL1]["problems"] == ()
+    older(machine, 120)
+    assert told(machine)[0][VOL1]["problems"] == ("no-disk",)
+
+
+def test_a_session_that_should_have_ended_long_ago_says_that_the_reaper_is_late(
+    machine: Machine,
+) -> None:
+    machine.target(VOL1)
+    machine.visit(VOL1)
+    older(machine, 1800)
+    found, lines = told(machine)
+    assert (found[VOL1]["action"], found[VOL1]["problems"]) == ("end", ())
+    assert "ends it: idle for" in lines[3]
+    older(machine, 5000)
+    assert told(machine)[0][VOL1]["problems"] == ("reaper-late",)
+
+
+def older(machine: Machine, seconds: float) -> None:
+    """Have a target been looked up some time ago."""
+    claim = machine.claim(VOL1)
+    claims.write(machine.host, VOL1, claim._replace(looked_up=claims.now() - seconds))
+
+
+def test_what_is_wrong_with_others_sessions_is_not_our_problem(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.session(VOL1, portal, state="FAILED")
+    found, _ = told(machine)
+    assert (found[VOL1]["state"], found[VOL1]["problems"]) == ("FAILED", ())
+
+
+def test_with_a_configuration_that_cannot_be_parsed_the_rest_is_told(used: Machine) -> None:
+    used.configure("lun\n")
+    found, lines = told(used)
+    assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}",) and found[VOL1]["ours"] is None
+    assert found[VOL1]["problems"] == ("bad-configuration",)
+    assert any("Not all is known" in line and "auto.iscsi.conf:1" in line for line in lines)
+
+
+def test_every_code_is_one_that_can_be_explained() -> None:
+    assert set(status.PROBLEMS) <= set(codes.table())
+
+
+def test_prometheus_reads_the_same(used: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    used.state(1, "FAILED")
+    assert cli.main(["--root", str(used.root), "status", "--metrics"]) == 0
+    text = capsys.readouterr().out
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert all(name.startswith("auto_iscsi_") for name in families)
+    assert all(family.documentation and family.type == "gauge" for family in families.values())
+    counts = {(s.labels["state"], s.labels["owner"]): s.value
+              for s in families["auto_iscsi_sessions"].samples}  # fmt: skip
+    assert counts == {("FAILED", "ours"): 1, ("LOGGED_IN", "other"): 1}
+    up = {s.labels["target"]: s.value for s in families["auto_iscsi_session_up"].samples}
+    assert up == {VOL1: 0, VOL10: 1}
+    problems = {s.labels["code"]: s.value for s in families["auto_iscsi_problems"].samples}
+    assert problems == {**dict.fromkeys(status.PROBLEMS, 0), "lost-in-use": 1}
+    (mounted, _) = families["auto_iscsi_session_mounts"].samples
+    assert (mounted.labels["session"], mounted.value) == ("1", 1)
+
+
+def test_the_exit_status_is_for_a_monitor_and_json_for_a_program(
+    used: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--root", str(used.root), "status", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"] and data["unknown"] is None and len(data["sessions"]) == 2
+    used.state(1, "FAILED")
+    assert cli.main(["--root", str(used.root), "status"]) == 1
+    assert "lost-in-use" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("environment", "colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_a_terminal_that_wants_it(
+    used: Machine, environment: dict[str, str], colour: bool
+) -> None:
+    used.state(1, "FAILED")
+    ours, its = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "auto_iscsi", "--root", str(used.root), "status"], stdout=its,
+        cwd=REPOSITORY, env={"TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1", **environment},
+    )  # fmt: skip
+    os.close(its)
+    text = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"lost-in-use" in text and (b"\033[31m" in text) == colour
+
+
+def test_what_the_manual_shows_is_what_is_printed(used: Machine) -> None:
+    page = (Path(REPOSITORY) / "man/auto-iscsi.8").read_text()
+    report = status.report(used.host, PLAIN)
+    shown = page.split(".Cm status\nprints:", 1)[1].split(".Ed", 1)[0]
+    names = set(re.findall(r'"(\w+)":', shown))
+    assert names == {*report.data, *report.data["sessions"][0], "code", "target", "session"}
+    assert claims.age(used.claim(VOL1)) < 60  # so that there is an end, too
+    used.configure("idle = 1h\n")
+    make_tree(used.root, {"/proc/self/mountinfo": ""})
+    said = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
+    assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == said

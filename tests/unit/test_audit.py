@@ -1,0 +1,73 @@
+"""Who was it? What the log says of a login, whatever the one who made it is called."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auto_iscsi import audit
+from auto_iscsi.host import Host
+from tests.tree.tree import make_tree
+
+UNKNOWN = ("-", "-")
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        (["automount", "systemd"], "automount"),
+        (["strace", "sh", "automount"], "automount"),
+        (["bash", "sudo", "bash", "sshd"], "sudo"),
+        (["sh", "cron"], "cron"),
+        (["bash", "login", "systemd"], "bash"),
+        (["systemd"], "systemd"),
+        (["a) R 1 (automount"], "a) R 1 (automount"),
+        ([], "-"),
+    ],
+)
+def test_what_made_us_run_is_the_process_behind_us(
+    tmp_path: Path, chain: list[str], said: str
+) -> None:
+    for pid, name in enumerate(chain, 100):
+        parent = pid + 1 if pid - 99 < len(chain) else 0
+        make_tree(tmp_path, {f"/proc/{pid}/stat": f"{pid} ({name}) S {parent} 1 1 0 -1\n"})
+    assert audit.started_by(Host(str(tmp_path)), 100) == said
+
+
+@pytest.mark.parametrize(
+    ("environment", "via", "said"),
+    [
+        ({"AUTOFS_UID": "1000", "AUTOFS_USER": "user"}, "automount", ("1000", "user")),
+        ({}, "automount", UNKNOWN),  # a uid without a passwd entry, and not root
+        ({"SUDO_UID": "7", "SUDO_USER": "jo"}, "automount", UNKNOWN),
+        ({"SUDO_UID": "7", "SUDO_USER": "jo"}, "sudo", ("7", "jo")),
+        ({"AUTOFS_UID": "1000", "AUTOFS_USER": "user"}, "bash", ("0", "root")),
+        ({"AUTOFS_UID": "x y", "AUTOFS_USER": "user"}, "automount", ("-", "user")),
+        ({}, "cron", ("0", "root")),
+    ],
+)
+def test_who_it_was_says_the_one_who_knows(
+    environment: dict[str, str], via: str, said: tuple[str, str]
+) -> None:
+    assert audit.who(environment, via, 0) == said
+
+
+@given(st.dictionaries(st.sampled_from(["user", "reason", "via"]), st.text()))
+def test_no_value_can_look_like_another_or_end_the_line(fields: dict[str, str]) -> None:
+    said = audit.line("login", fields)
+    assert said.isascii() and said.isprintable()
+    found = re.findall(r' (\w+)=("[^"]*"|\S+)', said)
+    assert [name for name, _ in found] == list(fields)
+    assert said == "login" + "".join(f" {name}={value}" for name, value in found)
+
+
+def test_a_line_reads_as_it_is_documented() -> None:
+    fields = {"target": "iqn.2001-05.com.example:vm", "portal": "[fd00::1]:3260", "reason": "idle"}
+    assert audit.line("logout", {**fields, "user": "jo e", "uid": ""}) == (
+        "logout target=iqn.2001-05.com.example:vm portal=[fd00::1]:3260 reason=idle "
+        'user="jo e" uid=-'
+    )

@@ -1,0 +1,233 @@
+"""auto-iscsi doctor: a healthy host, and each thing that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import cli, doctor, doctor_autofs, output
+from auto_iscsi.host import Host
+from tests.tree.tree import Content, make_tree
+
+VOL = "iqn.2001-05.com.example:vol"
+RECORD = f"/etc/iscsi/nodes/{VOL}/10.0.0.1,3260,1/default"
+SESSION = "/sys/class/iscsi_session/session1/targetname"
+MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
+MASTER = "/etc/auto.master.d/iscsi.autofs"
+MOUNTS = "/proc/self/mounts"
+AUTOFS = "{} {} autofs rw,fd=6,pgrp={},timeout={},minproto=5,maxproto=5,indirect 0 0\n"
+SYSTEMCTL = "#!/bin/sh\ncat \"$AUTO_ISCSI_ROOT/units\"\n"
+UNITS = "Id=iscsid.socket\nLoadState=loaded\nActiveState=active\n\nId=auto-iscsi.timer\n" \
+    "LoadState=loaded\nActiveState=active\n"  # fmt: skip
+
+
+def version(text: str) -> str:
+    return f"#!/bin/sh\necho {text}\n"
+
+
+#: A host on which all is as it should be; automount is process 7.
+HEALTHY: dict[str, Content] = {
+    "/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:5f3a\n",
+    "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
+    "/etc/auto.master": "# the maps\n/misc /etc/auto.misc\n+dir:/etc/auto.master.d\n",
+    MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout=1 nosuid,nodev\n",
+    MAP: b"#!/usr/bin/python3 -I\nPK\x03\x04",
+    MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 300),
+    "/proc/7/comm": "automount\n", "/proc/7/stat": f"7 (automount) S {' 0' * 30}\n",
+    "/proc/uptime": "0.00 0.00\n",
+    "/proc/sys/kernel/osrelease": "6.1.0\n",
+    "/lib/modules/6.1.0/modules.dep": "kernel/drivers/scsi/iscsi_tcp.ko: \n",
+    "/run/udev/control": "", "/run/systemd/system": None, "/units": UNITS,
+    "/usr/sbin/iscsid": version(""), "/usr/sbin/iscsiadm": version("iscsiadm version 2.1.8"),
+    "/usr/sbin/automount": version("Linux automount version 5.1.9"),
+    "/usr/bin/systemctl": SYSTEMCTL,
+}  # fmt: skip
+
+
+def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
+    """Return what the doctor finds on a healthy host with these files besides, by code."""
+    for name, content in {**HEALTHY, **files}.items():
+        if content == "gone":
+            continue
+        make_tree(root, {name: content})
+        if name.startswith("/usr/"):
+            os.chmod(root / name[1:], 0o755)
+    report = doctor.report(Host(str(root)), output.Paint(False))
+    checks = {check["code"]: check for check in report.data["checks"]}
+    assert list(checks) == list(doctor.CHECKS)
+    problems = [check for check in checks.values() if check["level"] == "problem"]
+    assert report.status == (1 if problems else 0) and report.data["ok"] == (not problems)
+    for check in checks.values():
+        line = next(line for line in report.lines if line.split()[1:2] == [check["code"]])
+        assert line.startswith(check["level"]) and check["text"] in line
+        assert not check["mend"] or f"to do: {check['mend']}" in "\n".join(report.lines)
+    return checks
+
+
+def test_a_healthy_host(tmp_path: Path) -> None:
+    checks = found(tmp_path, {})
+    assert {check["level"] for check in checks.values()} == {"ok"}, checks
+
+
+OLD = "node.name = x\nnode.session.conn_reopen_log_freq = 1\n"
+SECRET = "node.session.auth.password = secret\n"
+AUTOMATIC = "node.startup = automatic\n"
+NO_SOCKET = UNITS.replace("active", "inactive", 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "files", "text", "mend"),
+    [
+        ("iscsid", "problem", {"/usr/sbin/iscsid": "gone"}, "not installed", "open-iscsi"),
+        ("iscsid", "problem", {"/units": UNITS.replace("loaded", "masked", 1)}, "masked",
+         "systemctl unmask iscsid.socket"),
+        ("iscsid", "problem", {"/units": NO_SOCKET, "/etc/iscsi/iscsid.conf": ""}, "nothing starts",
+         "systemctl enable --now iscsid.socket"),
+        ("iscsid", "warning", {"/etc/iscsi/iscsid.conf": "iscsid.startup = /sbin/iscsid\n"},
+         "ends with", "iscsid.startup"),
+        ("kernel-module", "problem", {"/lib/modules/6.1.0/modules.dep": ""}, "no module", "kernel"),
+        ("kernel-module", "problem", {"/proc/sys/kernel/osrelease": "6.1.1"}, "replaced", "reboot"),
+        ("initiator-name", "problem", {"/etc/iscsi/initiatorname.iscsi": "gone"}, "there is no",
+         "iscsi-iname"),
+        ("initiator-name", "problem",
+         {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:\n"},
+         "two hosts", "iscsi-iname"),
+        ("initiator-name", "problem", {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=me\n"},
+         "not an iSCSI name", "iscsi-iname"),
+        ("initiator-name", "warning", {"/etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n"},
+         "will be made", "systemctl start open-iscsi"),
+        ("iscsi-secrets", "problem",
+         {"/etc/iscsi/iscsid.conf": SECRET}, "iscsid.conf",
+         "chmod 600 /etc/iscsi/iscsid.conf"),
+        ("iscsi-secrets", "problem", {RECORD: SECRET}, RECORD, f"chmod 600 {RECORD}"),
+        ("startup-automatic", "warning", {RECORD: AUTOMATIC}, VOL,
+         f"iscsiadm -m node -T {VOL} -o update -n node.startup -v manual"),
+        ("startup-automatic", "warning",
+         {RECORD: AUTOMATIC, SESSION: VOL, f"/run/auto-iscsi/claims/{VOL}": ""}, VOL, "manual"),
+        ("startup-automatic", "ok", {RECORD: AUTOMATIC, SESSION: VOL}, "1 of others'", ""),
+        ("open-iscsi-version", "problem",
+         {"/usr/sbin/iscsiadm": version("iscsiadm version 2.1.12"), RECORD: OLD}, VOL, "2.1.13"),
+        ("open-iscsi-version", "warning",
+         {"/usr/sbin/iscsiadm": version("iscsiadm version 6.2.1.12")}, "none now", "2.1.13"),
+        ("open-iscsi-version", "unknown", {"/usr/sbin/iscsiadm": "gone"}, "does not say", ""),
+        ("master-map", "problem", {MASTER: "# nothing\n"}, "no line", "systemctl reload autofs"),
+        ("master-map", "problem", {MAP: "#!/bin/bash\n"}, "another program", "ln -s"),
+        ("master-map", "problem", {MAP: "gone"}, "there is no", "install"),
+        ("master-map", "warning", {"/etc/auto.master": f"/iscsiauto \\\n  {MAP}\n+dir:/etc/auto."
+                                                       "master.d\n"},
+         f"{MASTER}:1 is ignored: /iscsiauto is in /etc/auto.master:1", "remove"),
+        ("automount", "problem", {"/proc/7/comm": "bash\n"}, "does not run", "systemctl enable"),
+        ("automount", "problem", {MOUNTS: "\n"}, "does not serve /iscsiauto", "reload"),
+        ("automount", "problem", {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 8, 300)},
+         "left from an automount", "systemctl restart autofs"),
+        ("automount", "warning", {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 60)},
+         "timeout 60", "systemctl reload autofs"),
+        ("automount", "warning", {"/proc/uptime": "1000.00 0.00\n"}, "newer than", "reload"),
+        ("negative-timeout", "warning", {MASTER: f"/iscsiauto program:{MAP} --timeout=300\n"},
+         "for 60 s (automount's default)", "--negative-timeout=1"),
+        ("negative-timeout", "problem",
+         {MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout 5\n",
+          "/etc/auto.iscsi.conf": "lease = 1m\n[*-vm]\nlease = 5s\n"},
+         "after 5 s (lease)", "--negative-timeout=1"),
+        ("autofs-version", "warning",
+         {"/usr/sbin/automount": version("Linux automount version 5.1.8")}, "initgroups",
+         "mount_wait"),
+        ("autofs-version", "ok",
+         {"/usr/sbin/automount": version("Linux automount version 5.1.8"),
+          "/etc/autofs.conf": "[ autofs ]\nmount_wait = 30\n"}, "5.1.8", ""),
+        ("udev", "problem", {"/run/udev/control": "gone"}, "does not run", "systemd-udevd"),
+        ("multipath", "warning",
+         {"/proc/9/comm": "multipathd\n", "/etc/multipath.conf": "defaults { find_multipaths no }"},
+         "find_multipaths no", "strict"),
+        ("multipath", "ok", {"/proc/9/comm": "multipathd\n"}, "strict (the default)", ""),
+        ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
+                                       "# event_activation = 0\n"}, "activates",
+         "auto_activation_volume_list"),
+        ("lvm-activation", "ok", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
+                                  "event_activation = 0\n"}, "by itself", ""),
+        ("configuration", "problem", {"/etc/auto.iscsi.conf": "lun = x\n"},
+         "/etc/auto.iscsi.conf:1: expected", "auto-iscsi check"),
+        ("configuration", "warning", {"/etc/auto.iscsi.conf": "[vm]\nlun = 1\n"}, "1 warnings",
+         "auto-iscsi check"),
+        ("reaper", "warning", {"/units": UNITS.replace("loaded\nActiveState=active\n",
+                                                       "loaded\nActiveState=inactive\n")},
+         "not active", "systemctl enable --now auto-iscsi.timer"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found_and_nothing_else(
+    tmp_path: Path, code: str, level: str, files: dict[str, Content], text: str, mend: str
+) -> None:
+    checks = found(tmp_path, files)
+    assert checks[code]["level"] == level, checks[code]
+    assert text in checks[code]["text"] and mend in checks[code]["mend"]
+    others = {name for name, check in checks.items() if check["level"] not in ("ok", "unknown")}
+    follow = {"master-map": {"automount", "negative-timeout"}, "reaper": {"iscsid"}}
+    assert others - {code} <= follow.get(code, set())
+
+
+@pytest.mark.parametrize(("age", "level"), [(0.0, "ok"), (100.0, "problem")])
+def test_a_lock_that_nobody_holds_is_left_behind_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, level: str
+) -> None:
+    now = time.time()
+    make_tree(tmp_path, {"/run/lock/iscsi/lock.write": ""})
+    monkeypatch.setattr(time, "time", lambda: now + age)
+    check = found(tmp_path, {"/proc/uptime": f"{age:.2f} 0\n"} if age else {})["iscsi-lock"]
+    assert check["level"] == level and ("rm /run/lock" in check["mend"]) == (level == "problem")
+
+
+def test_a_lock_is_held_as_long_as_an_iscsiadm_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    make_tree(tmp_path, {"/run/lock/iscsi/lock.write": "", "/proc/9/comm": "iscsiadm\n"})
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    assert found(tmp_path, {})["iscsi-lock"]["level"] == "ok"
+
+
+def test_who_is_not_root_is_told_what_could_not_be_looked_at() -> None:
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+        os.chmod(folder, 0o755)
+        root = Path(folder)
+        make_tree(root, {RECORD: AUTOMATIC})
+        found(root, {})
+        hidden = [root / "etc/iscsi/nodes", root / "etc/iscsi/initiatorname.iscsi"]
+        for path in hidden:
+            path.chmod(0)
+        os.seteuid(65534 if before == 0 else before)
+        try:
+            report = doctor.report(Host(folder), output.Paint(False))
+        finally:
+            os.seteuid(before)
+            for path in hidden:
+                path.chmod(0o700)
+    levels = {check["code"]: check["level"] for check in report.data["checks"]}
+    unknown = [code for code, level in levels.items() if level == "unknown"]
+    assert unknown == ["initiator-name", "startup-automatic"] and report.status == 0
+    assert "permission denied" in "\n".join(report.lines)
+    assert report.lines[-1].startswith("2 not looked at")
+
+
+def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(tmp_path, {"/etc/auto.iscsi.conf": "lun = x\n"})
+    assert cli.main(["--root", str(tmp_path), "doctor", "--json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert not data["ok"] and set(data) == {"ok", "checks"}
+    assert all(set(check) == {"code", "level", "text", "mend"} for check in data["checks"])
+    assert cli.main(["--root", str(tmp_path), "doctor"]) == 1
+    assert "problems" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_libraries_versions_are_those_of_the_package() -> None:
+    from auto_iscsi import doctor_host
+
+    setup = (Path(__file__).parents[2] / "setup.cfg").read_text()
+    for name, least in doctor_host.LIBRARIES.items():
+        assert f"{name}>={'.'.join(map(str, least))}" in setup.replace(" ", "")
+    assert doctor_autofs.SHIPPED in (Path(__file__).parents[2] / "tools/join-automount").read_text()
