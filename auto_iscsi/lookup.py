@@ -57,7 +57,13 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        layout, known = layouts.present(self.host, self.key.target, self.settings, self.claim)
+        try:
+            layout, known = layouts.present(self.host, self.key.target, self.settings, self.claim)
+        except errors.Failure:  # by what the kernel remembers of a disk, and it can be another
+            up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
+            if not layouts.swapped(self.host, self.key.target, up, self.settings):
+                raise
+            return None
         return self._wanted(layout, [session for session in known if session.up], self.claim)
 
     def mounted_meanwhile(self) -> bool:
