@@ -74,23 +74,25 @@ _REFUSALS = {
         "Set partition to one that there is, or to none for a filesystem on the whole disk.",
     ),
     "ambiguous": (
-        "Several filesystems are on the disk, and nothing says which one is meant.",
-        "Set partition or lun to one of those that the line names, or to all.",
+        "With partition = auto: more than one filesystem could be meant, or none is there. The "
+        "line in the log lists what is on the disk.",
+        "Set partition to one of the numbers, or to all.",
     ),
     "not-mountable": (
-        "What is on the disk is no filesystem (LVM, LUKS, md, swap, nothing at all), or one that "
-        "cannot be mounted here as it is.",
-        "Go by the line in the log: it says what was found.",
+        "What is on the disk cannot be mounted as it is: a member of something bigger (LVM, md, "
+        "ZFS), encrypted, swap, nothing at all, or a type that this kernel does not have.",
+        "The line in the log says what would be needed. It is never put to use by itself.",
     ),
     "dirty-journal": (
-        "The snapshot was taken while the filesystem was in use: its newest changes are in its "
-        "journal only. To replay it writes to the LUN; without it the newest files are missing.",
-        "Choose for such targets: journal = replay for a LUN that may be written, or skip.",
+        "The filesystem was in use when the snapshot was taken: its newest changes are in its "
+        "journal only, and to replay that writes to the LUN.",
+        "journal = skip mounts it without them; journal = replay shows all of it, for a LUN that "
+        "may be written. auto.iscsi.conf(5)",
     ),
     "wrong-disk": (
-        "The disk is not the one that this LUN was when the session was opened: the SAN put "
-        "another volume in its place.",
-        "Log the session out, so that the kernel asks anew: iscsiadm -m node -T TARGET --logout",
+        "The SAN has another volume behind a LUN than when the kernel found the disk, and what "
+        "was made of the old one is still in use.",
+        "End what uses the disk, and visit the key again: the disk is then found anew.",
     ),
     "busy": (
         "Another lookup of the same target, or an iscsiadm that one started, is still at work.",

@@ -162,7 +162,6 @@ class _Lookup(NamedTuple):
                 pending.settle(self.host, self.key.target, 0.0, tmo)
         return layout
 
-
     def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
         there = [disk for session in up for disk in disks.list_all(self.host, session)]

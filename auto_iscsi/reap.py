@@ -7,6 +7,8 @@ at once: one that hangs holds up nobody. One reaper at a time.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
@@ -143,7 +145,14 @@ def _tidy(host: Host) -> None:
             handle = claims.lock(host, f"{folder}/{name}", 0.0)
             if handle is not None:
                 claims.unlock(host, f"{folder}/{name}", handle)
-    for name in host.names(f"{claims.FOLDER}/claims"):
+    # What was only kept to be quick: whoever writes it right now does without.
+    known = host.names(f"{claims.FOLDER}/claims")
+    kept = [f"settings/{each}" for each in host.names(f"{claims.FOLDER}/settings")]
+    kept = [each for each in kept if each.partition("/")[2] not in known]
+    for each in (*kept, *(n for n in host.names(claims.FOLDER) if n.startswith("config."))):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(host.path(f"{claims.FOLDER}/{each}"))
+    for name in known:
         if name.startswith("."):
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:
