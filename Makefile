@@ -91,6 +91,12 @@ test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core
 	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
 
+##@ Measure it
+.PHONY: bench
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (ten minutes)
+	@tests/prepare vm
+	@$(RUN) python3 -m bench $(ARGS)
+
 ##@ Build it
 .PHONY: build
 build: dist/auto.iscsi dist/auto-iscsi ## both programs, in dist/

@@ -94,6 +94,11 @@ _REFUSALS = {
         "was made of the old one is still in use.",
         "End what uses the disk, and visit the key again: the disk is then found anew.",
     ),
+    "too-often": (
+        "So many logins or discoveries failed in the last minute that the SAN is not asked again "
+        "yet. Any user can type any key, and the SAN is to be spared that.",
+        "Wait as long as the line in the log says. See attempts in auto.iscsi.conf(5).",
+    ),
     "busy": (
         "Another lookup of the same target, or an iscsiadm that one started, is still at work.",
         "Try again. If it lasts: systemctl restart iscsid",

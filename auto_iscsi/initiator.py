@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
-from auto_iscsi import claims, errors, keys, nodes, portals
+from auto_iscsi import attempts, claims, errors, keys, nodes, portals
 from auto_iscsi.host import Host
-from auto_iscsi.sessions import Session
-from auto_iscsi.wanted import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from auto_iscsi.sessions import Session
+    from auto_iscsi.wanted import Settings
 
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
@@ -92,15 +94,20 @@ def reachable(portal: portals.Portal, until: float) -> str:
     iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
     seconds with the defaults, and an administrator's record is not ours to change.
     """
-    import socket  # only on the way to a login
+    from auto_iscsi.light import socket
 
     seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
+    family = socket.AF_INET6 if ":" in portal.address else socket.AF_INET
+    ours = socket.socket(family, socket.SOCK_STREAM)
     try:
-        socket.create_connection((portal.address, portal.port), timeout=seconds).close()
+        ours.settimeout(seconds)
+        ours.connect((portal.address, portal.port))
     except (TimeoutError, socket.timeout):  # two before Python 3.10
         return f"no answer to a TCP connection in {seconds:.0f} s"
     except OSError as error:
         return (error.strerror or "no TCP connection").lower()
+    finally:
+        ours.close()
     return ""
 
 
@@ -121,15 +128,32 @@ def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
 
 
 def discover(
-    host: Host, target: str, portal: portals.Portal, limit: Limit
+    host: Host, target: str, portal: portals.Portal, limit: Limit, most: int
 ) -> tuple[Answer, list[nodes.Record]]:
     """Ask a portal where `target` is, without touching a record (they are not there yet).
+
+    What the portal answered a moment ago, to whomever, is its answer; `most` may fail in a minute
+    (attempts).
 
     A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
     timeouts (open-iscsi usr/iscsiadm.c).
     """
     place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
-    answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", limit=limit, alone=True)
+    turn = claims.lock(host, f"discovery/{portal}", limit.until)
+    if turn is None:
+        raise errors.Busy(f"{target}: other targets' discoveries took too long", "try again")
+    try:
+        text = attempts.offered(host, f"{portal}")
+        if text is not None:
+            answer = Answer(OK, text)
+        else:
+            began = attempts.begin(host, f"{portal}", most, limit.until)
+            answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", limit=limit, alone=True)
+            if answer.status in (OK, NOTHING_FOUND):
+                attempts.undo(host, f"{portal}", began, limit.until)
+                attempts.keep_offered(host, f"{portal}", answer.text)
+    finally:
+        claims.unlock(host, f"discovery/{portal}", turn)
     offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
     return answer, [
         nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target

@@ -8,12 +8,24 @@ finds. One portal after the other, each within login_timeout.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
 
-from auto_iscsi import claims, errors, initiator, nodes, pending, sessions, udev
+from auto_iscsi import (
+    attempts,
+    claims,
+    errors,
+    initiator,
+    nodes,
+    pending,
+    sessions,
+    udev,
+)
 from auto_iscsi.host import Host
-from auto_iscsi.wanted import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from auto_iscsi.wanted import Settings
 
 _UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
@@ -101,7 +113,10 @@ class Login(NamedTuple):
             if unreachable := initiator.reachable(portal, end):
                 problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
                 continue
-            answer, offered = initiator.discover(self.host, self.target, portal, self._limit())
+            most = self.settings.attempts
+            answer, offered = initiator.discover(
+                self.host, self.target, portal, self._limit(), most
+            )
             if offered:
                 yield from in_order(offered, self.settings)
                 return
@@ -135,6 +150,7 @@ class Login(NamedTuple):
                 return initiator.Answer(initiator.OK, "")
         name = f"{record.portal.address},{record.portal.port},{record.portal.tpgt}"
         mine = not record.path or name in claim.records
+        began = attempts.begin(self.host, self.target, self.settings.attempts, self.until)
         pending.ask(self.host, self.target, name, mine)
         limit = self._limit()
         answer = initiator.Answer(initiator.OK, "")
@@ -144,6 +160,8 @@ class Login(NamedTuple):
             answer = initiator.login(self.host, self.target, record, limit)
         if answer.status is None:
             return answer
+        if answer.status in (initiator.OK, initiator.SESSION_EXISTS):
+            attempts.undo(self.host, self.target, began, self.until)
         # Of a login that failed there can be a session all the same: iscsid was restarted in it.
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
         claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)

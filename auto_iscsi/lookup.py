@@ -113,7 +113,7 @@ class _Lookup(NamedTuple):
         from auto_iscsi import login as logins
 
         source = "kernel" if self.settings.device == "kernel" else "udev"
-        with udev.listen(source) as events:  # before the login, so that nothing is missed
+        with udev.listen(source) as events:
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
                 limit = initiator.Limit(self.settings.login_timeout, self.until)

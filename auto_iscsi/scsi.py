@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 import time
 from array import array
 
 from auto_iscsi import apart, errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import struct
 
 _SG_IO = 0x2285
 _HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr

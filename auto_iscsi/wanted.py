@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     udev_timeout: float
     lookup_timeout: float
     replacement_timeout: float
+    attempts: int
     device: str
     idle: float
     reap: str

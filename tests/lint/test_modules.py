@@ -14,10 +14,10 @@ ORDER = (
     "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
     "config", "wanted", "kinds", "settings", "resolved", "patterns", "nodes", "sessions",
     "contents", "fitting", "superblock", "apart", "scsi", "disks", "mounts", "mapentry", "choice",
-    "claims", "identity", "journal", "layout", "audit", "pending", "initiator", "udev", "login",
-    "lookup", "program", "survey", "output", "probe", "usage", "verdicts", "ending", "reap",
-    "explain", "check", "edit", "status", "metrics", "checkup", "automount", "doctor_iscsi",
-    "doctor_autofs", "doctor_host", "doctor", "codes", "verbs", "cli", "__main__",
+    "claims", "identity", "journal", "layout", "audit", "attempts", "pending", "initiator", "udev",
+    "login", "lookup", "program", "survey", "output", "probe", "usage", "verdicts", "ending",
+    "reap", "explain", "check", "edit", "status", "metrics", "checkup", "automount",
+    "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.
