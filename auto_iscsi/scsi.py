@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from array import array
 
 from auto_iscsi.host import Host
-from auto_iscsi.light import struct
+from auto_iscsi.light import array, struct
 
 _SG_IO = 0x2285
 _HEADER = "iiBBHIPPPIIiPBBBBHHiII"  # struct sg_io_hdr

@@ -15,9 +15,9 @@ ORDER = (
     "config", "wanted", "kinds", "settings", "resolved", "patterns", "nodes", "sessions",
     "contents", "fitting", "superblock", "scsi", "apart", "disks", "mounts", "mapentry", "choice",
     "claims", "identity", "journal", "layout", "audit", "attempts", "pending", "initiator", "udev",
-    "login", "lookup", "program", "output", "probe", "usage", "verdicts", "ending", "reap", "explain",
-    "check", "edit", "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs",
-    "doctor_host", "doctor", "codes", "verbs", "cli", "__main__",
+    "login", "lookup", "program", "output", "probe", "usage", "verdicts", "ending", "reap",
+    "explain", "check", "edit", "status", "metrics", "checkup", "automount", "doctor_iscsi",
+    "doctor_autofs", "doctor_host", "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

@@ -59,9 +59,7 @@ OURS = {
 CHEAP = {
     "__future__", "_abc", "_collections", "_collections_abc", "abc", "errno", "fcntl",
     "genericpath", "os", "os.path", "posixpath", "stat", "_stat", "zipimport", "zlib",
-    # To ask a disk who it is. array cannot do without collections, nor we without its addresses.
-    "array", "_struct", "collections", "collections.abc", "itertools", "keyword", "operator",
-    "_operator", "reprlib",
+    "_struct", "array",
 }  # fmt: skip
 # What starts a process, or leaves the machine; a thread would be a clone.
 CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\(")
