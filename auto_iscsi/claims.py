@@ -119,7 +119,7 @@ def touch(
 
 def drop(host: Host, target: str) -> None:
     """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
-    for kind in ("claims", "settings"):
+    for kind in ("claims", "disks", "settings"):
         with suppress(FileNotFoundError):
             os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 

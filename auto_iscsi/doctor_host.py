@@ -95,11 +95,12 @@ def lvm(host: Host) -> Finding:
         return Finding(OK, "LVM uses the disks of /etc/lvm/devices/system.devices only")
     for name in host.names("/etc/udev/rules.d"):
         rule = host.read(f"/etc/udev/rules.d/{name}") or ""
-        if name.endswith(".rules") and "iscsi" in rule and "LVM" in rule:
+        if name.endswith(".rules") and "iscsi" in rule and "LVM2_member" in rule:
             return Finding(OK, f"/etc/udev/rules.d/{name} keeps LVM from iSCSI disks")
     return Finding(
         WARNING, "LVM activates volume groups that it finds on a snapshot, the original's twins",
-        'auto_activation_volume_list = [ "YOUR-VG" ] in /etc/lvm/lvm.conf; see lvm.conf(5)',
+        "copy 68-auto-iscsi-no-lvm.rules from the package's documentation to /etc/udev/rules.d, "
+        "then: udevadm control --reload",
     )  # fmt: skip
 
 
@@ -112,6 +113,9 @@ def schedule(host: Host) -> Finding:
     if unit.get("LoadState") == "masked":
         text = "auto-iscsi.timer is masked: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl unmask auto-iscsi.timer")
+    if unit.get("LoadState") == "not-found":
+        text = "there is no auto-iscsi.timer: nothing ends idle sessions"
+        return Finding(WARNING, text, "install the package again")
     if found:
         text = "auto-iscsi.timer is not active: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl enable --now auto-iscsi.timer")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
 _ALONE = "iscsiadm/alone"
+_STEP = 0.02  # seconds between two looks at a lock
 _CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
 
 # open-iscsi include/iscsi_err.h: what it means, and what to do next
@@ -171,13 +172,16 @@ def make_record(
     answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True)
     if answer.status != OK:
         return answer
+    # A connection that says nothing any more is lost after two pings' time, and only then does
+    # replacement_timeout begin: together no more than twice that.
+    ping = f"{max(1, min(5, settings.replacement_timeout // 2)):.0f}"
     values = {
         **_OURS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
-        "node.conn[0].timeo.noop_out_interval": "5",
-        "node.conn[0].timeo.noop_out_timeout": "5",
+        "node.conn[0].timeo.noop_out_interval": ping,
+        "node.conn[0].timeo.noop_out_timeout": ping,
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
     return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
@@ -193,6 +197,15 @@ def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -
     """Delete a record that we made."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
     return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True)
+
+
+def through(host: Host, target: str, until: float) -> bool:
+    """Wait for the end of the iscsiadm that is at a target; say whether it came."""
+    while claims.held(host, f"iscsiadm/{target}"):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_STEP)
+    return True
 
 
 def still_at_it(target: str) -> errors.Busy:

@@ -57,7 +57,15 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        layout, known = layouts.present(self.host, self.key.target, self.settings, self.claim)
+        target = self.key.target
+        layout, known = layouts.present(self.host, target, self.settings, self.claim)
+        if layout and claims.held(self.host, f"iscsiadm/{target}"):
+            # A logout, whose reaper was killed: what it does not hold any more goes all the same.
+            from auto_iscsi import initiator  # starts programs: not on the warm path
+
+            if not initiator.through(self.host, target, self.until):
+                raise initiator.still_at_it(target)
+            layout, known = layouts.present(self.host, target, self.settings, self.claim)
         return self._wanted(layout, [session for session in known if session.up], self.claim)
 
     def mounted_meanwhile(self) -> bool:
@@ -153,7 +161,6 @@ class _Lookup(NamedTuple):
                 tmo = self.settings.replacement_timeout
                 pending.settle(self.host, self.key.target, 0.0, tmo)
         return layout
-
 
     def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
