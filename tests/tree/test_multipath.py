@@ -10,10 +10,10 @@ from tests.tree.machine import VOL1, Machine
 PART = f'-nocheck,ro,fstype=ext3 ":{kernel.BY_ID}/dm-uuid-part1-mpath-{kernel.WWID}0"'
 
 
-def two_portals(machine: Machine, text: str, **plan: object) -> tuple[str, str]:
+def two_portals(machine: Machine, text: str) -> tuple[str, str]:
     """Have a target behind two portals, with records of both."""
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
-    machine.target(VOL1, first, second, **plan)
+    machine.target(VOL1, first, second)
     machine.configure(text)
     return first, second
 
@@ -65,7 +65,7 @@ def test_a_disk_that_udev_leaves_to_multipathd_is_not_used(machine: Machine) -> 
 def test_all_portals_are_logged_in_to_and_without_multipathd_one_path_is_used(
     machine: Machine,
 ) -> None:
-    first, second = two_portals(machine, "paths = all")
+    first, _ = two_portals(machine, "paths = all")
     answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, first)
     assert answer.log == f"{VOL1}: multipathd does not run: one path is used"
@@ -85,6 +85,18 @@ def test_every_record_that_is_made_is_ours(machine: Machine) -> None:
     assert machine.values(VOL1, second)["node.startup"] == "manual"
 
 
+def test_a_path_that_came_back_is_found_at_the_next_login(machine: Machine) -> None:
+    first, second = machine.portal("127.0.0.1"), machine.dead_portal("127.0.0.2")
+    machine.target(VOL1, first, second, record=False)
+    machine.configure(f"paths = all\nportals = {first}")
+    machine.lookup(VOL1)
+    assert len(machine.claim(VOL1).records) == 1
+    machine.log_out(1)
+    machine.revive(second)
+    machine.lookup(VOL1)
+    assert len(machine.claim(VOL1).records) == len(machine.claim(VOL1).opened) == 2
+
+
 @pytest.mark.parametrize("how", ["dead", "refuses"])
 def test_one_path_is_enough(machine: Machine, how: str) -> None:
     first = machine.dead_portal() if how == "dead" else machine.portal()
@@ -94,7 +106,7 @@ def test_one_path_is_enough(machine: Machine, how: str) -> None:
     machine.configure(f"paths = all\nportals = {first}, {second}")
     answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, second)
-    assert f"a path is missing: " in answer.log and first in answer.log
+    assert "a path is missing: " in answer.log and first in answer.log
     assert len(machine.claim(VOL1).opened) == len(machine.claim(VOL1).records) == 1
     assert not machine.folder(VOL1, first).exists()
 
@@ -121,7 +133,7 @@ def test_multipathd_is_waited_for(machine: Machine) -> None:
 def test_a_lookup_that_was_killed_after_one_of_two_logins_has_lost_nothing(
     machine: Machine,
 ) -> None:
-    first, second = two_portals(machine, "paths = all")
+    first, _ = two_portals(machine, "paths = all")
     killed = machine.start(VOL1)
     machine.wait_for(lambda: 2 in machine.sids(), "the second login")
     killed.kill()
