@@ -93,7 +93,7 @@ def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) 
     """Say whether a disk that is meant is another volume by now; it is forgotten then."""
     every = [disk for session in up for disk in disks.list_all(host, session)]
     meant = [disk.path for disk in every if disks.is_wanted(disk, settings)]
-    return True in [_is_swapped(host, target, path) for path in meant]
+    return bool([path for path in meant if _is_swapped(host, target, path)])  # each is forgotten
 
 
 def _is_swapped(host: Host, target: str, disk: str) -> bool:
@@ -113,7 +113,7 @@ def settle(
 ) -> Layout | None:
     """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
     every = {part.device.disk for part in layout.parts if part.device.disk}
-    if True in [_is_swapped(host, target, disk) for disk in sorted(every)]:
+    if [disk for disk in sorted(every) if _is_swapped(host, target, disk)]:  # each is forgotten
         return None
     return journaled(host, target, layout, settings, until)
 

@@ -53,8 +53,8 @@ SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-
 OURS = {
     "auto_iscsi", *(f"auto_iscsi.{name}" for name in (
         "claims", "compiled", "config", "disks", "errors", "host", "identity", "keys", "layout",
-        "light", "lookup", "mapentry", "mounts", "multipath", "portals", "program", "resolved",
-        "scsi", "sessions", "wanted",
+        "light", "lookup", "mapentry", "mounts", "portals", "program", "resolved", "scsi",
+        "sessions", "wanted",
     )),
 }  # fmt: skip
 CHEAP = {
