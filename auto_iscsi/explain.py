@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import (
-    choice,
     claims,
     config,
+    discovery,
     disks,
     errors,
     keys,
     layout,
-    login,
     mapentry,
     mounts,
+    multipath,
     nodes,
     output,
     sessions,
     settings,
+    survey,
 )
 from auto_iscsi.host import Host
 
@@ -81,7 +82,8 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     if finding.steps:
         lines += [*output.columns(finding.steps, "  "), ""]
     if finding.failure:
-        lines.append(f"A lookup {paint.bad('refuses')} it: {finding.failure.reason}")
+        refuses = f"{paint.bad('refuses')} it ({finding.failure.code})"
+        lines.append(f"A lookup {refuses}: {finding.failure.reason}")
         if finding.failure.hint:
             lines.append(f"To do: {finding.failure.hint}")
     else:
@@ -123,7 +125,7 @@ def _data(
 
 def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Finding:
     """Return what a lookup would do with a target, by what the machine looks like now."""
-    wanted = settings.Settings(**{name: choice.value for name, choice in chosen.items()})
+    wanted = settings.together(chosen)
     if not wanted.enabled:
         where = chosen["enabled"].where("enabled")
         return Finding("refuse", [], failure=errors.Disabled(f"{target}: enabled = no, {where}"))
@@ -136,10 +138,11 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         steps.append(("session", "none"))
     up = [session for session in known if session.up]
     for session in up or known:
-        _disks(host, session, steps)
+        _disks(host, session, wanted, steps)
     steps.append(("lease", _lease(host, target)))
     try:
         found = _present(host, target, wanted, up)
+        found = found and layout.journaled(host, target, found, wanted, act=False)
     except errors.Failure as failure:
         return Finding("refuse", steps, failure=failure)
     if found:
@@ -158,7 +161,7 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         return Finding("login", steps)
     if wanted.portals:
         return Finding("discover", steps)
-    return Finding("refuse", steps, failure=login.no_record(target))
+    return Finding("refuse", steps, failure=discovery.no_record(target))
 
 
 def _present(
@@ -175,7 +178,7 @@ def _records(
 ) -> list[nodes.Record] | None:
     """Note the node records, in the order in which they are tried; None: only root can see them."""
     try:
-        found = login.in_order(nodes.find_all(host, target), wanted)
+        found = discovery.in_order(nodes.find_all(host, target), wanted)
         for record in found:
             startup = nodes.values(host, record).get("node.startup", "?")
             place = f"{record.portal.with_group}, startup {startup}, {record.path}"
@@ -189,16 +192,18 @@ def _records(
     return found
 
 
-def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) -> None:
+def _disks(
+    host: Host, session: sessions.Session, wanted: settings.Settings, steps: list[tuple[str, str]]
+) -> None:
     found = disks.list_all(host, session)
     for disk in found:
-        numbered = disks.partitions(host, disk)
+        held = multipath.holder(host, disk.path)
+        numbered = {n: device.node for n, device in disks.devices(host, disk).items() if n}
         there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
-        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}"))
+        joined = f", in the multipath map {held}" if held else ""
+        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
         steps.append(("partitions", there or "none"))
-        on_it = choice.inventory(host, disk)
-        if on_it:
-            steps.append(("on it", choice.listed(on_it)))
+        steps += survey.rows(host, disk, wanted) if session.up else []
     if not found:
         steps.append(("disk", f"none, session {session.sid}"))
 
@@ -227,7 +232,7 @@ def _missing(
     if not found:
         part = f", partition {wanted.partition}" if wanted.partition else ""
         return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = f"{disks.BY_PATH}/{found[0].link}"
+    link = found[0].place
     leads = host.link(link)
     return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
 

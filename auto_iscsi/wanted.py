@@ -23,10 +23,17 @@ class Settings(NamedTuple):
     partition: int | str  #: 0: the whole disk
     lun: int | str
     portals: tuple[portals.Portal, ...]
+    chap_user: str  #: "": no CHAP
+    chap_secret_file: str
+    chap_mutual_user: str  #: "": the target need not prove itself
+    chap_mutual_secret_file: str
+    chap_discovery: str
+    paths: str
     login_timeout: float
     udev_timeout: float
     lookup_timeout: float
     replacement_timeout: float
+    attempts: int
     device: str
     idle: float
     reap: str
@@ -38,9 +45,3 @@ class Settings(NamedTuple):
         if self.journal != AUTO:
             return self.journal
         return "refuse" if self.fstype == AUTO else ""
-
-    @property
-    def given(self) -> bool:
-        """Say whether all is said: which device, which type, and nothing of its journal."""
-        numbers = isinstance(self.partition, int) and isinstance(self.lun, int)
-        return numbers and self.fstype != AUTO and not self.journal_rule

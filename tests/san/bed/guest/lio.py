@@ -53,11 +53,11 @@ def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     os.makedirs(directory)
     size = os.stat(path).st_size
     put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
-    put(f"{directory}/attrib/block_size", block_size)
     # Without a serial all disks would have the same WWID, and multipathd would join them.
     unique = hashlib.sha256(disk.encode()).hexdigest()[:32]
     put(f"{directory}/wwn/vpd_unit_serial", serial or unique)
     put(f"{directory}/enable", 1)
+    put(f"{directory}/attrib/block_size", block_size)  # enable makes it 512, whatever it was
     return path
 
 
@@ -89,17 +89,26 @@ def add_target(iqn: str, portals: list[str], luns: dict[str, str], read_only: bo
     }
     for name, value in attributes.items():
         put(f"{directory}/attrib/{name}", value)
-    if chap:
-        put(f"{directory}/auth/userid", chap[0])
-        put(f"{directory}/auth/password", chap[1])
-    if mutual:
-        put(f"{directory}/auth/userid_mutual", mutual[0])
-        put(f"{directory}/auth/password_mutual", mutual[1])
+    credentials(f"{directory}/auth", chap, mutual)
     for lun, disk in luns.items():
         map_lun(iqn, int(lun), disk)
     for portal in portals:
         os.mkdir(f"{directory}/np/{portal}")
     put(f"{directory}/enable", 1)
+
+
+def credentials(directory: str, chap: list[str] | None, mutual: list[str] | None) -> None:
+    """Set the CHAP name and secret of the initiator, and those of the target itself."""
+    for suffix, pair in (("", chap), ("_mutual", mutual)):
+        for name, value in zip(("userid", "password"), pair or ()):
+            put(f"{directory}/{name}{suffix}", value)
+
+
+def discovery_chap(chap: list[str], mutual: list[str] | None) -> None:
+    """Ask for CHAP in discoveries, at every portal: the kernel's target has one setting for all."""
+    load()
+    credentials(f"{ROOT}/iscsi/discovery_auth", chap, mutual)
+    put(f"{ROOT}/iscsi/discovery_auth/enforce_discovery_auth", 1)
 
 
 def enable(iqn: str, on: bool) -> None:
@@ -128,5 +137,5 @@ def initiators(iqn: str) -> list[str]:
 CALLS: dict[str, Any] = {
     "load_target": load, "add_disk": add_disk, "add_target": add_target, "enable": enable,
     "delete_target": delete_target, "map_lun": map_lun, "unmap_lun": unmap_lun,
-    "initiators": initiators,
+    "initiators": initiators, "discovery_chap": discovery_chap,
 }
