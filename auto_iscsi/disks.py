@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from auto_iscsi.wanted import Settings
 
 BY_PATH = "/dev/disk/by-path"
+_LEFT = "E:DM_MULTIPATH_DEVICE_PATH=1"  # in udev's database (60-multipath.rules)
 _DIRECT_ACCESS = "0"  # SPC: the peripheral device type of a disk
 
 
@@ -52,6 +53,12 @@ class Device(NamedTuple):
     link: str  #: the by-path link's name; "" when there is none
     number: str  #: MAJOR:MINOR
     disk: str = ""  #: the disk's place in sysfs; "": of a mount whose disk is gone
+    folder: str = BY_PATH  #: where the link is
+
+    @property
+    def place(self) -> str:
+        """The link, whole."""
+        return f"{self.folder}/{self.link}"
 
 
 def list_all(host: Host, session: Session) -> list[Disk]:
@@ -96,7 +103,21 @@ def numbered(host: Host, path: str) -> dict[int, str]:
 
 
 def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device]:
-    """Return a disk, as 0, and its partitions, by number; or only one of them."""
+    """Return a disk, as 0, and its partitions, by number; or only one of them.
+
+    Where multipathd holds the disk, its map and the map's partitions: only they can be mounted.
+    """
+    if host.names(f"{disk.path}/holders"):
+        from auto_iscsi import multipath  # only where somebody holds it
+
+        if held := multipath.nodes(host, disk.path):
+            return {
+                number: Device(node, multipath.link(host, node), multipath.number(host, node),
+                               disk.path, multipath.BY_ID)
+                for number, node in sorted(held.items()) if part in (None, number)
+            }  # fmt: skip
+    if is_left(host, disk):
+        return {}
     nodes = {0: disk.name, **(partitions(host, disk) if part != 0 else {})}
     found = {}
     for number, node in sorted(nodes.items()):
@@ -134,7 +155,7 @@ def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> l
 
 def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Device | None:
     """Return what is to be mounted, None while it is not there yet; raise NoPartition."""
-    found = candidates(host, sessions, settings)
+    found = _maps_first(candidates(host, sessions, settings))
     if settings.device == "kernel":
         return found[0] if found else None
     return linked(host, found)
@@ -142,13 +163,28 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
 
 def linked(host: Host, found: Sequence[Device]) -> Device | None:
     """Return the first device that its by-path link leads to."""
-    for device in found:
+    for device in _maps_first(found):
         # Two sessions through one portal share the link: it leads to either one's disk.
-        node = host.link(f"{BY_PATH}/{device.link}")
+        node = host.link(device.place)
         for other in found:
             if other.node == node and other.link == device.link:
                 return other
     return None
+
+
+def is_left(host: Host, disk: Disk) -> bool:
+    """Say whether udev leaves a disk to multipathd, whether that has a map of it by now or not."""
+    return _LEFT in _udev(host, disk).splitlines()
+
+
+def _udev(host: Host, disk: Disk) -> str:
+    """Return what udev knows of a disk."""
+    return host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
+
+
+def _maps_first(found: Sequence[Device]) -> list[Device]:
+    """Return devices with a path that multipathd has yet to add to its map behind the map."""
+    return sorted(found, key=lambda device: device.folder == BY_PATH)
 
 
 def announced(host: Host, disk: Disk) -> bool:
@@ -158,7 +194,14 @@ def announced(host: Host, disk: Disk) -> bool:
     with the disk's sequence number (Linux 5.15, udev 251) is this one's only. Where there is none:
     /run/udev/queue is there as long as udev has events to work on (systemd src/udev/udevd.c).
     """
-    known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
+    if host.names(f"{disk.path}/holders"):
+        from auto_iscsi import multipath
+
+        if multipath.holder(host, disk.path):
+            return multipath.is_settled(host, disk.path)
+    known = _udev(host, disk)
+    if _LEFT in known.splitlines():
+        return False
     links = [line[len("S:disk/") :] for line in known.splitlines() if line.startswith("S:disk/")]
     if f"by-path/{disk.link}" not in links:
         return False
