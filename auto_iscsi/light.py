@@ -9,16 +9,20 @@ type checkers, whatever it is.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import signal as signal
     import socket as socket
     import struct as struct
+    from array import array as array
     from contextlib import contextmanager as contextmanager
     from contextlib import suppress as suppress
     from typing import NamedTuple as NamedTuple
 else:
+    import _collections_abc
     import _signal as signal  # noqa: F401 (what signal makes enums of)
     from _collections import _tuplegetter
 
@@ -67,7 +71,20 @@ else:
             import _struct
 
             return _struct
+        if name == "array":
+            return _array()
         raise AttributeError(name)
+
+    def _array():
+        """Return array.array; as it comes it brings in collections, only to be registered there."""
+        missing = {"collections", "collections.abc"} - sys.modules.keys()
+        sys.modules.update(dict.fromkeys(missing, _collections_abc))
+        try:
+            import array
+        finally:
+            for module in missing:
+                del sys.modules[module]
+        return array.array
 
     class _Generated:
         def __init__(self, steps):

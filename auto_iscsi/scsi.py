@@ -12,11 +12,10 @@ from __future__ import annotations
 import os
 import select
 import time
-from array import array
 
-from auto_iscsi import apart, errors
+from auto_iscsi import errors
 from auto_iscsi.host import Host
-from auto_iscsi.light import struct
+from auto_iscsi.light import array, struct
 
 _SG_IO = 0x2285
 _HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr
@@ -64,6 +63,8 @@ def ask(host: Host, node: str, command: bytes, length: int) -> bytes | None:
     try:
         if generic:
             return _ask(host.path(f"/dev/{generic[0]}"), command, length)
+        from auto_iscsi import apart  # only on a machine without that driver
+
         until = time.monotonic() + _TIME
         answer = apart.do(lambda: _call(host.path(f"/dev/{node}"), command, length), until, node)
     except (OSError, errors.Failure):  # not a SCSI disk, none any more, or dead
