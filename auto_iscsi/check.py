@@ -6,11 +6,12 @@ checked by any user, with no machine around it.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import config, globs, output, patterns, settings
+from auto_iscsi import chap, config, errors, globs, output, patterns, settings
 from auto_iscsi.config import Problem, Section
 from auto_iscsi.host import Host
 
@@ -31,7 +32,7 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
         sources = [Source(host, name, name) for name, _ in config.present(host)]
     problems = examine(sources)
     if not files:
-        problems = config.untrusted(host, config.present(host)) + problems
+        problems = config.untrusted(host, config.present(host)) + problems + secrets(host)
     failed = any(problem.is_error or strict for problem in problems)
     lines = [said(problem, paint) for problem in problems]
     blamed = {problem.file for problem in problems}
@@ -64,9 +65,41 @@ def examine(sources: Sequence[Source]) -> list[Problem]:
         problems += wrong
     for section in sections:
         problems += settings.read(section)[1]
+    lacking = [each for chosen in _with_chap(sections) for each in settings.incomplete(chosen)]
+    problems += dict.fromkeys(lacking)
     problems += _useless(sections)
     place = {source.shown: number for number, source in enumerate(sources)}
     return sorted(problems, key=lambda problem: (place[problem.file], problem.line))
+
+
+def secrets(host: Host) -> list[Problem]:
+    """Return what is wrong with the CHAP secrets of the machine, as far as we may look."""
+    sections = [each for name, _ in config.present(host) for each in config.read(host, name)[0]]
+    problems: dict[Problem, None] = {}
+    for chosen in _with_chap(sections):
+        for name in ("chap_secret_file", "chap_mutual_secret_file"):
+            file, section = chosen[name]
+            if section and file:
+                place = (section.file, section.lines[name], name)
+                other = chosen["chap_secret_file"].value if name.startswith("chap_mutual") else ""
+                problems.update(dict.fromkeys(_secret(host, file, other, place)))
+    return list(problems)
+
+
+def _secret(host: Host, file: str, other: str, place: tuple[str, int, str]) -> list[Problem]:
+    """Return what is wrong with one secret, said of the line that names its file."""
+    try:
+        size = len(chap.secret(host, file))
+        if other:
+            chap.differ(host, other, file)
+    except errors.BadConfiguration as failure:
+        return [Problem("secret", *place, failure.reason, failure.hint)]
+    except errors.NotPermitted:
+        return []
+    if size in chap.USUAL:
+        return []
+    usual = f"{chap.USUAL[0]} to {chap.USUAL[-1]}"
+    return [Problem("weak-secret", *place, f"{file}: {size} bytes, many targets take {usual}")]
 
 
 def said(problem: Problem, paint: output.Paint) -> str:
@@ -76,6 +109,15 @@ def said(problem: Problem, paint: output.Paint) -> str:
     hint = f" ({problem.hint})" if problem.hint else ""
     what = ": ".join(filter(None, (problem.subject, problem.text)))
     return f"{place}: {tag}: {output.printable(what)}{hint}"
+
+
+def _with_chap(sections: Sequence[Section]) -> Iterator[dict[str, settings.Choice]]:
+    """Yield what holds for a target of each section that says something of CHAP."""
+    for section in sections:
+        if section.glob and any(name.startswith("chap_") for name in section.values):
+            with contextlib.suppress(errors.BadConfiguration):  # that is said anyway
+                if target := patterns.example(section.glob):
+                    yield settings.choices(sections, target)
 
 
 def _useless(sections: Sequence[Section]) -> list[Problem]:

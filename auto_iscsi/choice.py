@@ -98,9 +98,11 @@ def inventory(host: Host, disk: disks.Disk) -> list[Place] | None:
     found = []
     for part, device in disks.devices(host, disk).items():
         content = contents.read(host, device.number)
-        if content is None or f"disk/by-path/{device.link}" not in content.links:
+        if content is None or device.place[len("/dev/") :] not in content.links:
             return None
         path = f"{disk.path}/{device.node}" if part else disk.path
+        if device.folder != disks.BY_PATH:  # a multipath map, or a partition of one
+            path = f"/sys/block/{device.node}"
         found.append(Place(part, device, content, int(host.read(f"{path}/size") or 0) * _SECTOR))
     return found
 

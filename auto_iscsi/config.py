@@ -68,6 +68,9 @@ KINDS = {
     "syntax": "the file cannot be parsed: no target is mounted",
     "unknown-setting": "there is no such setting: targets that the section matches are refused",
     "wrong-value": "the setting takes no such value: targets that the section matches are refused",
+    "incomplete": "the setting needs another one: targets for which that is not set are refused",
+    "secret": "a CHAP secret cannot be used: targets that need it are refused",
+    "weak-secret": "warning: the CHAP secret's length is one that targets may refuse",
     "not-a-target": "warning: the section's name has no wildcard and is not a target's name",
     "never-matches": "warning: no target's name can match the section's pattern",
     "shadowed": "warning: later sections set all that this one sets, for all targets it matches",
@@ -128,8 +131,8 @@ def untrusted(host: Host, seen: Sequence[tuple[str, os.stat_result]]) -> list[Pr
     ]
 
 
-def unsafe(name: str, status: os.stat_result) -> Problem | None:
-    """Return what is wrong with a file's owner or mode."""
+def unsafe(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
+    """Return what is wrong with a file's owner or mode; a `secret` is for root's eyes alone."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != 0:
         why = f"owned by user {status.st_uid}, so it is not used"
@@ -137,6 +140,9 @@ def unsafe(name: str, status: os.stat_result) -> Problem | None:
     if mode & 0o022:
         why = f"others than root can write it (mode {mode:04o}), so it is not used"
         return Problem("unsafe", name, 0, "", why, f"chmod go-w {name}")
+    if secret and mode & 0o077:
+        why = f"others than root can read it (mode {mode:04o}), so it is not used"
+        return Problem("unsafe", name, 0, "", why, f"chmod 600 {name}")
     return None
 
 

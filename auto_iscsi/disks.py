@@ -8,7 +8,7 @@ is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to th
 
 from __future__ import annotations
 
-from auto_iscsi import errors, wanted
+from auto_iscsi import errors, multipath, wanted
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 from auto_iscsi.sessions import Session
@@ -52,6 +52,12 @@ class Device(NamedTuple):
     link: str  #: the by-path link's name; "" when there is none
     number: str  #: MAJOR:MINOR
     disk: str = ""  #: the disk's place in sysfs; "": of a mount whose disk is gone
+    folder: str = BY_PATH  #: where the link is
+
+    @property
+    def place(self) -> str:
+        """The link, whole."""
+        return f"{self.folder}/{self.link}"
 
 
 def list_all(host: Host, session: Session) -> list[Disk]:
@@ -96,7 +102,18 @@ def numbered(host: Host, path: str) -> dict[int, str]:
 
 
 def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device]:
-    """Return a disk, as 0, and its partitions, by number; or only one of them."""
+    """Return a disk, as 0, and its partitions, by number; or only one of them.
+
+    Where multipathd holds the disk, its map and the map's partitions: only they can be mounted.
+    """
+    if held := multipath.nodes(host, disk.path):
+        return {
+            number: Device(node, multipath.link(host, node), multipath.number(host, node),
+                           disk.path, multipath.BY_ID)
+            for number, node in sorted(held.items()) if part in (None, number)
+        }  # fmt: skip
+    if multipath.is_coming(host, disk.path):
+        return {}
     nodes = {0: disk.name, **(partitions(host, disk) if part != 0 else {})}
     found = {}
     for number, node in sorted(nodes.items()):
@@ -134,7 +151,7 @@ def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> l
 
 def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Device | None:
     """Return what is to be mounted, None while it is not there yet; raise NoPartition."""
-    found = candidates(host, sessions, settings)
+    found = _maps_first(candidates(host, sessions, settings))
     if settings.device == "kernel":
         return found[0] if found else None
     return linked(host, found)
@@ -142,13 +159,18 @@ def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Devic
 
 def linked(host: Host, found: Sequence[Device]) -> Device | None:
     """Return the first device that its by-path link leads to."""
-    for device in found:
+    for device in _maps_first(found):
         # Two sessions through one portal share the link: it leads to either one's disk.
-        node = host.link(f"{BY_PATH}/{device.link}")
+        node = host.link(device.place)
         for other in found:
             if other.node == node and other.link == device.link:
                 return other
     return None
+
+
+def _maps_first(found: Sequence[Device]) -> list[Device]:
+    """Return devices with a path that multipathd has yet to add to its map behind the map."""
+    return sorted(found, key=lambda device: device.folder == BY_PATH)
 
 
 def announced(host: Host, disk: Disk) -> bool:
@@ -158,7 +180,11 @@ def announced(host: Host, disk: Disk) -> bool:
     with the disk's sequence number (Linux 5.15, udev 251) is this one's only. Where there is none:
     /run/udev/queue is there as long as udev has events to work on (systemd src/udev/udevd.c).
     """
+    if multipath.holder(host, disk.path):
+        return multipath.is_settled(host, disk.path)
     known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
+    if multipath.COMING in known.splitlines():
+        return False
     links = [line[len("S:disk/") :] for line in known.splitlines() if line.startswith("S:disk/")]
     if f"by-path/{disk.link}" not in links:
         return False

@@ -6,7 +6,7 @@ import re
 import stat
 from importlib import metadata
 
-from auto_iscsi import check, checkup, claims, output
+from auto_iscsi import check, checkup, claims, config, output, settings
 from auto_iscsi.checkup import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.host import Host
 
@@ -64,20 +64,27 @@ def udev(host: Host) -> Finding:
 
 
 def multipath(host: Host) -> Finding:
-    """Look whether multipathd takes disks away that have one path only."""
+    """Look whether multipathd joins what is to be joined, and lets nobody wait for ever."""
+    sections = config.load(host, remember=False)
+    wanted = any(settings.read(section)[0].get("paths") == "all" for section in sections)
     if not checkup.running(host, ("multipathd",)):
-        return Finding(OK, "multipathd does not run")
+        if not wanted:
+            return Finding(OK, "multipathd does not run, and no target has paths = all")
+        text = "multipathd does not run: of paths = all one is mounted"
+        return Finding(WARNING, text, "install multipath-tools; systemctl enable --now multipathd")
     folder = "/etc/multipath/conf.d"
     files = [_MULTIPATH, *(f"{folder}/{n}" for n in host.names(folder) if n.endswith(".conf"))]
-    mode, source = "strict", "the default"
+    mode, source, reload = "strict", "the default", "then: systemctl reload multipathd"
     for file in files:
         text = re.sub(r"[#!].*", "", host.read(file) or "")
+        if re.search(r'\bno_path_retry\s+"?queue|queue_if_no_path', text):
+            said = f"who reads from a volume that is gone waits for ever: {file}, no_path_retry"
+            return Finding(WARNING, said, f"no_path_retry fail there, {reload}")
         for value in re.findall(r'\bfind_multipaths\s+"?(\w+)"?', text):
             mode, source = value, file
-    if mode in ("no", "off", "greedy"):
-        text = f"multipathd takes every disk, those with one path too: find_multipaths {mode}"
-        mend = "find_multipaths strict there, then: systemctl reload multipathd"
-        return Finding(WARNING, f"{text} ({source})", mend)
+    if wanted and mode == "strict":
+        text = f"paths = all, and find_multipaths strict ({source}) joins known volumes only"
+        return Finding(WARNING, text, f"find_multipaths yes in {_MULTIPATH}, {reload}")
     return Finding(OK, f"multipathd runs with find_multipaths {mode} ({source})")
 
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from auto_iscsi import (
     claims,
     config,
+    discovery,
     disks,
     errors,
     keys,
     layout,
-    login,
     mapentry,
     mounts,
+    multipath,
     nodes,
     output,
     sessions,
@@ -124,7 +125,7 @@ def _data(
 
 def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Finding:
     """Return what a lookup would do with a target, by what the machine looks like now."""
-    wanted = settings.Settings(**{name: choice.value for name, choice in chosen.items()})
+    wanted = settings.together(chosen)
     if not wanted.enabled:
         where = chosen["enabled"].where("enabled")
         return Finding("refuse", [], failure=errors.Disabled(f"{target}: enabled = no, {where}"))
@@ -160,7 +161,7 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         return Finding("login", steps)
     if wanted.portals:
         return Finding("discover", steps)
-    return Finding("refuse", steps, failure=login.no_record(target))
+    return Finding("refuse", steps, failure=discovery.no_record(target))
 
 
 def _present(
@@ -177,7 +178,7 @@ def _records(
 ) -> list[nodes.Record] | None:
     """Note the node records, in the order in which they are tried; None: only root can see them."""
     try:
-        found = login.in_order(nodes.find_all(host, target), wanted)
+        found = discovery.in_order(nodes.find_all(host, target), wanted)
         for record in found:
             startup = nodes.values(host, record).get("node.startup", "?")
             place = f"{record.portal.with_group}, startup {startup}, {record.path}"
@@ -196,9 +197,11 @@ def _disks(
 ) -> None:
     found = disks.list_all(host, session)
     for disk in found:
-        numbered = disks.partitions(host, disk)
+        held = multipath.holder(host, disk.path)
+        numbered = {n: device.node for n, device in disks.devices(host, disk).items() if n}
         there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
-        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}"))
+        joined = f", in the multipath map {held}" if held else ""
+        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
         steps.append(("partitions", there or "none"))
         steps += survey.rows(host, disk, wanted) if session.up else []
     if not found:
@@ -229,7 +232,7 @@ def _missing(
     if not found:
         part = f", partition {wanted.partition}" if wanted.partition else ""
         return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = f"{disks.BY_PATH}/{found[0].link}"
+    link = found[0].place
     leads = host.link(link)
     return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
 

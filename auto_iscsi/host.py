@@ -12,7 +12,10 @@ import sys
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.light import NamedTuple
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
@@ -84,13 +87,23 @@ class Host(NamedTuple):
         finally:
             os.close(handle)
 
-    def run(self, program: str, *args: str, out: int, err: int, until: float) -> int | None:
+    def runs(self, name: str) -> bool:
+        """Say whether a process of that name runs."""
+        pids = filter(str.isdecimal, self.names("/proc"))
+        return any(self.read(f"/proc/{pid}/comm") == name for pid in pids)
+
+    def run(
+        self, program: str, *args: str, out: int, err: int, until: float,
+        files: Mapping[str, bytes] | None = None,
+    ) -> int | None:  # fmt: skip
         """Start a program and return its exit status, or None when it still runs at `until`.
 
         `until` is a time.monotonic(). A program that outlasts it is left alone: killing iscsiadm
         can leave its database locked for ever (open-iscsi usr/idbm.c, idbm_lock). So that it can
         go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
         and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
+
+        `files` is what it alone sees in the place of files of the machine.
         """
         found = [f"{folder}/{program}" for folder in PROGRAMS]
         found = [path for path in found if os.access(self.path(path), os.X_OK)]
@@ -102,22 +115,33 @@ class Host(NamedTuple):
         except ImportError as error:
             raise errors.BrokenInstallation(f"{error}", "install python3-sh") from error
 
-        def descriptors() -> None:
+        shown = {self.path(name): content for name, content in (files or {}).items()}
+        if shown:
+            from auto_iscsi import namespace  # ctypes, before the fork
+
+        def prepare() -> None:
             # Through the hook, because sh 1.12 takes only pipes and terminals as they are and
             # puts a pipe and a thread of its own before everything else.
             null = os.open("/dev/null", os.O_RDONLY)
             os.dup2(null, 0)
             os.dup2(out, 1)
             os.dup2(err, 2)
+            if shown:
+                namespace.show(shown, self.path("/run"))
 
         environment = {"PATH": ":".join(PROGRAMS), "LC_ALL": "C"}
         if self.root != "/":
             environment["AUTO_ISCSI_ROOT"] = self.root
         # _cwd: not automount's root, which would stay busy. _tty_out: or the child gets a tty.
-        process = sh.Command(self.path(found[0]))(
-            *args, _bg=True, _bg_exc=False, _tty_out=False, _new_session=False, _cwd="/",
-            _env=environment, _preexec_fn=descriptors,
-        ).process  # fmt: skip
+        try:
+            process = sh.Command(self.path(found[0]))(
+                *args, _bg=True, _bg_exc=False, _tty_out=False, _new_session=False, _cwd="/",
+                _env=environment, _preexec_fn=prepare,
+            ).process  # fmt: skip
+        except sh.ForkException as error:
+            why = str(error).strip().splitlines()[-1].strip()
+            hint = "for its files it needs CAP_SYS_ADMIN" if shown else ""
+            raise errors.BrokenInstallation(f"{program} not started: {why}", hint) from error
         try:
             exited = os.pidfd_open(process.pid)
         except ProcessLookupError:  # sh's own thread was quicker and has reaped it

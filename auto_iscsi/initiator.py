@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 import time
 
-from auto_iscsi import attempts, claims, errors, keys, nodes, portals
+from auto_iscsi import claims, errors, nodes, portals
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from auto_iscsi.sessions import Session
     from auto_iscsi.wanted import Settings
 
@@ -24,7 +26,6 @@ OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
 _ALONE = "iscsiadm/alone"
 _STEP = 0.02  # seconds between two looks at a lock
-_CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
 
 # open-iscsi include/iscsi_err.h: what it means, and what to do next
 _EXITS = {
@@ -88,29 +89,6 @@ class Answer(NamedTuple):
         return _EXITS.get(self.status or 0, _EXITS[1])[1]
 
 
-def reachable(portal: portals.Portal, until: float) -> str:
-    """Return "" when the portal takes a TCP connection, else the reason.
-
-    iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
-    seconds with the defaults, and an administrator's record is not ours to change.
-    """
-    from auto_iscsi.light import socket
-
-    seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
-    family = socket.AF_INET6 if ":" in portal.address else socket.AF_INET
-    ours = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        ours.settimeout(seconds)
-        ours.connect((portal.address, portal.port))
-    except (TimeoutError, socket.timeout):  # two before Python 3.10
-        return f"no answer to a TCP connection in {seconds:.0f} s"
-    except OSError as error:
-        return (error.strerror or "no TCP connection").lower()
-    finally:
-        ours.close()
-    return ""
-
-
 def login(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
     """Log in through a record's portal. What it said stays until pending.settle()."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
@@ -128,48 +106,41 @@ def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
 
 
 def discover(
-    host: Host, target: str, portal: portals.Portal, limit: Limit, most: int
-) -> tuple[Answer, list[nodes.Record]]:
-    """Ask a portal where `target` is, without touching a record (they are not there yet).
-
-    What the portal answered a moment ago, to whomever, is its answer; `most` may fail in a minute
-    (attempts).
+    host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
+) -> Answer:
+    """Ask a portal what it offers, without touching a record (discovery.listed() reads the answer).
 
     A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
-    timeouts (open-iscsi usr/iscsiadm.c).
+    timeouts (open-iscsi usr/iscsiadm.c). `files` is what iscsiadm sees in the place of the
+    machine's: the credentials (chap). It asks iscsid for iscsid.conf's name, and goes without
+    while iscsid only just starts (seen with 2.1.8): then it is asked once more.
     """
-    place = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal))
-    turn = claims.lock(host, f"discovery/{portal}", limit.until)
-    if turn is None:
-        raise errors.Busy(f"{target}: other targets' discoveries took too long", "try again")
-    try:
-        text = attempts.offered(host, f"{portal}")
-        if text is not None:
-            answer = Answer(OK, text)
-        else:
-            began = attempts.begin(host, f"{portal}", most, limit.until)
-            answer = _iscsiadm(host, target, *place, "-o", "nonpersistent", limit=limit, alone=True)
-            if answer.status in (OK, NOTHING_FOUND):
-                attempts.undo(host, f"{portal}", began, limit.until)
-                attempts.keep_offered(host, f"{portal}", answer.text)
-    finally:
-        claims.unlock(host, f"discovery/{portal}", turn)
-    offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
-    return answer, [
-        nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
-    ]
+    args = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-o", "nonpersistent")
+    cold = files and not host.runs("iscsid")
+    answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+    if cold and answer.status == REFUSED:
+        answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+    return answer
 
 
 def make_record(
-    host: Host, target: str, record: nodes.Record, settings: Settings, limit: Limit
-) -> Answer:
+    host: Host, target: str, record: nodes.Record, settings: Settings, limit: Limit,
+    files: Mapping[str, bytes],
+) -> Answer:  # fmt: skip
     """Make the record of one portal of one target, with the settings' times, startup manual.
+
+    `files`: as for a discovery, and with the same exception.
 
     iscsid tries for login_timeout x initial_login_retry_max, and then one more second
     (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True)
+    end = limit.end
+    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
+    while answer.status == OK and files and not _has_chap(host, target, record):
+        if time.monotonic() >= end:
+            raise errors.TimedOut(f"{target}: iscsid does not start", "systemctl status iscsid")
+        answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
     if answer.status != OK:
         return answer
     # A connection that says nothing any more is lost after two pings' time, and only then does
@@ -185,6 +156,15 @@ def make_record(
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
     return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
+
+
+def _has_chap(host: Host, target: str, record: nodes.Record) -> bool:
+    """Say whether a record that was made has credentials."""
+    return any(
+        nodes.values(host, made).get("node.session.auth.authmethod") == "CHAP"
+        for made in nodes.find_all(host, target)
+        if made.portal.same_place(record.portal)
+    )
 
 
 def as_we_made_it(host: Host, record: nodes.Record) -> bool:
@@ -217,8 +197,9 @@ def still_at_it(target: str) -> errors.Busy:
 
 
 def _iscsiadm(
-    host: Host, target: str, *args: str, limit: Limit, alone: bool = False, stays: bool = False
-) -> Answer:
+    host: Host, target: str, *args: str, limit: Limit, alone: bool = False, stays: bool = False,
+    files: Mapping[str, bytes] | None = None,
+) -> Answer:  # fmt: skip
     """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
 
     Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
@@ -237,7 +218,8 @@ def _iscsiadm(
             held.append((_ALONE, shared))
         os.ftruncate(ours, 0)
         status = None
-        status = host.run("iscsiadm", *args, out=ours, err=held[-1][1], until=limit.end)
+        err = held[-1][1]
+        status = host.run("iscsiadm", *args, out=ours, err=err, until=limit.end, files=files)
         return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
         for lock, handle in held:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from auto_iscsi import apart, disks, errors, fitting, identity, mapentry, superblock
+from auto_iscsi import apart, disks, errors, fitting, identity, mapentry, multipath, superblock
 from auto_iscsi.host import Host
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
@@ -72,18 +72,21 @@ def _place(device: disks.Device) -> str:
 
 def protect(host: Host, target: str, disk: str, until: float, read_only: bool = True) -> None:
     """Make a disk read-only, or undo that where it was us; raise Failure."""
-    is_so = host.read(f"{disk}/ro") == "1"
+    # A map hands on what is written to it, even when all that is below it is read-only.
+    maps = multipath.nodes(host, disk).values()
+    places = [disk, *(f"/sys/block/{node}" for node in maps)]
+    is_so = all(host.read(f"{place}/ro") == "1" for place in places)
     known, name = identity.read(host, target), identity.name(host, disk)
     seen = known.get(name, identity.Seen())
     if is_so == read_only or not (read_only or seen.ours):
         return
     if read_only:  # noted first: we may be killed in between
         identity.write(host, target, {**known, name: seen._replace(ours=True)})
-    nodes = [os.path.basename(disk), *disks.numbered(host, disk).values()]
+    nodes = [os.path.basename(disk), *disks.numbered(host, disk).values(), *maps]
     if disk.startswith("/sys/dev/"):
         nodes = [disk[len("/sys/dev/") :]]
     wrong = apart.do(lambda: _set(host, nodes, read_only), until, target)
-    if wrong or host.read(f"{disk}/ro") != ("1" if read_only else "0"):
+    if wrong or any(host.read(f"{place}/ro") != f"{read_only:d}" for place in places):
         if read_only:
             raise errors.NotPermitted(f"{target}: {nodes[0]} cannot be made read-only: {wrong}")
         return

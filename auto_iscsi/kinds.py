@@ -118,6 +118,20 @@ def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
     return tuple(found)
 
 
+def chap_user(raw: Raw) -> str:
+    """Read a CHAP name; "": none."""
+    if not re.fullmatch(r"[ !#-~]{0,255}", name := _word(raw)):
+        raise ValueError("expected at most 255 printable ASCII characters, no double quotes")
+    return name
+
+
+def file_name(raw: Raw) -> str:
+    """Read the name of a file; "": none."""
+    if not re.fullmatch(r'(/[^"\x00-\x1f\x7f]+)?', name := _word(raw)):
+        raise ValueError("expected the whole name of a file, from / on, no double quotes")
+    return name
+
+
 def one_of(*words: str) -> Callable[[Raw], str]:
     """Return what reads one of some words."""
     def parse(raw: Raw) -> str:
@@ -126,6 +140,11 @@ def one_of(*words: str) -> Callable[[Raw], str]:
         return word
 
     return parse
+
+
+def quoted(text: str) -> str:
+    """Return a text as the file would have it: in quotes where it has to be."""
+    return f'"{text}"' if re.search("[,#']", text) else text
 
 
 def said(value: Any) -> str:

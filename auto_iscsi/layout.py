@@ -89,18 +89,32 @@ def protect(
                     journal.protect(host, target, disk.path, until)
 
 
+def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) -> bool:
+    """Say whether a disk that is meant is another volume by now; it is forgotten then."""
+    every = [disk for session in up for disk in disks.list_all(host, session)]
+    meant = [disk.path for disk in every if disks.is_wanted(disk, settings)]
+    return any([_is_swapped(host, target, path) for path in meant])
+
+
+def _is_swapped(host: Host, target: str, disk: str) -> bool:
+    page = host.read_bytes(f"{disk.rpartition('/block/')[0]}/vpd_pg83")
+    if not page:
+        return False
+    from auto_iscsi import identity
+
+    if identity.is_same(host, target, disk, page):
+        return False
+    identity.forget(host, target, disk)
+    return True
+
+
 def settle(
     host: Host, target: str, layout: Layout, settings: Settings, until: float
 ) -> Layout | None:
     """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
-    for disk in sorted({part.device.disk for part in layout.parts if part.device.disk}):
-        page = host.read_bytes(f"{disk.rpartition('/block/')[0]}/vpd_pg83")
-        if page:
-            from auto_iscsi import identity
-
-            if not identity.is_same(host, target, disk, page):
-                identity.forget(host, target, disk)
-                return None
+    every = {part.device.disk for part in layout.parts if part.device.disk}
+    if any([_is_swapped(host, target, disk) for disk in sorted(every)]):
+        return None
     return journaled(host, target, layout, settings, until)
 
 

@@ -1,8 +1,8 @@
 """Through which portal do we get in?
 
-A lost session first, if iscsid can mend it; then the portals of the node records, the configured
-ones first; then, when there is no record at all, those that a discovery at the configured portals
-finds. One portal after the other, each within login_timeout.
+A lost session first, if iscsid can mend it; then the portals that the target is offered through
+(discovery), one after the other, each within login_timeout. The first that lets us in is enough;
+with paths = all each is tried, and one of them is enough too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import time
 
 from auto_iscsi import (
     attempts,
+    chap,
     claims,
+    discovery,
     errors,
     initiator,
     nodes,
@@ -19,23 +21,14 @@ from auto_iscsi import (
     sessions,
     udev,
 )
+from auto_iscsi.discovery import Problem
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from auto_iscsi.wanted import Settings
 
-_UNREACHABLE = "is the portal up and reachable?"
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
-
-
-class Problem(NamedTuple):
-    """Why one way in is closed, and what to do."""
-
-    why: str
-    hint: str
 
 
 class Login(NamedTuple):
@@ -47,50 +40,83 @@ class Login(NamedTuple):
     until: float  #: time.monotonic(), for everything
     events: udev.Listener
 
-    def open(self) -> sessions.Session:
-        """Return a session that is up; raise SessionLost, LoginFailed or NoRecord."""
+    def open(self) -> tuple[list[sessions.Session], list[str]]:
+        """Return sessions that are up, at least one, and why there are no more.
+
+        Raise SessionLost, LoginFailed or NoRecord.
+        """
         lost = sessions.find_all(self.host, self.target)
+        found: list[sessions.Session] = []
+        problems: list[Problem] = []
         for session in lost:
             recovered = self._recovered(session)
-            if recovered:
-                return recovered
-        problems = [
-            Problem(
-                f"session {s.sid} through {s.portal} is {s.state} and cannot be brought back",
-                "mend the way to the portal: iscsid keeps trying",
-            )
-            for s in lost
-        ]
-        for record in self._records(problems):
-            if any(record.portal.same_place(session.portal) for session in lost):
+            found += [recovered] if recovered else []
+            if found and not self._all:
+                return found, []
+            if not recovered:
+                problems.append(Problem(
+                    f"session {session.sid} through {session.portal} is {session.state} and "
+                    "cannot be brought back",
+                    "mend the way to the portal: iscsid keeps trying",
+                ))  # fmt: skip
+        for record in self._search.records(problems):
+            if any(record.portal.same_place(session.portal) for session in (*lost, *found)):
                 continue
-            place = f"login through {record.portal}"
-            if unreachable := self._unreachable(record):
-                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
-                continue
-            answer = self._try(record)
-            found = self._up(answer)
-            if found:
-                return found
-            why, hint = self._verdict(record, answer)
-            problems.append(Problem(f"{place}: {why}", hint))
-            if answer.status in (None, initiator.REFUSED):
-                break  # still at it, or a secret that is wrong at every portal: no further try
+            try:
+                opened = self._through(record, problems)
+            except errors.TooOften as failure:
+                if not found:
+                    raise
+                problems.append(Problem(failure.reason, failure.hint))
+                break
+            found += [opened] if opened else []
+            if (found and not self._all) or (problems and problems[-1].last):
+                break
+        if found:
+            return found, [problem.why for problem in problems]
         kind = errors.SessionLost if len(problems) == len(lost) else errors.LoginFailed
         reasons = ", ".join(problem.why for problem in problems)
         raise kind(f"{self.target}: {reasons}", problems[-1].hint)
 
-    def _limit(self) -> initiator.Limit:
-        # iscsid itself gives up at login_timeout, when the record is ours: a second for its word.
-        return initiator.Limit(self.settings.login_timeout + 1, self.until)
+    @property
+    def _all(self) -> bool:
+        return self.settings.paths == "all"
+
+    @property
+    def _search(self) -> discovery.Search:
+        return discovery.Search(self.host, self.target, self.settings, self.until)
 
     def _within(self, seconds: float) -> float:
         return min(self.until, time.monotonic() + seconds)
 
+    def _through(
+        self, record: nodes.Record, problems: list[Problem]
+    ) -> sessions.Session | None:
+        """Return a session through a portal; note why there is none."""
+        place = f"login through {record.portal}"
+        if unreachable := self._unreachable(record):
+            problems.append(Problem(f"{place}: {unreachable}", discovery.UNREACHABLE))
+            return None
+        mine = self._is_mine(record)
+        proven = chap.proof(self.host, self.settings, record, mine)
+        if early := chap.refused(self.host, self.target, proven):
+            problems.append(Problem(f"{place}: {early[0]}", early[1], last=True))
+            return None
+        answer = self._try(record, mine)
+        session = self._up(answer, record)
+        if session is None:
+            why, hint = self._verdict(record, answer, mine)
+            # Still at it, or a secret that is wrong at every portal: no further try.
+            last = answer.status in (None, initiator.REFUSED)
+            problems.append(Problem(f"{place}: {why}", hint, last))
+            if answer.status == initiator.REFUSED:
+                chap.remember(self.host, self.target, proven)
+        return session
+
     def _recovered(self, session: sessions.Session) -> sessions.Session | None:
         """Wait for iscsid to mend a lost session, if its portal answers at all."""
         until = self._within(self.settings.login_timeout)
-        if initiator.reachable(session.portal, until):
+        if discovery.reachable(session.portal, until):
             return None
 
         def up() -> sessions.Session | None:
@@ -99,36 +125,6 @@ class Login(NamedTuple):
 
         return self.events.wait_for(up, until)
 
-    def _records(self, problems: list[Problem]) -> Iterator[nodes.Record]:
-        """Yield the portals to try; discover them when there is no record."""
-        known = nodes.find_all(self.host, self.target)
-        if known:
-            yield from in_order(known, self.settings)
-            return
-        if not self.settings.portals:
-            raise no_record(self.target)
-        for portal in self.settings.portals:
-            place = f"discovery at {portal}"
-            end = self._within(self.settings.login_timeout)
-            if unreachable := initiator.reachable(portal, end):
-                problems.append(Problem(f"{place}: {unreachable}", _UNREACHABLE))
-                continue
-            most = self.settings.attempts
-            answer, offered = initiator.discover(
-                self.host, self.target, portal, self._limit(), most
-            )
-            if offered:
-                yield from in_order(offered, self.settings)
-                return
-            if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
-                name = self._initiator_name()
-                why, hint = f"the target is not offered to {name}", "present it at the SAN"
-            else:
-                why, hint = answer.why, answer.hint
-            problems.append(Problem(f"{place}: {why}", hint))
-            if answer.status is None:
-                return  # still at it: no further one for this target
-
     def _unreachable(self, record: nodes.Record) -> str:
         """Say why a portal cannot be reached; "" when it can, or when only iscsid can tell.
 
@@ -136,26 +132,33 @@ class Login(NamedTuple):
         """
         if record.path and self.host.names(record.path) not in ([], ["default"]):
             return ""
-        return initiator.reachable(record.portal, self._within(self.settings.login_timeout))
+        return discovery.reachable(record.portal, self._within(self.settings.login_timeout))
 
-    def _try(self, record: nodes.Record) -> initiator.Answer:
-        """Log in through a portal, making its record first when there is none."""
+    def _is_mine(self, record: nodes.Record) -> bool:
+        """Say whether a record is one that we have made, or have yet to make."""
+        made = claims.read(self.host, self.target).records
+        return not record.path or record.portal.folder in made
+
+    def _try(self, record: nodes.Record, mine: bool) -> initiator.Answer:
+        """Log in through a portal, making its record first when that is ours to make."""
         tmo = self.settings.replacement_timeout
         claim = claims.read(self.host, self.target)
         if claim.asked:  # by a run that was killed, or that did not wait for the end
-            claim = pending.settle(self.host, self.target, self._limit().end, tmo)
+            claim = pending.settle(self.host, self.target, self._search.limit.end, tmo)
             if claim.asked:
                 raise initiator.still_at_it(self.target)
-            if any(map(claim.owns, sessions.find_all(self.host, self.target))):
+            if self._is_there(claim, record):
                 return initiator.Answer(initiator.OK, "")
-        name = f"{record.portal.address},{record.portal.port},{record.portal.tpgt}"
-        mine = not record.path or name in claim.records
+        files = chap.for_record(self.host, self.settings) if mine else {}
+        name = record.portal.folder
         began = attempts.begin(self.host, self.target, self.settings.attempts, self.until)
         pending.ask(self.host, self.target, name, mine)
-        limit = self._limit()
+        limit = self._search.limit
         answer = initiator.Answer(initiator.OK, "")
         if mine:
-            answer = initiator.make_record(self.host, self.target, record, self.settings, limit)
+            answer = initiator.make_record(
+                self.host, self.target, record, self.settings, limit, files
+            )
         if answer.status == initiator.OK:
             answer = initiator.login(self.host, self.target, record, limit)
         if answer.status is None:
@@ -166,27 +169,36 @@ class Login(NamedTuple):
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
         claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)
         failed = answer.status not in (initiator.OK, initiator.SESSION_EXISTS)
-        if failed and not any(map(claim.owns, sessions.find_all(self.host, self.target))):
+        if failed and not self._is_there(claim, record):
             if mine:
                 initiator.delete_record(self.host, self.target, record, limit)
             pending.forget(self.host, self.target, name)
         return answer
 
-    def _up(self, answer: initiator.Answer) -> sessions.Session | None:
+    def _is_there(self, claim: claims.Claim, record: nodes.Record) -> bool:
+        """Say whether we have opened a session, with paths = all: through this portal."""
+        known = filter(claim.owns, sessions.find_all(self.host, self.target))
+        return any(not self._all or s.portal.same_place(record.portal) for s in known)
+
+    def _up(self, answer: initiator.Answer, record: nodes.Record) -> sessions.Session | None:
         """Return the session that a login opened, once sysfs says that it is up."""
         if answer.status not in (initiator.OK, initiator.SESSION_EXISTS):
             return None
 
         def up() -> sessions.Session | None:
-            known = sessions.find_all(self.host, self.target)
-            return known[0] if known and known[0].up else None
+            for session in sessions.find_all(self.host, self.target):
+                if session.up and (not self._all or session.portal.same_place(record.portal)):
+                    return session
+            return None
 
         # "Session exists" can be a login of somebody else's that is still under way.
         opened = answer.status == initiator.OK
         seconds = _SETTLE if opened else self.settings.login_timeout
         return self.events.wait_for(up, self._within(seconds))
 
-    def _verdict(self, record: nodes.Record, answer: initiator.Answer) -> tuple[str, str]:
+    def _verdict(
+        self, record: nodes.Record, answer: initiator.Answer, mine: bool
+    ) -> tuple[str, str]:
         """Return why a login failed, and what to do."""
         if answer.status is None:
             hint = "systemctl status iscsid"
@@ -199,28 +211,7 @@ class Login(NamedTuple):
             return f"iscsiadm exit {answer.status}, yet no session is up", "journalctl -u iscsid"
         hint = answer.hint
         if answer.status in (initiator.FATAL_LOGIN, initiator.REFUSED):
-            hint += f" (this host is {self._initiator_name()})"
+            if mine and self.settings.chap_user:
+                hint = chap.advice(self.settings, answer.status == initiator.REFUSED)
+            hint += f" (this host is {discovery.initiator_name(self.host)})"
         return answer.why, hint
-
-    def _initiator_name(self) -> str:
-        text = self.host.read("/etc/iscsi/initiatorname.iscsi") or ""
-        names = [line.partition("=")[2] for line in text.splitlines() if line[:1] == "I"]
-        return names[0].strip() if names else "a host without an initiator name"
-
-
-def in_order(found: list[nodes.Record], settings: Settings) -> list[nodes.Record]:
-    """Return records in the order in which they are tried: configured portals first."""
-
-    def place(record: nodes.Record) -> int:
-        at = [n for n, portal in enumerate(settings.portals) if portal.same_place(record.portal)]
-        return at[0] if at else len(settings.portals)
-
-    return sorted(found, key=place)
-
-
-def no_record(target: str) -> errors.NoRecord:
-    """Return the failure of a target that nobody says where to find."""
-    return errors.NoRecord(
-        f"{target}: no node record, and no portals are configured",
-        "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
-    )

@@ -57,16 +57,24 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        target = self.key.target
-        layout, known = layouts.present(self.host, target, self.settings, self.claim)
-        if layout and claims.held(self.host, f"iscsiadm/{target}"):
+        layout, known = self._present()
+        if layout and claims.held(self.host, f"iscsiadm/{self.key.target}"):
             # A logout, whose reaper was killed: what it does not hold any more goes all the same.
             from auto_iscsi import initiator  # starts programs: not on the warm path
 
-            if not initiator.through(self.host, target, self.until):
-                raise initiator.still_at_it(target)
-            layout, known = layouts.present(self.host, target, self.settings, self.claim)
+            if not initiator.through(self.host, self.key.target, self.until):
+                raise initiator.still_at_it(self.key.target)
+            layout, known = self._present()
         return self._wanted(layout, [session for session in known if session.up], self.claim)
+
+    def _present(self) -> tuple[mapentry.Layout | None, list[sessions.Session]]:
+        try:
+            return layouts.present(self.host, self.key.target, self.settings, self.claim)
+        except errors.Failure:  # by what the kernel remembers of a disk, and it can be another
+            up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
+            if not layouts.swapped(self.host, self.key.target, up, self.settings):
+                raise
+            return None, []
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -109,11 +117,12 @@ class _Lookup(NamedTuple):
 
     def bring_up(self) -> mapentry.Layout:
         """Log in if need be, and wait for the disk; return the layout or raise Failure."""
-        from auto_iscsi import initiator, udev  # what a warm lookup does not need
+        from auto_iscsi import initiator, paths, udev  # what a warm lookup does not need
         from auto_iscsi import login as logins
 
         source = "kernel" if self.settings.device == "kernel" else "udev"
         with udev.listen(source) as events:
+            notes: list[str] = []
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
                 limit = initiator.Limit(self.settings.login_timeout, self.until)
@@ -121,9 +130,14 @@ class _Lookup(NamedTuple):
             else:
                 target = self.key.target
                 job = logins.Login(self.host, target, self.settings, self.until, events)
-                up = [job.open()]
+                up, why = job.open()
+                if self.settings.paths == "all":
+                    notes = paths.joined(
+                        self.host, target, up, self.settings, self.until, events, why
+                    )
             within = self._within(self.settings.udev_timeout)
-            return events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
+            found = events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
+            return found._replace(notes=(*found.notes, *notes))
 
     def _mount_point(self, present: list[mounts.Mount]) -> str:
         """Return where automount mounts the key; "" when it was not automount that ran us."""
@@ -167,6 +181,13 @@ class _Lookup(NamedTuple):
         there = [disk for session in up for disk in disks.list_all(self.host, session)]
         for disk in there:
             if disks.is_wanted(disk, self.settings):
+                from auto_iscsi import multipath
+
+                if multipath.is_coming(self.host, disk.path):
+                    raise errors.NoDisk(
+                        f"{self.key.target}: udev leaves {disk.name} to multipathd, which has no "
+                        f"map of it {seconds}", "see multipath -ll, or blacklist it there",
+                    )  # fmt: skip
                 part = self.settings.partition
                 link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
                 raise errors.NoDisk(

@@ -89,4 +89,4 @@ def _said(part: Part, settings: Settings, again: bool = False) -> str:
     options = ",".join((*part.options, *remount, f"fstype={part.fstype}"))
     if settings.device == "kernel" or not part.device.link:
         return f"-{options} :/dev/{part.device.node}"
-    return f'-{options} ":{disks.BY_PATH}/{part.device.link}"'
+    return f'-{options} ":{part.device.place}"'

@@ -30,6 +30,11 @@ class Portal(NamedTuple):
         """As iscsiadm wants it for -p, with the portal group where it is known."""
         return str(self) if self.tpgt < 0 else f"{self},{self.tpgt}"
 
+    @property
+    def folder(self) -> str:
+        """As open-iscsi names the folder of its node record, and `from_record` reads it."""
+        return f"{self.address},{self.port},{self.tpgt}"
+
     def same_place(self, other: Portal) -> bool:
         """Say whether both are one address and port, whatever the portal group."""
         return (self.address, self.port) == (other.address, other.port)

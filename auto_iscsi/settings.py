@@ -11,7 +11,7 @@ matches, and no others.
 
 from __future__ import annotations
 
-from auto_iscsi import config, globs, kinds
+from auto_iscsi import config, globs, kinds, needs
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 from auto_iscsi.wanted import Settings as Settings
 
@@ -68,6 +68,36 @@ TABLE = {
         kinds.portal_list, (), "list of ADDRESS[:PORT], IPv6 in brackets",
         "where to look for a target that has no node record",
         "10.0.0.1, [fd00::1]:3260",
+    ),
+    "chap_user": Setting(
+        kinds.chap_user, "", "name",
+        "the name under which the target knows this host, for CHAP",
+        "browse", kinds.quoted,
+    ),
+    "chap_secret_file": Setting(
+        kinds.file_name, "", "file name",
+        "the file with the secret that goes with chap_user",
+        "/etc/auto.iscsi.secret", kinds.quoted,
+    ),
+    "chap_mutual_user": Setting(
+        kinds.chap_user, "", "name",
+        "the name under which the target has to prove itself, for mutual CHAP",
+        "array", kinds.quoted,
+    ),
+    "chap_mutual_secret_file": Setting(
+        kinds.file_name, "", "file name",
+        "the file with the secret that goes with chap_mutual_user",
+        "/etc/auto.iscsi.target-secret", kinds.quoted,
+    ),
+    "chap_discovery": Setting(
+        kinds.one_of("auto", "mutual"), "auto", "auto, mutual",
+        "which of these a discovery uses; auto: none, and chap_user where the portal asks",
+        "mutual",
+    ),
+    "paths": Setting(
+        kinds.one_of("one", "all"), "one", "one, all",
+        "all: log in through every portal, and mount the multipath device",
+        "all",
     ),
     "login_timeout": Setting(
         kinds.seconds, 10.0, "time",
@@ -130,7 +160,14 @@ class Choice(NamedTuple):
 
 def resolve(sections: Sequence[Section], target: str) -> Settings:
     """Return what holds for `target`, a folded name; raise BadConfiguration."""
-    return Settings(**{name: choice.value for name, choice in choices(sections, target).items()})
+    return together(choices(sections, target))
+
+
+def together(chosen: dict[str, Choice]) -> Settings:
+    """Return what holds for a target; raise BadConfiguration when it makes no sense together."""
+    if wrong := incomplete(chosen):
+        raise config.refusal(wrong)
+    return Settings(**{name: choice.value for name, choice in chosen.items()})
 
 
 def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
@@ -146,6 +183,16 @@ def choices(sections: Sequence[Section], target: str) -> dict[str, Choice]:
     if wrong:
         raise config.refusal(wrong)
     return found
+
+
+def incomplete(chosen: dict[str, Choice]) -> list[config.Problem]:
+    """Return which settings of a target say nothing without another one."""
+    problems = []
+    for name, needed in needs.lacking({name: choice.value for name, choice in chosen.items()}):
+        if section := chosen[name].section:
+            line, why = section.lines[name], f"it needs {needed}"
+            problems.append(config.Problem("incomplete", section.file, line, name, why))
+    return problems
 
 
 def read(section: Section) -> tuple[dict[str, Any], list[config.Problem]]:

@@ -23,6 +23,12 @@ class Settings(NamedTuple):
     partition: int | str  #: 0: the whole disk
     lun: int | str
     portals: tuple[portals.Portal, ...]
+    chap_user: str  #: "": no CHAP
+    chap_secret_file: str
+    chap_mutual_user: str  #: "": the target need not prove itself
+    chap_mutual_secret_file: str
+    chap_discovery: str
+    paths: str
     login_timeout: float
     udev_timeout: float
     lookup_timeout: float

@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 
 #: A module imports only from those above itself.
 ORDER = (
-    "__init__", "light", "errors", "host", "keys", "globs", "portals", "syntax", "compiled",
-    "config", "wanted", "kinds", "settings", "resolved", "patterns", "nodes", "sessions",
-    "contents", "fitting", "superblock", "apart", "scsi", "disks", "mounts", "mapentry", "choice",
-    "claims", "identity", "journal", "layout", "audit", "attempts", "pending", "initiator", "udev",
-    "login", "lookup", "program", "survey", "output", "probe", "usage", "verdicts", "ending",
-    "reap", "explain", "check", "edit", "status", "metrics", "checkup", "automount",
-    "doctor_iscsi", "doctor_autofs", "doctor_host", "doctor", "codes", "verbs", "cli", "__main__",
+    "__init__", "light", "errors", "namespace", "host", "keys", "globs", "portals", "syntax",
+    "compiled", "config", "wanted", "kinds", "needs", "settings", "resolved", "patterns", "nodes",
+    "sessions", "contents", "fitting", "superblock", "apart", "scsi", "multipath", "disks",
+    "mounts", "mapentry", "choice", "claims", "identity", "journal", "layout", "chap", "audit",
+    "attempts", "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
+    "survey", "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
+    "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
+    "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip
 PROGRAMS = ("program", "cli", "__main__")
 #: Each library has one door.

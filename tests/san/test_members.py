@@ -38,7 +38,7 @@ def test_a_volume_group_is_not_activated_beside_its_volumes_own(vm: Machine, san
     job.configure(vm, "fstype = auto\npartition = auto\nudev_timeout = 50s\n")
     # Without the rule, lvm2 activates what it sees: otherwise this would show nothing.
     vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--login"])
-    (name,) = job.session(vm, job.BETA).disks.values()
+    (name,) = job.until(lambda: list(job.session(vm, job.BETA).disks.values()))
     assert job.until(lambda: holders(vm, name))
     vm.run("vgchange -qq -an data")
     job.logout(vm, job.BETA)

@@ -22,7 +22,8 @@ from tests.tree import kernel
 
 ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
 SAN = f"{ROOT}/san"
-OK, ERROR, NO_SESSION, NO_ANSWER, EXISTS, FATAL, NOTHING = 0, 1, 2, 11, 15, 19, 21
+OK, ERROR, NO_SESSION, NO_ANSWER, EXISTS = 0, 1, 2, 11, 15
+FATAL, NOTHING, REFUSED = 19, 21, 24
 PATIENCE = 60.0  # seconds; nothing here outlives a test by more
 
 
@@ -83,6 +84,26 @@ def split(portal: str) -> tuple[str, int, int]:
     place, _, group = portal.partition(",")
     address, _, port = place.rpartition(":")
     return address.strip("[]"), int(port), int(group or -1)
+
+
+def conf(prefix: str) -> dict[str, str]:
+    """Return the settings in iscsid.conf, as this process sees it; the last of each holds.
+
+    None while iscsid is not up: it says where that file is.
+    """
+    if not os.path.exists(f"{ROOT}/proc/77/comm"):
+        kernel.write(ROOT, "/proc/77/comm", "iscsid")
+        return {}
+    with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
+        pairs = [line.strip().partition(" = ") for line in file if line[:1] != "#"]
+    return {name: value for name, equals, value in pairs if equals and name.startswith(prefix)}
+
+
+def lets_in(wanted: list[str] | None, prefix: str, given: dict[str, Any]) -> bool:
+    """Say whether credentials are what a target wants: name, secret, its name and its secret."""
+    names = ("username", "password", "username_in", "password_in")
+    chap = given.get(f"{prefix}.authmethod") == "CHAP"
+    return not wanted or (chap and [given.get(f"{prefix}.{n}", "") for n in names] == wanted)
 
 
 class Iscsiadm:
@@ -146,6 +167,9 @@ class Iscsiadm:
         for name, target in self.plan["targets"].items():
             if place in [p.partition(",")[0] for p in target["portals"]]:
                 status = self.says("discover", name, place)
+                credentials = target.get("discovery_chap")
+                if not lets_in(credentials, "discovery.sendtargets.auth", conf("discovery.")):
+                    status = REFUSED
                 if status:
                     return status
                 if target.get("offered", True):
@@ -184,7 +208,7 @@ class Iscsiadm:
             "node.tpgt": group,
             "node.conn[0].address": address,
             "node.conn[0].port": port,
-            **self.plan["iscsid.conf"],
+            **conf("node."),
         }
         self.save(f"{self.nodes}/{target}/{address},{port},{group}", values)
         return OK
@@ -195,13 +219,17 @@ class Iscsiadm:
         with open(f"{folder}/default", "w", encoding="utf-8") as file:
             file.write(f"# BEGIN RECORD 2.1.8\n{lines}# END RECORD\n")
 
+    def values(self, folder: str) -> dict[str, Any]:
+        iface = sorted(os.listdir(folder))[0]
+        with open(f"{folder}/{iface}", encoding="utf-8") as file:
+            pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
+        return {name: value for name, _, value in pairs}
+
     def update(self, target: str, portal: str) -> int:
         folder = self.record(target, portal)
         if not folder:
             return NOTHING
-        with open(f"{folder}/default", encoding="utf-8") as file:
-            pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
-        values = {name: value for name, _, value in pairs}
+        values = self.values(folder)
         values.update(zip(self.options["-n"], self.options["-v"]))
         self.save(folder, values)
         return OK
@@ -244,6 +272,8 @@ class Iscsiadm:
         place = f"[iface: default, target: {target}, portal: {portal.partition(',')[0]}]"
         print(f"Logging in to {place}")
         status = self.says("login", target, portal)
+        if not lets_in(self.target(target).get("chap"), "node.session.auth", self.values(record)):
+            status = REFUSED
         if status or target not in self.plan["targets"]:
             return status or FATAL
         step("session")

@@ -11,12 +11,14 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 SESSIONS = "/sys/class/iscsi_session"
 CONNECTIONS = "/sys/class/iscsi_connection"
 BY_PATH = "/dev/disk/by-path"
+BY_ID = "/dev/disk/by-id"
+WWID = "36001405aaaaaaaaaaaaaaaaaaaaaaaa"
 
 #: Partition numbers, and the MAJOR:MINOR of each where it is not to be made up.
 Partitions = Mapping[str, Optional[str]]
@@ -170,6 +172,29 @@ def udev_knows(root: str, number: str, by: str) -> None:
     """Have udev's database say which by-path link a device has."""
     text = f"S:disk/by-path/{by}\nI:4711\nE:ID_BUS=scsi\nE:ID_PATH={by}\nG:systemd\nQ:systemd\nV:1"
     write(root, f"/run/udev/data/b{number}", text)
+
+
+def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "dm-0") -> None:
+    """Have multipathd make a map of disks: their own partitions go, kpartx makes the map's."""
+    import shutil
+
+    number = int(node[len("dm-") :])
+    names = {"": node, **{part: f"dm-{number + int(part)}" for part in partitions}}
+    for part, name in names.items():
+        uuid = f"part{part}-mpath-{WWID}{number}" if part else f"mpath-{WWID}{number}"
+        write(root, f"/sys/block/{name}/dm/uuid", uuid)
+        write(root, f"/sys/block/{name}/dev", f"253:{name[len('dm-') :]}")
+        write(root, f"/sys/block/{name}/size", "204800")
+        if part:
+            os.makedirs(f"{root}/sys/block/{node}/holders/{name}")
+        link(root, f"{BY_ID}/dm-uuid-{uuid}", f"../../{name}")
+        write(root, f"/run/udev/data/b253:{name[len('dm-') :]}", f"S:disk/by-id/dm-uuid-{uuid}")
+    for disk in disks:
+        os.makedirs(f"{root}{disk.path}/holders/{node}")
+        for part in partitions:
+            shutil.rmtree(f"{root}{disk.path}/{disk.name}{part}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{root}{BY_PATH}/{disk.link}-part{part}")
 
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:

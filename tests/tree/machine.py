@@ -98,13 +98,15 @@ class Lookup:
         out, err = self.said
         seconds = self.seconds
         if self.process.returncode == 0:
-            assert not err and out.endswith("\n") and out.count("\n") == 1, (out, err)
-            return Answer(0, out[:-1], "", seconds)
-        assert not out, out
+            assert out.endswith("\n") and out.count("\n") == 1, (out, err)
+            if not err:
+                return Answer(0, out[:-1], "", seconds)
+        else:
+            assert not out, out
         assert err.startswith("auto.iscsi: ") and err.endswith("\n") and len(err) < 1023, err
         line = err[len("auto.iscsi: ") : -1]
         assert line.isascii() and line.isprintable(), err
-        return Answer(self.process.returncode, "", line, seconds)
+        return Answer(self.process.returncode, out[:-1], line, seconds)
 
     def kill(self) -> None:
         self.process.kill()
@@ -123,12 +125,14 @@ class Machine:
         self.cache = cache
         self.host = Host(str(root))
         self.nodes = root / nodes.lstrip("/")
-        self.plan: dict[str, Any] = {"nodes": nodes, "iscsid.conf": ISCSID_CONF, "targets": {}}
+        self.plan: dict[str, Any] = {"nodes": nodes, "targets": {}}
         self.sockets: list[socket.socket] = []
         self.lookups: list[Lookup] = []
         make_tree(root, {
             "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
+            "/etc/iscsi/iscsid.conf": "".join(f"{n} = {v}\n" for n, v in ISCSID_CONF.items()),
             "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
+            "/proc/77/comm": "iscsid\n",
             "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
             "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
             "/dev/disk/by-path": None,
@@ -202,7 +206,8 @@ class Machine:
 
         `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
         `answers`, exit status and time of a verb, at a portal or at all; `after`, the time that
-        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`.
+        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`; `chap`, what
+        the credentials of a login have to be, and `discovery_chap`.
         """
         portals = portals or (self.portal(),)
         disks = {0: {"partitions": {"1": None}}} if luns is None else luns
@@ -246,6 +251,20 @@ class Machine:
             if udev:
                 kernel.announce(root, disk, what.get("partitions", {}))
         return sid
+
+    def disks(self) -> list[kernel.Disk]:
+        """Return the disks of all sessions."""
+        root = str(self.root)
+        found = []
+        for name, path in kernel._block(root).items():
+            folders = path.split("/")
+            sid, lun = int(folders[4][len("session") :]), int(folders[7].split(":")[3])
+            found.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
+        return found
+
+    def join(self, *disks: kernel.Disk, partitions: Sequence[str] = ("1",)) -> None:
+        """Have multipathd make a map of disks, of all by default."""
+        kernel.join(str(self.root), disks or self.disks(), dict.fromkeys(partitions))
 
     def log_out(self, sid: int, udev: bool = True) -> None:
         """Have a session end; without `udev` it has yet to take the disk's links away."""
@@ -295,7 +314,7 @@ class Machine:
     def visit(self, key: str) -> str:
         """Look a key up, which has to work, and return the entry."""
         answer = self.lookup(key)
-        assert not answer.status, answer.log
+        assert not answer.status and not answer.log, answer.log
         return answer.entry
 
     def entry(self, name: str, portal: str, lun: str = "0", part: int = 1) -> str:

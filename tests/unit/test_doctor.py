@@ -75,6 +75,7 @@ def test_a_healthy_host(tmp_path: Path) -> None:
 
 
 OLD = "node.name = x\nnode.session.conn_reopen_log_freq = 1\n"
+MULTIPATHD = "/proc/9/comm"
 SECRET = "node.session.auth.password = secret\n"
 AUTOMATIC = "node.startup = automatic\n"
 NO_SOCKET = UNITS.replace("active", "inactive", 1)
@@ -142,9 +143,12 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
           "/etc/autofs.conf": "[ autofs ]\nmount_wait = 30\n"}, "5.1.8", ""),
         ("udev", "problem", {"/run/udev/control": "gone"}, "does not run", "systemd-udevd"),
         ("multipath", "warning",
-         {"/proc/9/comm": "multipathd\n", "/etc/multipath.conf": "defaults { find_multipaths no }"},
-         "find_multipaths no", "strict"),
-        ("multipath", "ok", {"/proc/9/comm": "multipathd\n"}, "strict (the default)", ""),
+         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults { no_path_retry queue }"},
+         "waits for ever", "no_path_retry fail"),
+        ("multipath", "ok",
+         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults {\n find_multipaths yes\n}"},
+         "find_multipaths yes (/etc/multipath.conf)", ""),
+        ("multipath", "ok", {MULTIPATHD: "multipathd\n"}, "strict (the default)", ""),
         ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                        "# event_activation = 0\n"}, "activates",
          "68-auto-iscsi-no-lvm.rules"),

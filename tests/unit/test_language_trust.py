@@ -38,6 +38,14 @@ def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> N
     assert problem and problem.kind == "unsafe" and problem.hint == hint
 
 
+@pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100644, 0o100610])
+def test_a_secret_that_others_can_read_is_not_used(mode: int) -> None:
+    problem = config.unsafe("/f", status(mode), secret=True)
+    assert problem and problem.hint == "chmod 600 /f"
+    assert config.unsafe("/f", status(0o100600), secret=True) is None
+    assert config.unsafe("/f", status(0o100400), secret=True) is None
+
+
 @pytest.mark.parametrize("name", [config.FILE, config.FOLDER, DROP_IN])
 @pytest.mark.parametrize(("mode", "owner"), [(0o722, 0), (0o720, 0), (0o700, 65534)])
 def test_on_a_real_machine_such_a_file_refuses_every_target(

@@ -152,6 +152,12 @@ class San:
         self.targets[iqn] = Target(self.machine, iqn, numbered, settings)
         return self.targets[iqn]
 
+    def discovery_chap(
+        self, chap: tuple[str, str], mutual: tuple[str, str] | None = None
+    ) -> None:
+        """Ask for CHAP in discoveries too."""
+        self.machine.call("discovery_chap", chap=chap, mutual=mutual)
+
     def sessions(self) -> dict[str, int]:
         """Return how many sessions each target sees."""
         return {iqn: target.sessions for iqn, target in self.targets.items()}

@@ -89,17 +89,26 @@ def add_target(iqn: str, portals: list[str], luns: dict[str, str], read_only: bo
     }
     for name, value in attributes.items():
         put(f"{directory}/attrib/{name}", value)
-    if chap:
-        put(f"{directory}/auth/userid", chap[0])
-        put(f"{directory}/auth/password", chap[1])
-    if mutual:
-        put(f"{directory}/auth/userid_mutual", mutual[0])
-        put(f"{directory}/auth/password_mutual", mutual[1])
+    credentials(f"{directory}/auth", chap, mutual)
     for lun, disk in luns.items():
         map_lun(iqn, int(lun), disk)
     for portal in portals:
         os.mkdir(f"{directory}/np/{portal}")
     put(f"{directory}/enable", 1)
+
+
+def credentials(directory: str, chap: list[str] | None, mutual: list[str] | None) -> None:
+    """Set the CHAP name and secret of the initiator, and those of the target itself."""
+    for suffix, pair in (("", chap), ("_mutual", mutual)):
+        for name, value in zip(("userid", "password"), pair or ()):
+            put(f"{directory}/{name}{suffix}", value)
+
+
+def discovery_chap(chap: list[str], mutual: list[str] | None) -> None:
+    """Ask for CHAP in discoveries, at every portal: the kernel's target has one setting for all."""
+    load()
+    credentials(f"{ROOT}/iscsi/discovery_auth", chap, mutual)
+    put(f"{ROOT}/iscsi/discovery_auth/enforce_discovery_auth", 1)
 
 
 def enable(iqn: str, on: bool) -> None:
@@ -128,5 +137,5 @@ def initiators(iqn: str) -> list[str]:
 CALLS: dict[str, Any] = {
     "load_target": load, "add_disk": add_disk, "add_target": add_target, "enable": enable,
     "delete_target": delete_target, "map_lun": map_lun, "unmap_lun": unmap_lun,
-    "initiators": initiators,
+    "initiators": initiators, "discovery_chap": discovery_chap,
 }

@@ -1,0 +1,143 @@
+"""CHAP with a real target: who lets us in, and who sees the secrets meanwhile?"""
+
+from __future__ import annotations
+
+import re
+
+from tests.san import job
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
+
+SECRET, OTHER = "7c1-our-secret", "9f2-its-secret"
+OURS, THEIRS = ("browse", SECRET), ("array", OTHER)
+FILES = ("/etc/auto.iscsi.secret", "/etc/auto.iscsi.target-secret")
+ONE_WAY = f"chap_user = browse\nchap_secret_file = {FILES[0]}\n"
+MUTUAL = f"{ONE_WAY}chap_mutual_user = array\nchap_mutual_secret_file = {FILES[1]}\n"
+PORTAL = "portals = 127.0.0.1\n"
+
+# Every process's arguments and environment, over and over, until the file `stop` is there.
+WATCH = r"""
+import os
+seen = set()
+open("/root/watching", "w").close()
+while not os.path.exists("/root/stop"):
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            for name in ("cmdline", "environ"):
+                try:
+                    with open(f"/proc/{pid}/{name}", "rb") as file:
+                        seen.add(file.read())
+                except OSError:
+                    pass
+with open("/root/seen", "wb") as file:
+    file.write(b"\n".join(seen))
+"""
+# What was written since the mark, and a user can read; grep then opens it as that user does.
+WRITTEN = (
+    "find / /run /dev/shm /tmp -xdev \\( -path /proc -o -path /sys \\) -prune -o"
+    " -type f -newer /tmp/mark -readable -print0 2>/dev/null;"
+    " find /sys/class/iscsi_session/*/ /sys/class/iscsi_connection/*/ -maxdepth 1 -type f -print0"
+)
+
+
+def secrets(vm: Machine) -> None:
+    """Write the files with the secrets."""
+    for file, secret in zip(FILES, (SECRET, OTHER)):
+        vm.write(file, f"{secret}\n", 0o600)
+
+
+def readable_by_others(vm: Machine) -> list[str]:
+    """Return the files with a secret that somebody who is not root can read."""
+    found = vm.run(f"({WRITTEN}) | xargs -0 grep -slaF -e {SECRET} -e {OTHER}; true",
+                   user="user", timeout=300)
+    return found.lines
+
+
+def refused(vm: Machine, iqn: str) -> str:
+    """Visit until automount asks again; return what the log says then."""
+    before = len(job.said(vm))
+
+    def again() -> list[str]:
+        assert job.visit(vm, iqn, check=False).status == 1
+        return job.said(vm)[before:]
+
+    return job.until(again)[0]
+
+
+def logged(vm: Machine) -> str:
+    """Return all that was logged: by daemons, by the kernel."""
+    return vm.journal("-o", "cat") + vm.run("dmesg").stdout
+
+
+def test_nobody_sees_the_secrets_of_a_mutual_login_and_discovery(vm: Machine, san: San) -> None:
+    san.target(job.BETA, chap=OURS, mutual=THEIRS)
+    san.discovery_chap(OURS, THEIRS)
+    secrets(vm)
+    vm.run("touch /tmp/mark")
+    conf = vm.read("/etc/iscsi/iscsid.conf")
+    job.configure(vm, f"{PORTAL}{MUTUAL}chap_discovery = mutual\n")
+    assert vm.run("auto-iscsi check").status == 0
+    vm.write("/root/watch.py", WATCH)
+    watch = vm.start(["python3", "/root/watch.py"], timeout=120)
+    assert job.until(lambda: vm.run("test -e /root/watching", check=False).status == 0)
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+    vm.run("touch /root/stop")
+    watch.wait()
+    seen = vm.read("/root/seen")
+    assert b"iscsiadm" in seen and b"discovery" in seen  # it looked often enough
+    assert SECRET.encode() not in seen and OTHER.encode() not in seen
+    (record,) = job.records(vm).values()
+    assert f"password = {SECRET}".encode() in record and f"in = {OTHER}".encode() in record
+    assert readable_by_others(vm) == []
+    assert SECRET not in logged(vm) and OTHER not in logged(vm)
+    assert vm.read("/etc/iscsi/iscsid.conf") == conf
+    vm.write("/var/open", SECRET)  # the search would find it
+    assert readable_by_others(vm) == ["/var/open"]
+
+
+def test_one_way_and_a_secret_that_is_wrong(vm: Machine, san: San) -> None:
+    san.target(job.ALPHA, chap=OURS)
+    san.target(job.BETA, chap=OURS, mutual=THEIRS)
+    secrets(vm)
+    job.configure(vm, f"{PORTAL}{ONE_WAY}")
+    assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"  # its discovery asks for none
+    vm.write(FILES[0], "another-secret", 0o600)
+    line = refused(vm, job.BETA)
+    assert "the target refused this host or its CHAP secret (iscsiadm exit 24)" in line
+    assert f"mend chap_user or the secret in {FILES[0]}" in line
+    rejected = r"login rejected: Initiator failed authentication"
+    assert len(re.findall(rejected, vm.journal("-u", "iscsid"))) == 1
+    line = refused(vm, job.BETA)
+    assert f"the secret in {FILES[0]} was refused" in line and "not tried again" in line
+    assert len(re.findall(rejected, vm.journal("-u", "iscsid"))) == 1
+    assert [path for path in job.records(vm) if job.BETA in path] == []
+    job.configure(vm, f"{PORTAL}{MUTUAL}")
+    vm.write(FILES[0], SECRET, 0o600)
+    vm.write(FILES[1], "not-its-secret", 0o600)
+    line = refused(vm, job.BETA)
+    assert f"its secret is not the one in {FILES[1]}" in line
+    secrets(vm)
+    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == f"{job.BETA}\n"
+    assert "another-secret" not in logged(vm) and "not-its-secret" not in logged(vm)
+
+
+def test_a_secret_that_others_can_read_and_a_discovery_that_is_refused(
+    vm: Machine, san: San
+) -> None:
+    san.target(job.BETA, chap=OURS)
+    san.discovery_chap(OURS)
+    secrets(vm)
+    job.configure(vm, f"{PORTAL}{ONE_WAY}")
+    vm.run(f"chmod 640 {FILES[0]}")
+    line = refused(vm, job.BETA)
+    assert f"{FILES[0]}: others than root can read it (mode 0640), so it is not used" in line
+    assert f"chmod 600 {FILES[0]}" in line
+    check = vm.run("auto-iscsi check", check=False)
+    assert check.status == 1 and "others than root can read it" in check.stdout
+    vm.write(FILES[0], "another-secret", 0o600)
+    assert vm.run("auto-iscsi check", user="user").lines == ["/etc/auto.iscsi.conf: ok"]
+    line = refused(vm, job.BETA)
+    assert "discovery at 127.0.0.1:3260: the target refused" in line
+    assert "the secret in" in refused(vm, job.BETA)
+    secrets(vm)
+    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == f"{job.BETA}\n"

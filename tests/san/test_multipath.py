@@ -1,0 +1,101 @@
+"""Several portals: are the paths joined, and does a reader notice when one of them goes?"""
+
+from __future__ import annotations
+
+import hashlib
+
+from tests.san import job
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
+
+BOTH = ["127.0.0.1", "127.0.0.2"]
+SETTINGS = (
+    "portals = 127.0.0.1, 127.0.0.2\nreplacement_timeout = 5s\n"
+    "udev_timeout = 60s\nlookup_timeout = 3m\n"
+)
+ALL = f"{SETTINGS}paths = all\n"
+BIG = hashlib.sha256(b"big").digest() * (1 << 15)  # 1 MiB
+
+
+def multipathd(vm: Machine, more: str = "") -> None:
+    """Have multipathd take every disk but the guest's own."""
+    conf = 'defaults {\nfind_multipaths greedy\npolling_interval 1\n}\n'
+    vm.write("/etc/multipath.conf", f'{conf}blacklist {{\ndevnode "^vd"\n{more}}}\n')
+    vm.run("systemctl unmask multipathd.socket multipathd && systemctl start multipathd",
+           timeout=120)
+
+
+def target(san: San, iqn: str) -> None:
+    """Make a target with a big file, which is behind both portals."""
+    files: dict[str, str | bytes] = {"marker": f"{iqn}\n", "big": BIG}
+    san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=BOTH)
+
+
+def noted(vm: Machine) -> str:
+    """Return what the map said last."""
+    said = job.said(vm)
+    return said[-1] if said else ""
+
+
+def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San) -> None:
+    multipathd(vm)
+    target(san, job.BETA)
+    job.configure(vm, ALL)
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+    assert [each.state for each in vm.sessions(job.BETA)] == ["LOGGED_IN", "LOGGED_IN"]
+    assert {each.address for each in vm.sessions(job.BETA)} == set(BOTH)
+    mounted = job.mount(vm, job.BETA)
+    assert mounted and mounted.source.startswith("/dev/mapper/")
+    entry = vm.run(["auto-iscsi", "lookup", job.BETA]).stdout
+    assert ' ":/dev/disk/by-id/dm-uuid-part1-mpath-' in entry or "remount" in entry
+    assert noted(vm) == ""
+    claim = vm.read(f"/run/auto-iscsi/claims/{job.BETA}").decode()
+    (opened,) = [line for line in claim.splitlines() if line.startswith("opened ")]
+    assert len(opened.split()) == 3
+    assert len(job.records(vm)) == 2
+    explained = vm.run(["auto-iscsi", "explain", job.BETA]).stdout
+    assert "in the multipath map dm-" in explained
+    san.block("127.0.0.1")
+    vm.run("echo 3 > /proc/sys/vm/drop_caches")
+    whole = vm.run(["sha256sum", f"{job.ROOT}/{job.BETA}/big"], user="user", timeout=120).stdout
+    assert whole.split()[0] == hashlib.sha256(BIG).hexdigest()
+    assert job.mount(vm, job.BETA) == mounted
+    assert job.until(lambda: "FAILED" in [each.state for each in vm.sessions(job.BETA)])
+    assert vm.run(["auto-iscsi", "lookup", job.BETA]).stdout == entry
+
+
+def test_one_path_is_down_and_multipathd_takes_nothing(vm: Machine, san: San) -> None:
+    target(san, job.BETA)
+    target(san, job.ALPHA)
+    job.configure(vm, f"{ALL}[{job.ALPHA}]\nudev_timeout = 5s\n")
+    san.reject("127.0.0.2")
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+    assert "a path is missing: login through 127.0.0.2:3260: " in noted(vm)
+    assert "multipathd does not run: one path is used" in noted(vm)
+    mounted = job.mount(vm, job.BETA)
+    assert mounted and mounted.source == f"/dev/{job.session(vm, job.BETA).disks[0]}1"
+    san.unblock("127.0.0.2")
+    multipathd(vm, 'devnode ".*"\n')
+    assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"
+    assert "multipathd has made no map of it in 5 s: one path is used" in noted(vm)
+    assert len(vm.sessions(job.ALPHA)) == 2
+
+
+def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(
+    vm: Machine, san: San
+) -> None:
+    multipathd(vm)
+    target(san, job.BETA)
+    target(san, job.ALPHA)
+    auto = "fstype = auto\npartition = auto\noptions = ro\n"
+    job.configure(vm, f"{SETTINGS}[{job.ALPHA}]\n{auto}")
+    sources = []
+    for iqn in (job.BETA, job.ALPHA):
+        assert job.visit(vm, iqn).stdout == f"{iqn}\n"
+        mounted = job.mount(vm, iqn)
+        sources.append(mounted.source if mounted else "")
+        assert sources[-1].startswith("/dev/mapper/")
+        assert len(vm.sessions(iqn)) == 1
+    # What nobody may write to cannot be written through the map either.
+    node = vm.run(f"basename $(readlink -f {sources[1]})").stdout.strip()
+    assert vm.read(f"/sys/block/{node}/ro") == b"1\n"

@@ -1,0 +1,133 @@
+"""Several paths to a disk: who is logged in to, and which device is named?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.tree import kernel
+from tests.tree.machine import VOL1, Machine
+
+PART = f'-nocheck,ro,fstype=ext3 ":{kernel.BY_ID}/dm-uuid-part1-mpath-{kernel.WWID}0"'
+
+
+def two_portals(machine: Machine, text: str, **plan: Any) -> tuple[str, str]:
+    """Have a target behind two portals, with records of both."""
+    first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
+    machine.target(VOL1, first, second, **plan)
+    machine.configure(text)
+    return first, second
+
+
+@pytest.mark.parametrize("paths", ["one", "all"])
+def test_what_multipathd_holds_is_named_by_the_map(machine: Machine, paths: str) -> None:
+    first, second = two_portals(machine, f"paths = {paths}")
+    sids = [machine.session(VOL1, portal) for portal in (first, second)]
+    machine.join()
+    assert machine.visit(VOL1) == PART
+    machine.state(sids[0], "FAILED")
+    assert machine.visit(VOL1) == PART
+    assert machine.runs() == []
+    machine.configure(f"paths = {paths}\ndevice = kernel\n[*]\npartition = none\n")
+    assert machine.visit(VOL1) == "-nocheck,ro,fstype=ext3 :/dev/dm-0"
+
+
+def test_a_path_that_is_not_in_the_map_yet_is_not_taken_for_it(machine: Machine) -> None:
+    first, second = two_portals(machine, "paths = all")
+    machine.session(VOL1, first)
+    machine.session(VOL1, second)
+    machine.join(machine.disks()[1])
+    assert machine.visit(VOL1) == PART
+
+
+def test_a_partition_that_the_map_has_not_is_said(machine: Machine) -> None:
+    portal, _ = two_portals(machine, "partition = 3")
+    machine.session(VOL1, portal)
+    machine.join()
+    assert "no partition 3 on LUN 0" in machine.lookup(VOL1).log
+
+
+def test_a_disk_that_udev_leaves_to_multipathd_is_not_used(machine: Machine) -> None:
+    portal, _ = two_portals(machine, "udev_timeout = 1s")
+    machine.session(VOL1, portal)
+    (disk,) = machine.disks()
+    number = kernel.read(str(machine.root), f"{disk.path}/dev")
+    data = f"/run/udev/data/b{number}"
+    text = kernel.read(str(machine.root), data)
+    kernel.write(str(machine.root), data, f"{text}\nE:DM_MULTIPATH_DEVICE_PATH=1")
+    line = machine.lookup(VOL1).log
+    assert f"udev leaves {disk.name} to multipathd, which has no map of it after 1 s" in line
+    waiting = machine.start(VOL1)
+    machine.reached("rescan")
+    machine.join()
+    assert waiting.answer().entry == PART
+
+
+def test_all_portals_are_logged_in_to_and_without_multipathd_one_path_is_used(
+    machine: Machine,
+) -> None:
+    first, _ = two_portals(machine, "paths = all")
+    answer = machine.lookup(VOL1)
+    assert answer.entry == machine.entry(VOL1, first)
+    assert answer.log == f"{VOL1}: multipathd does not run: one path is used"
+    assert len(machine.runs("--login")) == 2 and machine.sids() == [1, 2]
+    claim = machine.claim(VOL1)
+    assert [sid for sid, _ in claim.opened] == [1, 2] and claim.records == ()
+    assert machine.visit(VOL1) == machine.entry(VOL1, first)  # and nothing is said again
+    assert len(machine.runs()) == 2
+
+
+def test_every_record_that_is_made_is_ours(machine: Machine) -> None:
+    first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
+    machine.target(VOL1, first, second, record=False)
+    machine.configure(f"paths = all\nportals = {first}")
+    assert machine.lookup(VOL1).status == 0
+    assert len(machine.claim(VOL1).records) == 2
+    assert machine.values(VOL1, second)["node.startup"] == "manual"
+
+
+@pytest.mark.parametrize("how", ["dead", "refuses"])
+def test_one_path_is_enough(machine: Machine, how: str) -> None:
+    first = machine.dead_portal() if how == "dead" else machine.portal()
+    second = machine.portal("127.0.0.2")
+    answers = {} if how == "dead" else {f"login {first}": {"exit": 8}}
+    machine.target(VOL1, first, second, record=False, answers=answers)
+    machine.configure(f"paths = all\nportals = {first}, {second}")
+    answer = machine.lookup(VOL1)
+    assert answer.entry == machine.entry(VOL1, second)
+    assert "a path is missing: " in answer.log and first in answer.log
+    assert len(machine.claim(VOL1).opened) == len(machine.claim(VOL1).records) == 1
+    assert not machine.folder(VOL1, first).exists()
+
+
+def test_multipathd_that_takes_nothing_is_not_waited_for_too_long(machine: Machine) -> None:
+    first, _ = two_portals(machine, "paths = all\nudev_timeout = 2s")
+    machine.files({"/proc/99/comm": "multipathd\n"})
+    answer = machine.lookup(VOL1)
+    assert answer.entry == machine.entry(VOL1, first)
+    assert "multipathd has made no map of it in 2 s: one path is used" in answer.log
+
+
+def test_multipathd_is_waited_for(machine: Machine) -> None:
+    two_portals(machine, "paths = all")
+    machine.files({"/proc/99/comm": "multipathd\n"})
+    waiting = machine.start(VOL1)
+    machine.wait_for(lambda: len(machine.sids()) == 2, "both sessions")
+    machine.quiet()
+    machine.join()
+    answer = waiting.answer()
+    assert (answer.entry, answer.log) == (PART, "")
+
+
+def test_a_lookup_that_was_killed_after_one_of_two_logins_has_lost_nothing(
+    machine: Machine,
+) -> None:
+    first, _ = two_portals(machine, "paths = all")
+    killed = machine.start(VOL1)
+    machine.wait_for(lambda: 2 in machine.sids(), "the second login")
+    killed.kill()
+    machine.quiet()
+    answer = machine.lookup(VOL1)
+    assert answer.entry == machine.entry(VOL1, first)
+    assert [sid for sid, _ in machine.claim(VOL1).opened] == [1, 2]
