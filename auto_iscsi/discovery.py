@@ -47,11 +47,12 @@ class Search(NamedTuple):
     def records(self, problems: list[Problem]) -> Iterator[nodes.Record]:
         """Yield the portals to try, and note why there are no others; raise NoRecord."""
         known = nodes.find_all(self.host, self.target)
-        if known:
+        if known and not (self.settings.portals and self._are_some_of_ours(known)):
             yield from in_order(known, self.settings)
             return
         if not self.settings.portals:
             raise no_record(self.target)
+        there = {record.portal: record for record in known}
         for portal in self.settings.portals:
             place = f"discovery at {portal}"
             end = initiator.Limit(self.settings.login_timeout, self.until).end
@@ -60,11 +61,18 @@ class Search(NamedTuple):
                 continue
             answer, offered, wrong = self._ask(portal)
             if offered:
-                yield from in_order(offered, self.settings)
+                every = [there.get(record.portal, record) for record in offered]
+                yield from in_order(every, self.settings)
                 return
             problems.append(Problem(f"{place}: {wrong.why}", wrong.hint))
             if answer.status is None:
                 return  # still at it: no further one for this target
+        yield from in_order(known, self.settings)
+
+    def _are_some_of_ours(self, known: list[nodes.Record]) -> bool:
+        """Say whether there can be more paths than these records: we made them, of one maybe."""
+        made = claims.read(self.host, self.target).records
+        return self.settings.paths == "all" and {each.portal.folder for each in known} <= set(made)
 
     def _ask(
         self, portal: portals.Portal

@@ -8,7 +8,7 @@ is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to th
 
 from __future__ import annotations
 
-from auto_iscsi import errors, multipath, wanted
+from auto_iscsi import errors, wanted
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple
 from auto_iscsi.sessions import Session
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from auto_iscsi.wanted import Settings
 
 BY_PATH = "/dev/disk/by-path"
+_LEFT = "E:DM_MULTIPATH_DEVICE_PATH=1"  # in udev's database (60-multipath.rules)
 _DIRECT_ACCESS = "0"  # SPC: the peripheral device type of a disk
 
 
@@ -106,13 +107,16 @@ def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device
 
     Where multipathd holds the disk, its map and the map's partitions: only they can be mounted.
     """
-    if held := multipath.nodes(host, disk.path):
-        return {
-            number: Device(node, multipath.link(host, node), multipath.number(host, node),
-                           disk.path, multipath.BY_ID)
-            for number, node in sorted(held.items()) if part in (None, number)
-        }  # fmt: skip
-    if multipath.is_coming(host, disk.path):
+    if host.names(f"{disk.path}/holders"):
+        from auto_iscsi import multipath  # only where somebody holds it
+
+        if held := multipath.nodes(host, disk.path):
+            return {
+                number: Device(node, multipath.link(host, node), multipath.number(host, node),
+                               disk.path, multipath.BY_ID)
+                for number, node in sorted(held.items()) if part in (None, number)
+            }  # fmt: skip
+    if is_left(host, disk):
         return {}
     nodes = {0: disk.name, **(partitions(host, disk) if part != 0 else {})}
     found = {}
@@ -168,6 +172,16 @@ def linked(host: Host, found: Sequence[Device]) -> Device | None:
     return None
 
 
+def is_left(host: Host, disk: Disk) -> bool:
+    """Say whether udev leaves a disk to multipathd, whether that has a map of it by now or not."""
+    return _LEFT in _udev(host, disk).splitlines()
+
+
+def _udev(host: Host, disk: Disk) -> str:
+    """Return what udev knows of a disk."""
+    return host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
+
+
 def _maps_first(found: Sequence[Device]) -> list[Device]:
     """Return devices with a path that multipathd has yet to add to its map behind the map."""
     return sorted(found, key=lambda device: device.folder == BY_PATH)
@@ -180,10 +194,13 @@ def announced(host: Host, disk: Disk) -> bool:
     with the disk's sequence number (Linux 5.15, udev 251) is this one's only. Where there is none:
     /run/udev/queue is there as long as udev has events to work on (systemd src/udev/udevd.c).
     """
-    if multipath.holder(host, disk.path):
-        return multipath.is_settled(host, disk.path)
-    known = host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
-    if multipath.COMING in known.splitlines():
+    if host.names(f"{disk.path}/holders"):
+        from auto_iscsi import multipath
+
+        if multipath.holder(host, disk.path):
+            return multipath.is_settled(host, disk.path)
+    known = _udev(host, disk)
+    if _LEFT in known.splitlines():
         return False
     links = [line[len("S:disk/") :] for line in known.splitlines() if line.startswith("S:disk/")]
     if f"by-path/{disk.link}" not in links:

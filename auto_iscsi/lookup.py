@@ -183,7 +183,8 @@ class _Lookup(NamedTuple):
             if disks.is_wanted(disk, self.settings):
                 from auto_iscsi import multipath
 
-                if multipath.is_coming(self.host, disk.path):
+                held = multipath.holder(self.host, disk.path)
+                if disks.is_left(self.host, disk) and not held:
                     raise errors.NoDisk(
                         f"{self.key.target}: udev leaves {disk.name} to multipathd, which has no "
                         f"map of it {seconds}", "see multipath -ll, or blacklist it there",

@@ -13,7 +13,6 @@ from auto_iscsi.host import Host
 BY_ID = "/dev/disk/by-id"
 _BLOCK = "/sys/block"
 _MAP = "mpath-"
-COMING = "E:DM_MULTIPATH_DEVICE_PATH=1"  #: in udev's database (60-multipath.rules)
 
 
 def holder(host: Host, path: str) -> str:
@@ -54,14 +53,8 @@ def is_settled(host: Host, path: str) -> bool:
     )
 
 
-def is_coming(host: Host, path: str) -> bool:
-    """Say whether udev has left a disk to multipathd, which has no map of it yet."""
-    known = _known(host, host.read(f"{path}/dev") or "")
-    return COMING in known and not holder(host, path)
-
-
 def _known(host: Host, device: str) -> list[str]:
-    return (host.read(f"/run/udev/data/b{device}") or "").splitlines() if device else []
+    return (host.read(f"/run/udev/data/b{device}") or "").splitlines()
 
 
 def _uuid(host: Host, name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.tree import kernel
@@ -12,10 +10,10 @@ from tests.tree.machine import VOL1, Machine
 PART = f'-nocheck,ro,fstype=ext3 ":{kernel.BY_ID}/dm-uuid-part1-mpath-{kernel.WWID}0"'
 
 
-def two_portals(machine: Machine, text: str, **plan: Any) -> tuple[str, str]:
+def two_portals(machine: Machine, text: str) -> tuple[str, str]:
     """Have a target behind two portals, with records of both."""
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
-    machine.target(VOL1, first, second, **plan)
+    machine.target(VOL1, first, second)
     machine.configure(text)
     return first, second
 
@@ -85,6 +83,18 @@ def test_every_record_that_is_made_is_ours(machine: Machine) -> None:
     assert machine.lookup(VOL1).status == 0
     assert len(machine.claim(VOL1).records) == 2
     assert machine.values(VOL1, second)["node.startup"] == "manual"
+
+
+def test_a_path_that_came_back_is_found_at_the_next_login(machine: Machine) -> None:
+    first, second = machine.portal("127.0.0.1"), machine.dead_portal("127.0.0.2")
+    machine.target(VOL1, first, second, record=False)
+    machine.configure(f"paths = all\nportals = {first}")
+    machine.lookup(VOL1)
+    assert len(machine.claim(VOL1).records) == 1
+    machine.log_out(1)
+    machine.revive(second)
+    machine.lookup(VOL1)
+    assert len(machine.claim(VOL1).records) == len(machine.claim(VOL1).opened) == 2
 
 
 @pytest.mark.parametrize("how", ["dead", "refuses"])
