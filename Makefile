@@ -52,6 +52,8 @@ test: build standalone deb rpm ## everything; installs what is missing
 	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
 	@$(RUN) python3 tests/matrix.py $(ARGS)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
+	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
+	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie -m core $(ARGS)
 
 .PHONY: lint
 lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
@@ -72,10 +74,28 @@ test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
-test-san: deb ## the whole thing in the virtual machine
+test-san: deb rpm standalone ## the whole thing in the virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
+
+.PHONY: soak
+soak: deb ## ten minutes of crowd, kills and restarts in the virtual machine (SECONDS=600)
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
+	@$(PYTEST) -s tests/san/test_soak.py --soak $(or $(SECONDS),600) $(ARGS)
+
+.PHONY: test-trixie
+test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core of it
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
+	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
+
+##@ Measure it
+.PHONY: bench
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (ten minutes)
+	@tests/prepare vm
+	@$(RUN) python3 -m bench $(ARGS)
 
 ##@ Build it
 .PHONY: build
@@ -164,15 +184,15 @@ install: $(if $(BUNDLED),standalone,build) ## DESTDIR= PREFIX= BUNDLED=yes: all 
 uninstall: ## away again; what was changed and what is mounted stays
 	@$(INSTALL) --undo
 
-##@ Publish it
-.PHONY: release
-release: ## VERSION=: checks that all say so, tags, and leaves what is published in dist/
-	@tools/release $(if $(filter command,$(origin VERSION)),'$(VERSION)')
-
 .PHONY: clean
 clean: ## what was built here; caches outside the clone stay
 	@rm -rf dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ Publish it
+.PHONY: release
+release: ## VERSION=: checks that all say so, tags, and leaves what is published in dist/
+	@tools/release $(if $(filter command,$(origin VERSION)),'$(VERSION)')
 
 .PHONY: help
 help:

@@ -7,15 +7,16 @@ waits for whoever holds our stdout, the next lookup for whoever holds our lock.
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
 import select
-import signal
 import time
-from typing import Any, Callable
 
 from auto_iscsi import errors
+from auto_iscsi.light import TYPE_CHECKING, signal, suppress
+
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 _MANY = 4096  # descriptors that we could have open
 
@@ -44,6 +45,6 @@ def do(work: Callable[[], Any], until: float, target: str) -> Any:
             raise errors.Failure(f"{target}: could not be looked at")
     finally:
         os.close(reading)
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     raise errors.TimedOut(f"{target}: does not answer", "see lookup_timeout")

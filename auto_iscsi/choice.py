@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from auto_iscsi import contents, disks, errors, fitting, mapentry, scsi, wanted
 from auto_iscsi.host import Host
+from auto_iscsi.light import NamedTuple
 from auto_iscsi.sessions import Session
 from auto_iscsi.wanted import Settings
 
@@ -73,7 +73,7 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mapentry.Layo
                 units.setdefault(disk.unit, []).append(disk)
     if settings.lun == wanted.ALL and not _all_there(host, up, units):
         return None
-    kept = mapentry.Kept()
+    kept = mapentry.Kept(up[0].target if up else "")
     for unit, same in sorted(units.items()):
         known = next(((d, there) for d in same if (there := inventory(host, d))), None)
         if known is None:
@@ -123,6 +123,7 @@ def choose(disk: disks.Disk, there: Sequence[Place], settings: Settings) -> Choi
         if found:
             return Choice(found, f"{asked}: each partition with something on it")
     with_files = [place for place in there if place.part and place.holds_files]
+    with_files = _of_type(with_files, settings)
     meant = [place for place in with_files if not place.content.purpose] or with_files
     if len(meant) == 1:
         beside = [f"{p.part} is an {p.content.purpose}" for p in with_files if p not in meant]
@@ -153,6 +154,15 @@ def _all_there(
     return False
 
 
+def _of_type(there: Sequence[Place], settings: Settings) -> list[Place]:
+    """Return those of a type that is given; ext2, ext3 and ext4 have one driver."""
+    if settings.fstype == wanted.AUTO:
+        return list(there)
+    exact = [place for place in there if place.content.fstype == settings.fstype]
+    family = fitting.family(settings.fstype)
+    return exact or [place for place in there if fitting.family(place.content.fstype) == family]
+
+
 def _is_there(place: Place) -> bool:
     return bool(place.content.fstype)
 
@@ -171,9 +181,14 @@ def _part(
     host: Host, disk: disks.Disk, place: Place, device: disks.Device, below: str, settings: Settings
 ) -> mapentry.Part:
     """Return how a place is mounted; raise Failure when it cannot be."""
-    if settings.fstype != wanted.AUTO:
-        return mapentry.Part(below, device, settings.fstype, settings.options)
     found, name = place.content, f"{_name(disk)}{f' partition {place.part}' if place.part else ''}"
+    if settings.fstype != wanted.AUTO:
+        if not isinstance(settings.partition, int) and not _of_type([place], settings):
+            raise errors.NotMountable(
+                f"{name}: {found.fstype or 'nothing known'}, and fstype = {settings.fstype}",
+                "set fstype = auto",
+            )
+        return mapentry.Part(below, device, settings.fstype, settings.options)
     if found.fstype in FOREIGN:
         what, needed = FOREIGN[found.fstype]
         raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
@@ -207,8 +222,8 @@ def _has_driver(host: Host, fstype: str) -> bool:
     if fstype in (host.read("/proc/filesystems") or fstype).split():
         return True
     release = host.read("/proc/sys/kernel/osrelease")
-    known = host.read(f"/lib/modules/{release}/modules.dep")
-    return known is None or f"/{fstype}.ko" in known or fstype in fitting.EXT
+    known = host.read(f"/lib/modules/{release}/modules.alias")
+    return known is None or f"alias fs-{fstype} " in known
 
 
 def _mounted_twin(host: Host, uuid: str, node: str) -> str:

@@ -77,9 +77,6 @@ def age(claim: Claim) -> float:
 
 def write(host: Host, target: str, claim: Claim) -> None:
     """Keep a claim, in one step. The caller holds the target."""
-    folder = host.path(f"{FOLDER}/claims")
-    new = f"{folder}/.{target}"  # as no target is named
-    _folder(folder)
     lines = {
         "sids": " ".join(map(str, claim.sids)),
         "opened": " ".join(f"{sid}:{inode}" for sid, inode in claim.opened),
@@ -88,12 +85,21 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "looked_up": f"{claim.looked_up:.3f}", "used": f"{claim.used:.3f}", "boot": _boot(host),
     }  # fmt: skip
     text = "".join(f"{name} {value}\n" for name, value in lines.items() if value)
+    put(host, f"claims/{target}", text)
+
+
+def put(host: Host, name: str, text: str) -> None:
+    """Write a file below FOLDER in one step. The caller holds what it is about."""
+    path = host.path(f"{FOLDER}/{name}")
+    folder = os.path.dirname(path)
+    new = f"{folder}/.{os.path.basename(path)}"  # as no target is named
+    _folder(folder)
     handle = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         os.write(handle, text.encode("ascii"))
     finally:
         os.close(handle)
-    os.rename(new, f"{folder}/{target}")
+    os.rename(new, path)
 
 
 def touch(
@@ -113,7 +119,7 @@ def touch(
 
 def drop(host: Host, target: str) -> None:
     """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
-    for kind in ("claims", "settings"):
+    for kind in ("claims", "disks", "settings"):
         with suppress(FileNotFoundError):
             os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 

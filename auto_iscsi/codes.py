@@ -73,6 +73,32 @@ _REFUSALS = {
         "The disk is there, the partition that is wanted is not.",
         "Set partition to one that there is, or to none for a filesystem on the whole disk.",
     ),
+    "ambiguous": (
+        "With partition = auto: more than one filesystem could be meant, or none is there. The "
+        "line in the log lists what is on the disk.",
+        "Set partition to one of the numbers, or to all.",
+    ),
+    "not-mountable": (
+        "What is on the disk cannot be mounted as it is: a member of something bigger (LVM, md, "
+        "ZFS), encrypted, swap, nothing at all, or a type that this kernel does not have.",
+        "The line in the log says what would be needed. It is never put to use by itself.",
+    ),
+    "dirty-journal": (
+        "The filesystem was in use when the snapshot was taken: its newest changes are in its "
+        "journal only, and to replay that writes to the LUN.",
+        "journal = skip mounts it without them; journal = replay shows all of it, for a LUN that "
+        "may be written. auto.iscsi.conf(5)",
+    ),
+    "wrong-disk": (
+        "The SAN has another volume behind a LUN than when the kernel found the disk, and what "
+        "was made of the old one is still in use.",
+        "End what uses the disk, and visit the key again: the disk is then found anew.",
+    ),
+    "too-often": (
+        "So many logins or discoveries failed in the last minute that the SAN is not asked again "
+        "yet. Any user can type any key, and the SAN is to be spared that.",
+        "Wait as long as the line in the log says. See attempts in auto.iscsi.conf(5).",
+    ),
     "busy": (
         "Another lookup of the same target, or an iscsiadm that one started, is still at work.",
         "Try again. If it lasts: systemctl restart iscsid",

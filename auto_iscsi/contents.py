@@ -57,6 +57,7 @@ def read(host: Host, number: str) -> Content | None:
 
 
 def _plain(text: str) -> str:
-    r"""Undo udev's \xNN."""
+    r"""Undo udev's \xNN; what a terminal would obey stays out: a label can hold anything."""
     code = re.sub(r"\\x([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
-    return code.encode("latin-1", "replace").decode("utf-8", "replace")
+    text = code.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "?" for c in text)

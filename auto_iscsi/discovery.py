@@ -6,14 +6,20 @@ through those that a discovery at the configured portals finds, which are asked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import time
+import zlib
 
-from auto_iscsi import chap, claims, errors, initiator, nodes, portals
+from auto_iscsi import attempts, chap, claims, errors, initiator, keys, nodes, portals
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from auto_iscsi.wanted import Settings
 
 UNREACHABLE = "is the portal up and reachable?"
+_CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
 
 
 class Problem(NamedTuple):
@@ -50,7 +56,7 @@ class Search(NamedTuple):
         for portal in self.settings.portals:
             place = f"discovery at {portal}"
             end = initiator.Limit(self.settings.login_timeout, self.until).end
-            if unreachable := initiator.reachable(portal, end):
+            if unreachable := reachable(portal, end):
                 problems.append(Problem(f"{place}: {unreachable}", UNREACHABLE))
                 continue
             answer, offered, wrong = self._ask(portal)
@@ -71,28 +77,85 @@ class Search(NamedTuple):
     def _ask(
         self, portal: portals.Portal
     ) -> tuple[initiator.Answer, list[nodes.Record], Problem]:
-        """Ask a portal, with CHAP where that is needed; return what it offers, or why not."""
+        """Return what a portal offers, or why not: by its answer of a moment ago, to whomever.
+
+        Raise TooOften when it was asked in vain too often.
+        """
         proven = chap.of_settings(self.host, self.settings) if self.settings.chap_user else []
         if early := chap.refused(self.host, f"discovery-{portal}", proven):
             return initiator.Answer(initiator.REFUSED, ""), [], Problem(*early)
-        must = proven and self.settings.chap_discovery == "mutual"
-        answer = initiator.Answer(initiator.REFUSED, "")
-        offered: list[nodes.Record] = []
-        if not must:
-            answer, offered = initiator.discover(self.host, self.target, portal, self.limit, {})
-        hint = answer.hint
-        if proven and answer.status == initiator.REFUSED:
-            files = chap.for_discovery(self.host, self.settings)
-            answer, offered = initiator.discover(self.host, self.target, portal, self.limit, files)
-            hint = answer.hint
-            if answer.status in (initiator.REFUSED, initiator.FATAL_LOGIN):
-                hint = chap.advice(self.settings, answer.status == initiator.REFUSED)
-            if answer.status == initiator.REFUSED:
-                chap.remember(self.host, f"discovery-{portal}", proven)
+        name = f"{portal}"
+        if proven:  # it can offer other targets to another user
+            name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
+        turn = claims.lock(self.host, f"discovery/{portal}", self.until)
+        if turn is None:
+            why = f"{self.target}: other targets' discoveries took too long"
+            raise errors.Busy(why, "try again")
+        try:
+            text = attempts.offered(self.host, name)
+            answer, hint = initiator.Answer(initiator.OK, text or ""), ""
+            if text is None:
+                most = self.settings.attempts
+                began = attempts.begin(self.host, f"{portal}", most, self.until)
+                answer, hint = self._discover(portal, proven)
+                if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
+                    attempts.undo(self.host, f"{portal}", began, self.until)
+                    attempts.keep_offered(self.host, name, answer.text)
+        finally:
+            claims.unlock(self.host, f"discovery/{portal}", turn)
+        offered = listed(self.target, answer.text)
         if answer.status in (initiator.OK, initiator.NOTHING_FOUND):
             why = f"the target is not offered to {initiator_name(self.host)}"
             return answer, offered, Problem(why, "present it at the SAN")
         return answer, offered, Problem(answer.why, hint)
+
+    def _discover(
+        self, portal: portals.Portal, proven: list[str]
+    ) -> tuple[initiator.Answer, str]:
+        """Ask a portal, with CHAP where that is needed; return its answer and what to do."""
+        must = proven and self.settings.chap_discovery == "mutual"
+        answer = initiator.Answer(initiator.REFUSED, "")
+        if not must:
+            answer = initiator.discover(self.host, self.target, portal, self.limit, {})
+        if not proven or answer.status != initiator.REFUSED:
+            return answer, answer.hint
+        files = chap.for_discovery(self.host, self.settings)
+        answer = initiator.discover(self.host, self.target, portal, self.limit, files)
+        refused = answer.status == initiator.REFUSED
+        if refused:
+            chap.remember(self.host, f"discovery-{portal}", proven)
+        if refused or answer.status == initiator.FATAL_LOGIN:
+            return answer, chap.advice(self.settings, refused)
+        return answer, answer.hint
+
+
+def reachable(portal: portals.Portal, until: float) -> str:
+    """Return "" when the portal takes a TCP connection, else the reason.
+
+    iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
+    seconds with the defaults, and an administrator's record is not ours to change.
+    """
+    from auto_iscsi.light import socket
+
+    seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
+    family = socket.AF_INET6 if ":" in portal.address else socket.AF_INET
+    ours = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        ours.settimeout(seconds)
+        ours.connect((portal.address, portal.port))
+    except (TimeoutError, socket.timeout):  # two before Python 3.10
+        return f"no answer to a TCP connection in {seconds:.0f} s"
+    except OSError as error:
+        return (error.strerror or "no TCP connection").lower()
+    finally:
+        ours.close()
+    return ""
+
+
+def listed(target: str, text: str) -> list[nodes.Record]:
+    """Return where `target` is offered, by the answer to a discovery; no records are there yet."""
+    offered = filter(None, map(portals.from_send_targets, text.splitlines()))
+    return [nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target]
 
 
 def in_order(found: list[nodes.Record], settings: Settings) -> list[nodes.Record]:

@@ -100,9 +100,11 @@ CHECKS = {
     ),
     "multipath": Check(
         doctor_host.multipath,
-        "multipathd with find_multipaths no or greedy takes every disk; its partitions are then "
-        "to be had only through /dev/mapper, and a target with `paths = one` is not found.",
-        "Set find_multipaths to strict, or blacklist the SAN's snapshots in multipath.conf.",
+        "multipathd joins the paths of a target with `paths = all`, if find_multipaths lets it: "
+        "strict takes volumes only that it knows. With no_path_retry queue, or queue_if_no_path "
+        "among the features, whoever reads from a snapshot that was revoked waits for ever, "
+        "whatever replacement_timeout says.",
+        "Set find_multipaths to yes, and no_path_retry to fail or a number, in multipath.conf.",
     ),
     "lvm-activation": Check(
         doctor_host.lvm,

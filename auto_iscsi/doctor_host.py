@@ -6,7 +6,7 @@ import re
 import stat
 from importlib import metadata
 
-from auto_iscsi import check, checkup, claims, output
+from auto_iscsi import check, checkup, claims, config, output, settings
 from auto_iscsi.checkup import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.host import Host
 
@@ -64,20 +64,27 @@ def udev(host: Host) -> Finding:
 
 
 def multipath(host: Host) -> Finding:
-    """Look whether multipathd takes disks away that have one path only."""
+    """Look whether multipathd joins what is to be joined, and lets nobody wait for ever."""
+    sections = config.load(host, remember=False)
+    wanted = any(settings.read(section)[0].get("paths") == "all" for section in sections)
     if not checkup.running(host, ("multipathd",)):
-        return Finding(OK, "multipathd does not run")
+        if not wanted:
+            return Finding(OK, "multipathd does not run, and no target has paths = all")
+        text = "multipathd does not run: of paths = all one is mounted"
+        return Finding(WARNING, text, "install multipath-tools; systemctl enable --now multipathd")
     folder = "/etc/multipath/conf.d"
     files = [_MULTIPATH, *(f"{folder}/{n}" for n in host.names(folder) if n.endswith(".conf"))]
-    mode, source = "strict", "the default"
+    mode, source, reload = "strict", "the default", "then: systemctl reload multipathd"
     for file in files:
         text = re.sub(r"[#!].*", "", host.read(file) or "")
+        if re.search(r'\bno_path_retry\s+"?queue|queue_if_no_path', text):
+            said = f"who reads from a volume that is gone waits for ever: {file}, no_path_retry"
+            return Finding(WARNING, said, f"no_path_retry fail there, {reload}")
         for value in re.findall(r'\bfind_multipaths\s+"?(\w+)"?', text):
             mode, source = value, file
-    if mode in ("no", "off", "greedy"):
-        text = f"multipathd takes every disk, those with one path too: find_multipaths {mode}"
-        mend = "find_multipaths strict there, then: systemctl reload multipathd"
-        return Finding(WARNING, f"{text} ({source})", mend)
+    if wanted and mode == "strict":
+        text = f"paths = all, and find_multipaths strict ({source}) joins known volumes only"
+        return Finding(WARNING, text, f"find_multipaths yes in {_MULTIPATH}, {reload}")
     return Finding(OK, f"multipathd runs with find_multipaths {mode} ({source})")
 
 
@@ -95,11 +102,12 @@ def lvm(host: Host) -> Finding:
         return Finding(OK, "LVM uses the disks of /etc/lvm/devices/system.devices only")
     for name in host.names("/etc/udev/rules.d"):
         rule = host.read(f"/etc/udev/rules.d/{name}") or ""
-        if name.endswith(".rules") and "iscsi" in rule and "LVM" in rule:
+        if name.endswith(".rules") and "iscsi" in rule and "LVM2_member" in rule:
             return Finding(OK, f"/etc/udev/rules.d/{name} keeps LVM from iSCSI disks")
     return Finding(
         WARNING, "LVM activates volume groups that it finds on a snapshot, the original's twins",
-        'auto_activation_volume_list = [ "YOUR-VG" ] in /etc/lvm/lvm.conf; see lvm.conf(5)',
+        "copy 68-auto-iscsi-no-lvm.rules from the package's documentation to /etc/udev/rules.d, "
+        "then: udevadm control --reload",
     )  # fmt: skip
 
 
@@ -112,6 +120,9 @@ def schedule(host: Host) -> Finding:
     if unit.get("LoadState") == "masked":
         text = "auto-iscsi.timer is masked: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl unmask auto-iscsi.timer")
+    if unit.get("LoadState") == "not-found":
+        text = "there is no auto-iscsi.timer: nothing ends idle sessions"
+        return Finding(WARNING, text, "install the package again")
     if found:
         text = "auto-iscsi.timer is not active: nothing ends idle sessions"
         return Finding(WARNING, text, "systemctl enable --now auto-iscsi.timer")

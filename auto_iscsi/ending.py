@@ -51,16 +51,17 @@ def end(host: Host, target: str) -> Ended:
     if handle is None:  # a lookup holds it: it is wanted
         return Ended(target)
     try:
-        if claims.read(host, target).asked:
+        asked = claims.read(host, target).asked
+        if asked:
             pending.settle(host, target, 0.0, recovery_tmo(host, target))
-        return _end_held(host, target)
+        return _end_held(host, target, asked)
     except errors.Failure as failure:
         return Ended(target, (), failure.reason, failure.hint)
     finally:
         claims.unlock(host, f"lock/{target}", handle)
 
 
-def _end_held(host: Host, target: str) -> Ended:
+def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
     found = verdicts.look(host, target)
     through: list[int] = []
     for each in found:
@@ -71,7 +72,7 @@ def _end_held(host: Host, target: str) -> Ended:
                 return Ended(target, tuple(through), why, hint)
             if sessions.read(host, each.session.sid) is None:
                 through.append(each.session.sid)
-    return _forget(host, target, tuple(through))
+    return _forget(host, target, tuple(through), asked)
 
 
 def _unmap(host: Host, verdict: verdicts.Verdict, rest: list[int]) -> tuple[str, str] | None:
@@ -128,8 +129,11 @@ def _block(disk: str) -> str:
     return f"/sys/block/{disk}"
 
 
-def _forget(host: Host, target: str, through: tuple[int, ...]) -> Ended:
-    """Delete our records of a target, and the claim, when none of its sessions is left."""
+def _forget(host: Host, target: str, through: tuple[int, ...], asked: tuple[str, ...]) -> Ended:
+    """Delete our records of a target, and the claim, when none of its sessions is left.
+
+    A record that a killed lookup was at, one of `asked`, can be half made.
+    """
     claim = claims.read(host, target)
     present = sessions.find_all(host, target)
     if any(map(claim.owns, present)) or claim.asked:
@@ -137,7 +141,7 @@ def _forget(host: Host, target: str, through: tuple[int, ...]) -> Ended:
     limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
     for record in nodes.find_all(host, target) if claim.records else ():
         name = record.path.rpartition("/")[2]
-        if name in claim.records and initiator.as_we_made_it(host, record):
+        if name in claim.records and (name in asked or initiator.as_we_made_it(host, record)):
             answer = initiator.delete_record(host, target, record, limit)
             if answer.status not in (*_BENIGN, initiator.SESSION_EXISTS):
                 why = f"node record of {record.portal}: {answer.why}"

@@ -74,6 +74,12 @@ class NoPartition(Failure):
     code = "no-partition"
 
 
+class TooOften(Failure):
+    """Too many logins or discoveries failed in the last minute: the SAN is not asked again yet."""
+
+    code = "too-often"
+
+
 class Ambiguous(Failure):
     """More than one filesystem could be meant, or none is there."""
 

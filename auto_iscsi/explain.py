@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import (
-    choice,
     claims,
     config,
     discovery,
@@ -25,6 +24,7 @@ from auto_iscsi import (
     output,
     sessions,
     settings,
+    survey,
 )
 from auto_iscsi.host import Host
 
@@ -82,7 +82,8 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     if finding.steps:
         lines += [*output.columns(finding.steps, "  "), ""]
     if finding.failure:
-        lines.append(f"A lookup {paint.bad('refuses')} it: {finding.failure.reason}")
+        refuses = f"{paint.bad('refuses')} it ({finding.failure.code})"
+        lines.append(f"A lookup {refuses}: {finding.failure.reason}")
         if finding.failure.hint:
             lines.append(f"To do: {finding.failure.hint}")
     else:
@@ -137,10 +138,11 @@ def _found(host: Host, target: str, chosen: dict[str, settings.Choice]) -> Findi
         steps.append(("session", "none"))
     up = [session for session in known if session.up]
     for session in up or known:
-        _disks(host, session, steps)
+        _disks(host, session, wanted, steps)
     steps.append(("lease", _lease(host, target)))
     try:
         found = _present(host, target, wanted, up)
+        found = found and layout.journaled(host, target, found, wanted, act=False)
     except errors.Failure as failure:
         return Finding("refuse", steps, failure=failure)
     if found:
@@ -190,7 +192,9 @@ def _records(
     return found
 
 
-def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) -> None:
+def _disks(
+    host: Host, session: sessions.Session, wanted: settings.Settings, steps: list[tuple[str, str]]
+) -> None:
     found = disks.list_all(host, session)
     for disk in found:
         held = multipath.holder(host, disk.path)
@@ -199,9 +203,7 @@ def _disks(host: Host, session: sessions.Session, steps: list[tuple[str, str]]) 
         joined = f", in the multipath map {held}" if held else ""
         steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
         steps.append(("partitions", there or "none"))
-        on_it = choice.inventory(host, disk)
-        if on_it:
-            steps.append(("on it", choice.listed(on_it)))
+        steps += survey.rows(host, disk, wanted) if session.up else []
     if not found:
         steps.append(("disk", f"none, session {session.sid}"))
 

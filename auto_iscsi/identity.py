@@ -59,11 +59,13 @@ def unit(disk: str) -> str:
     return disk.rpartition("/block/")[0]
 
 
-def is_same(host: Host, target: str, disk: str, keep: bool = True) -> bool:
-    """Say whether the disk at `disk` in sysfs is what it was; `keep`: remember what it is."""
-    page = host.read_bytes(f"{unit(disk)}/vpd_pg83")
-    answer = scsi.identity(host, os.path.basename(disk), page) if page else None
-    if not page or answer is None:  # it has none, or cannot be asked
+def is_same(host: Host, target: str, disk: str, page: bytes, keep: bool = True) -> bool:
+    """Say whether the disk at `disk` in sysfs is what it was; `keep`: remember what it is.
+
+    `page`: what sysfs has as its vpd_pg83.
+    """
+    answer = scsi.identity(host, os.path.basename(disk), page)
+    if answer is None:  # it has none, or cannot be asked
         return True
     known, key = read(host, target), name(host, disk)
     seen = known.get(key, Seen())

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
 
-from auto_iscsi import claims, errors, keys, nodes, portals
+from auto_iscsi import claims, errors, nodes, portals
 from auto_iscsi.host import Host
-from auto_iscsi.sessions import Session
-from auto_iscsi.wanted import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from auto_iscsi.sessions import Session
+    from auto_iscsi.wanted import Settings
 
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
 _ALONE = "iscsiadm/alone"
-_CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
+_STEP = 0.02  # seconds between two looks at a lock
 
 # open-iscsi include/iscsi_err.h: what it means, and what to do next
 _EXITS = {
@@ -86,24 +89,6 @@ class Answer(NamedTuple):
         return _EXITS.get(self.status or 0, _EXITS[1])[1]
 
 
-def reachable(portal: portals.Portal, until: float) -> str:
-    """Return "" when the portal takes a TCP connection, else the reason.
-
-    iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
-    seconds with the defaults, and an administrator's record is not ours to change.
-    """
-    import socket  # only on the way to a login
-
-    seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
-    try:
-        socket.create_connection((portal.address, portal.port), timeout=seconds).close()
-    except (TimeoutError, socket.timeout):  # two before Python 3.10
-        return f"no answer to a TCP connection in {seconds:.0f} s"
-    except OSError as error:
-        return (error.strerror or "no TCP connection").lower()
-    return ""
-
-
 def login(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
     """Log in through a record's portal. What it said stays until pending.settle()."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
@@ -122,8 +107,8 @@ def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
 
 def discover(
     host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
-) -> tuple[Answer, list[nodes.Record]]:
-    """Ask a portal where `target` is, without touching a record (they are not there yet).
+) -> Answer:
+    """Ask a portal what it offers, without touching a record (discovery.listed() reads the answer).
 
     A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
     timeouts (open-iscsi usr/iscsiadm.c). `files` is what iscsiadm sees in the place of the
@@ -135,10 +120,7 @@ def discover(
     answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
     if cold and answer.status == REFUSED:
         answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
-    offered = filter(None, map(portals.from_send_targets, answer.text.splitlines()))
-    return answer, [
-        nodes.Record(name, place, "") for name, place in offered if keys.fold(name) == target
-    ]
+    return answer
 
 
 def make_record(
@@ -161,13 +143,16 @@ def make_record(
         answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
     if answer.status != OK:
         return answer
+    # A connection that says nothing any more is lost after two pings' time, and only then does
+    # replacement_timeout begin: together no more than twice that.
+    ping = f"{max(1, min(5, settings.replacement_timeout // 2)):.0f}"
     values = {
         **_OURS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
-        "node.conn[0].timeo.noop_out_interval": "5",
-        "node.conn[0].timeo.noop_out_timeout": "5",
+        "node.conn[0].timeo.noop_out_interval": ping,
+        "node.conn[0].timeo.noop_out_timeout": ping,
     }
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
     return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
@@ -192,6 +177,15 @@ def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -
     """Delete a record that we made."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
     return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True)
+
+
+def through(host: Host, target: str, until: float) -> bool:
+    """Wait for the end of the iscsiadm that is at a target; say whether it came."""
+    while claims.held(host, f"iscsiadm/{target}"):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_STEP)
+    return True
 
 
 def still_at_it(target: str) -> errors.Busy:

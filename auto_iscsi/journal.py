@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 
 from auto_iscsi import apart, disks, errors, fitting, identity, mapentry, multipath, superblock
 from auto_iscsi.host import Host
-from auto_iscsi.wanted import Settings
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
+LIMIT = 10.0  #: seconds for a look where nobody says how long
 _COSTS = (
     "journal = skip mounts it without its newest files, in the worst case without most of them; "
     "journal = replay shows all, and writes to the LUN"
@@ -24,18 +25,18 @@ _COSTS = (
 
 
 def settle(
-    host: Host, target: str, layout: mapentry.Layout, settings: Settings, until: float
+    host: Host, target: str, layout: mapentry.Layout, rule: str, until: float, act: bool = True
 ) -> mapentry.Layout:
-    """Return the layout as the journals allow it; raise DirtyJournal when they do not."""
-    writable = settings.journal_rule == "replay"
-    for disk in sorted({part.device.disk for part in layout.parts}):
-        protect(host, target, disk, until, not writable)
-    states = look(host, target, layout.parts, until)
-    kept = mapentry.Kept(layout.notes)
-    for part, dirty in zip(layout.parts, states):
+    """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing."""
+    until = until or time.monotonic() + LIMIT
+    for disk in sorted({_place(part.device) for part in layout.parts}) if act else ():
+        protect(host, target, disk, until, rule != "replay")
+    wanted = [(fitting.family(part.fstype), part.device.node) for part in layout.parts]
+    kept = mapentry.Kept(target, layout.notes)
+    for part, dirty in zip(layout.parts, states(host, target, wanted, until)):
         with kept.but_for(part.place):
-            kept.parts.append(_ruled(host, target, part, dirty, settings))
-            if dirty and settings.journal_rule == "skip":
+            kept.parts.append(_ruled(host, target, part, dirty, rule))
+            if dirty and rule == "skip":
                 kept.notes.append(
                     f"{part.device.node} is mounted without its journal: the newest files can be "
                     "missing"
@@ -44,25 +45,29 @@ def settle(
 
 
 def _ruled(
-    host: Host, target: str, part: mapentry.Part, dirty: bool | None, settings: Settings
+    host: Host, target: str, part: mapentry.Part, dirty: bool | None, rule: str
 ) -> mapentry.Part:
-    rule, node = settings.journal_rule, part.device.node
+    was = f"{target}: {part.fstype} on {part.device.node} was in use when it was copied"
     if rule == "replay":
-        if dirty and host.read(f"{part.device.disk}/ro") == "1":
+        disk = _place(part.device)
+        ours = identity.read(host, target).get(identity.name(host, disk), identity.Seen()).ours
+        if dirty and host.read(f"{disk}/ro") == "1" and not ours:
             raise errors.DirtyJournal(
-                f"{target}: {part.fstype} on {node} was in use when it was copied, and its LUN "
-                "is read-only: its journal cannot be replayed",
+                f"{was}, and its LUN is read-only: its journal cannot be replayed",
                 "present a writable copy, or set journal = skip: the newest files can be missing",
             )
         return part
     options = fitting.read_only(part.options)
     if dirty and rule == "refuse":
-        raise errors.DirtyJournal(
-            f"{target}: {part.fstype} on {node} was in use when it was copied: {_COSTS}"
-        )
+        raise errors.DirtyJournal(f"{was}: {_COSTS}")
     if dirty:
         options = fitting.without_journal(part.fstype, options)
     return part._replace(options=options)
+
+
+def _place(device: disks.Device) -> str:
+    """Return where sysfs has the disk that is to be read-only; what is no disk's is one itself."""
+    return device.disk or f"/sys/dev/block/{device.number}"
 
 
 def protect(host: Host, target: str, disk: str, until: float, read_only: bool = True) -> None:
@@ -78,6 +83,8 @@ def protect(host: Host, target: str, disk: str, until: float, read_only: bool = 
     if read_only:  # noted first: we may be killed in between
         identity.write(host, target, {**known, name: seen._replace(ours=True)})
     nodes = [os.path.basename(disk), *disks.numbered(host, disk).values(), *maps]
+    if disk.startswith("/sys/dev/"):
+        nodes = [disk[len("/sys/dev/") :]]
     wrong = apart.do(lambda: _set(host, nodes, read_only), until, target)
     if wrong or any(host.read(f"{place}/ro") != f"{read_only:d}" for place in places):
         if read_only:
@@ -87,17 +94,16 @@ def protect(host: Host, target: str, disk: str, until: float, read_only: bool = 
         identity.write(host, target, {**known, name: seen._replace(ours=False)})
 
 
-def look(
-    host: Host, target: str, parts: Sequence[mapentry.Part], until: float
+def states(
+    host: Host, target: str, wanted: Sequence[tuple[str, str]], until: float
 ) -> list[bool | None]:
-    """Return for each filesystem whether it is dirty, None where that is not known."""
-    wanted = [(fitting.family(part.fstype), f"/dev/{part.device.node}") for part in parts]
+    """Return for each family and node whether it is dirty, None where that is not known."""
     return list(apart.do(lambda: [_state(host, *each) for each in wanted], until, target))
 
 
 def _state(host: Host, family: str, node: str) -> bool | None:
     try:
-        handle = os.open(host.path(node), os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -7,24 +7,23 @@ for: a visit to a session that is up costs no more than it needs.
 
 from __future__ import annotations
 
-from auto_iscsi import claims, disks, identity, mapentry, sessions, wanted
-from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING
-from auto_iscsi.mapentry import Layout
-from auto_iscsi.sessions import Session
+from auto_iscsi import claims, disks, errors, mapentry, sessions, wanted
+from auto_iscsi.light import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from auto_iscsi import mounts
+    from auto_iscsi.host import Host
+    from auto_iscsi.mapentry import Layout
+    from auto_iscsi.sessions import Session
     from auto_iscsi.wanted import Settings
 
 
-def find(
-    host: Host, up: Sequence[Session], settings: Settings
-) -> Layout | None:
+def find(host: Host, up: Sequence[Session], settings: Settings) -> Layout | None:
     """Return what is to be mounted through sessions that are up, None while it is not there."""
-    if settings.given:
+    numbers = isinstance(settings.partition, int) and isinstance(settings.lun, int)
+    if numbers and settings.fstype != wanted.AUTO:
         device = disks.choose(host, up, settings)
         return mapentry.given(device, settings) if device else None
     from auto_iscsi import choice  # only where somebody has to choose
@@ -75,7 +74,10 @@ def as_mounted(
 def protect(
     host: Host, target: str, up: Sequence[Session], settings: Settings, until: float
 ) -> None:
-    """Make the disks that are meant read-only, where nothing is to be written, and at once."""
+    """Make the disks that are meant read-only, where nothing is to be written, and at once.
+
+    One that sysfs shows already may not be there to be opened yet; settle() insists.
+    """
     if settings.journal_rule not in ("refuse", "skip"):
         return
     from auto_iscsi import journal
@@ -83,19 +85,50 @@ def protect(
     for session in up:
         for disk in disks.list_all(host, session):
             if disks.is_wanted(disk, settings):
-                journal.protect(host, target, disk.path, until)
+                with suppress(errors.NotPermitted):
+                    journal.protect(host, target, disk.path, until)
+
+
+def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) -> bool:
+    """Say whether a disk that is meant is another volume by now; it is forgotten then."""
+    every = [disk for session in up for disk in disks.list_all(host, session)]
+    meant = [disk.path for disk in every if disks.is_wanted(disk, settings)]
+    return any([_is_swapped(host, target, path) for path in meant])
+
+
+def _is_swapped(host: Host, target: str, disk: str) -> bool:
+    page = host.read_bytes(f"{disk.rpartition('/block/')[0]}/vpd_pg83")
+    if not page:
+        return False
+    from auto_iscsi import identity
+
+    if identity.is_same(host, target, disk, page):
+        return False
+    identity.forget(host, target, disk)
+    return True
 
 
 def settle(
     host: Host, target: str, layout: Layout, settings: Settings, until: float
 ) -> Layout | None:
     """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
-    for disk in sorted({part.device.disk for part in layout.parts if part.device.disk}):
-        if not identity.is_same(host, target, disk):
-            identity.forget(host, target, disk)
-            return None
-    if settings.journal_rule:
+    every = {part.device.disk for part in layout.parts if part.device.disk}
+    if any([_is_swapped(host, target, disk) for disk in sorted(every)]):
+        return None
+    return journaled(host, target, layout, settings, until)
+
+
+def journaled(
+    host: Host,
+    target: str,
+    layout: Layout,
+    settings: Settings,
+    until: float = 0.0,
+    act: bool = True,
+) -> Layout:
+    """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing."""
+    if rule := settings.journal_rule:
         from auto_iscsi import journal
 
-        return journal.settle(host, target, layout, settings, until)
+        return journal.settle(host, target, layout, rule, until, act)
     return layout

@@ -2,21 +2,28 @@
 
 automount runs the map program for every visit, and to find what is there already takes less time
 than to start Python. typing, contextlib, collections and signal would double that: they bring in
-re, functools and enum. So a type checker sees those, and at run time these few lines do what is
-needed of them. A name `TYPE_CHECKING` is true to type checkers, whatever it is.
+re, functools and enum; socket, which a login needs, selectors and more. So a type checker sees
+those, and at run time these few lines do what is needed of them. A name `TYPE_CHECKING` is true to
+type checkers, whatever it is.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import signal as signal
+    import socket as socket
+    import struct as struct
+    from array import array as array
     from contextlib import contextmanager as contextmanager
     from contextlib import suppress as suppress
     from typing import NamedTuple as NamedTuple
 else:
-    import _signal as signal  # what signal gives other names to  # noqa: F401
+    import _collections_abc
+    import _signal as signal  # noqa: F401 (what signal makes enums of)
     from _collections import _tuplegetter
 
     class NamedTuple(tuple):
@@ -54,6 +61,30 @@ else:
         def __repr__(self):
             said = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
             return f"{type(self).__name__}({said})"
+
+    def __getattr__(name):  # what is not for all that want something of these
+        if name == "socket":
+            import _socket
+
+            return _socket
+        if name == "struct":
+            import _struct
+
+            return _struct
+        if name == "array":
+            return _array()
+        raise AttributeError(name)
+
+    def _array():
+        """Return array.array; as it comes it brings in collections, only to be registered there."""
+        missing = {"collections", "collections.abc"} - sys.modules.keys()
+        sys.modules.update(dict.fromkeys(missing, _collections_abc))
+        try:
+            import array
+        finally:
+            for module in missing:
+                del sys.modules[module]
+        return array.array
 
     class _Generated:
         def __init__(self, steps):

@@ -8,12 +8,25 @@ with paths = all each is tried, and one of them is enough too.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
-from auto_iscsi import chap, claims, discovery, errors, initiator, nodes, pending, sessions, udev
+from auto_iscsi import (
+    attempts,
+    chap,
+    claims,
+    discovery,
+    errors,
+    initiator,
+    nodes,
+    pending,
+    sessions,
+    udev,
+)
 from auto_iscsi.discovery import Problem
 from auto_iscsi.host import Host
-from auto_iscsi.wanted import Settings
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from auto_iscsi.wanted import Settings
 
 _SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
 
@@ -49,7 +62,13 @@ class Login(NamedTuple):
         for record in self._search.records(problems):
             if any(record.portal.same_place(session.portal) for session in (*lost, *found)):
                 continue
-            opened = self._through(record, problems)
+            try:
+                opened = self._through(record, problems)
+            except errors.TooOften as failure:
+                if not found:
+                    raise
+                problems.append(Problem(failure.reason, failure.hint))
+                break
             found += [opened] if opened else []
             if (found and not self._all) or (problems and problems[-1].last):
                 break
@@ -97,7 +116,7 @@ class Login(NamedTuple):
     def _recovered(self, session: sessions.Session) -> sessions.Session | None:
         """Wait for iscsid to mend a lost session, if its portal answers at all."""
         until = self._within(self.settings.login_timeout)
-        if initiator.reachable(session.portal, until):
+        if discovery.reachable(session.portal, until):
             return None
 
         def up() -> sessions.Session | None:
@@ -113,7 +132,7 @@ class Login(NamedTuple):
         """
         if record.path and self.host.names(record.path) not in ([], ["default"]):
             return ""
-        return initiator.reachable(record.portal, self._within(self.settings.login_timeout))
+        return discovery.reachable(record.portal, self._within(self.settings.login_timeout))
 
     def _is_mine(self, record: nodes.Record) -> bool:
         """Say whether a record is one that we have made, or have yet to make."""
@@ -132,6 +151,7 @@ class Login(NamedTuple):
                 return initiator.Answer(initiator.OK, "")
         files = chap.for_record(self.host, self.settings) if mine else {}
         name = record.portal.folder
+        began = attempts.begin(self.host, self.target, self.settings.attempts, self.until)
         pending.ask(self.host, self.target, name, mine)
         limit = self._search.limit
         answer = initiator.Answer(initiator.OK, "")
@@ -143,6 +163,8 @@ class Login(NamedTuple):
             answer = initiator.login(self.host, self.target, record, limit)
         if answer.status is None:
             return answer
+        if answer.status in (initiator.OK, initiator.SESSION_EXISTS):
+            attempts.undo(self.host, self.target, began, self.until)
         # Of a login that failed there can be a session all the same: iscsid was restarted in it.
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
         claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)

@@ -57,8 +57,24 @@ class _Lookup(NamedTuple):
 
     def ready(self) -> mapentry.Layout | None:
         """Return the layout when a session that is up has it; None: there is work to do."""
-        layout, known = layouts.present(self.host, self.key.target, self.settings, self.claim)
+        layout, known = self._present()
+        if layout and claims.held(self.host, f"iscsiadm/{self.key.target}"):
+            # A logout, whose reaper was killed: what it does not hold any more goes all the same.
+            from auto_iscsi import initiator  # starts programs: not on the warm path
+
+            if not initiator.through(self.host, self.key.target, self.until):
+                raise initiator.still_at_it(self.key.target)
+            layout, known = self._present()
         return self._wanted(layout, [session for session in known if session.up], self.claim)
+
+    def _present(self) -> tuple[mapentry.Layout | None, list[sessions.Session]]:
+        try:
+            return layouts.present(self.host, self.key.target, self.settings, self.claim)
+        except errors.Failure:  # by what the kernel remembers of a disk, and it can be another
+            up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
+            if not layouts.swapped(self.host, self.key.target, up, self.settings):
+                raise
+            return None, []
 
     def mounted_meanwhile(self) -> bool:
         """Say whether automount has mounted the key on the word of a run just before this one.
@@ -105,7 +121,7 @@ class _Lookup(NamedTuple):
         from auto_iscsi import login as logins
 
         source = "kernel" if self.settings.device == "kernel" else "udev"
-        with udev.listen(source) as events:  # before the login, so that nothing is missed
+        with udev.listen(source) as events:
             notes: list[str] = []
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
@@ -159,7 +175,6 @@ class _Lookup(NamedTuple):
                 tmo = self.settings.replacement_timeout
                 pending.settle(self.host, self.key.target, 0.0, tmo)
         return layout
-
 
     def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"

@@ -38,9 +38,10 @@ class Layout(NamedTuple):
 class Kept:
     """Several filesystems under one key: one that is refused takes no other down."""
 
-    def __init__(self, notes: Sequence[str] = ()) -> None:
+    def __init__(self, target: str, notes: Sequence[str] = ()) -> None:
         self.parts: list[Part] = []
         self.notes = list(notes)
+        self._target = target
         self._last: errors.Failure | None = None
 
     @contextmanager
@@ -52,7 +53,10 @@ class Kept:
             if not place:
                 raise
             self._last = failure
-            self.notes.append(f"{place[1:]} is left out: {failure.reason}")
+            why = failure.reason
+            if why.lower().startswith(f"{self._target.lower()}: "):  # the line begins with it
+                why = why[len(self._target) + 2 :]
+            self.notes.append(f"{place[1:]} is left out: {why}")
 
     def layout(self) -> Layout | None:
         """Return what is left, None for nothing; raise why, when all was refused."""

@@ -7,11 +7,11 @@ held, until somebody has drawn the conclusion: here. The caller holds the target
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from auto_iscsi import claims, nodes, portals, sessions
 from auto_iscsi.host import Host
+from auto_iscsi.light import suppress
 
 _SEEN = 30.0  # seconds from iscsiadm's word to somebody's first look at the session in sysfs
 
@@ -61,7 +61,7 @@ def settle(
                 not claim.owns(session) and through_ours and seen
                 and (seen.st_ctime <= by if record is None else record in through_ours)
             ):  # fmt: skip
-                with contextlib.suppress(OSError):  # it is gone already
+                with suppress(OSError):  # it is gone already
                     host.write(f"{session.path}/recovery_tmo", f"{tmo:.0f}")
                 opened.append((session.sid, session.inode))
                 from auto_iscsi import audit  # only where there was a login

@@ -7,11 +7,13 @@ at once: one that hangs holds up nobody. One reaper at a time.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from auto_iscsi import claims, ending, output, pending, verdicts
+from auto_iscsi import claims, ending, output, verdicts
 from auto_iscsi.host import Host
 
 AT_ONCE = 8  # targets
@@ -61,7 +63,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         while True:
             found = _noted(host)
             failed = {each.target for each in ended if each.problem}
-            todo = [each.target for each in found if each.action == verdicts.END]
+            todo = [v.target for v in found if v.action == verdicts.END or v.unseen]
             todo = [target for target in dict.fromkeys(todo) if target not in failed]
             now = _end_all(host, todo, say)
             ended += now
@@ -102,9 +104,8 @@ def _when(verdict: verdicts.Verdict) -> str:
 
 
 def _noted(host: Host) -> list[verdicts.Verdict]:
-    """Look at all, note who is in use now, and see what became of logins nobody saw through."""
+    """Look at all, and note who is in use now, and which of others' is not."""
     found = verdicts.look(host)
-    again = False
     for target in dict.fromkeys(each.target for each in found):
         group = [each for each in found if each.target == target]
         claim = group[0].claim
@@ -113,21 +114,14 @@ def _noted(host: Host) -> list[verdicts.Verdict]:
             for each in group if each.session and not each.ours and each.when is not None
         )  # fmt: skip
         used = bool(group[0].uses) and claim != claims.Claim()
-        if not (claim.asked or used or set(watched) - set(claim.watched)):
+        if not used and not set(watched) - set(claim.watched):
             continue
         handle = claims.lock(host, f"lock/{target}", time.monotonic())
-        if handle is None:  # a lookup: it notes what it does
-            continue
-        try:
-            if claim.asked:
-                tmo = ending.recovery_tmo(host, target)
-                again = not pending.settle(host, target, 0.0, tmo).asked or again
-            if used or set(watched) - set(claim.watched):
-                now = claims.read(host, target)
-                claims.write(host, target, now._replace(used=claims.now(), watched=watched))
-        finally:
+        if handle is not None:  # else a lookup has it, and notes what it does
+            now = claims.read(host, target)
+            claims.write(host, target, now._replace(used=claims.now(), watched=watched))
             claims.unlock(host, f"lock/{target}", handle)
-    return verdicts.look(host) if again else found
+    return found
 
 
 def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[ending.Ended]:
@@ -151,7 +145,14 @@ def _tidy(host: Host) -> None:
             handle = claims.lock(host, f"{folder}/{name}", 0.0)
             if handle is not None:
                 claims.unlock(host, f"{folder}/{name}", handle)
-    for name in host.names(f"{claims.FOLDER}/claims"):
+    # What was only kept to be quick: whoever writes it right now does without.
+    known = host.names(f"{claims.FOLDER}/claims")
+    kept = [f"settings/{each}" for each in host.names(f"{claims.FOLDER}/settings")]
+    kept = [each for each in kept if each.partition("/")[2] not in known]
+    for each in (*kept, *(n for n in host.names(claims.FOLDER) if n.startswith("config."))):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(host.path(f"{claims.FOLDER}/{each}"))
+    for name in known:
         if name.startswith("."):
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:

@@ -28,7 +28,7 @@ def find(host: Host, target: str) -> Resolved:
     """Return what holds for `target`, a folded name; raise BadConfiguration."""
     seen = config.trusted(host)
     values = compiled.read(host, seen, _name(target))
-    if values is not None:
+    if values and tuple(values) == Settings._fields:  # or another build of this version kept it
         return Resolved(restored(values), seen, True)
     from auto_iscsi import settings  # with all parsers: only where nothing was kept
 

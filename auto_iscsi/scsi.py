@@ -1,22 +1,26 @@
 """What does a disk itself say of itself, now?
 
-A command through SG_IO (include/scsi/sg.h), for what sysfs only has from the time when the kernel
-found the disk. INQUIRY and REPORT LUNS are answered whatever else is amiss (SPC-5, 5.14).
+For what sysfs only has from the time when the kernel found the disk. INQUIRY and REPORT LUNS are
+answered whatever else is amiss (SPC-5, 5.14). A LUN that has just died does not answer, and who
+waits for it in SG_IO cannot be interrupted. So the command is written to the disk's /dev/sgN, and
+its answer read when there is one (include/scsi/sg.h, version 3); without that driver, SG_IO is
+called in a process of its own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-from array import array
+import select
+import time
 
+from auto_iscsi import errors
 from auto_iscsi.host import Host
+from auto_iscsi.light import array, struct
 
 _SG_IO = 0x2285
-_HEADER = "iiBBHIPPPIIiPBBBBHHiII"  # struct sg_io_hdr
+_HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr
 _FROM_DEVICE = -3
-_TIME = 5000  # milliseconds, then the kernel's error handling begins
+_TIME = 5.0  # seconds; then nobody waits any more
 _LEAST = 255  # bytes asked of a page
 
 
@@ -55,23 +59,55 @@ def luns(host: Host, node: str) -> set[int] | None:
 
 def ask(host: Host, node: str, command: bytes, length: int) -> bytes | None:
     """Return at most `length` bytes that a disk answers, None for no answer."""
-    data, sense, block = array("B", bytes(length)), array("B", bytes(32)), array("B", command)
-    header = struct.pack(
-        _HEADER, ord("S"), _FROM_DEVICE, len(command), len(sense), 0, length,
-        data.buffer_info()[0], block.buffer_info()[0], sense.buffer_info()[0],
-        _TIME, *[0] * 12,
-    )  # fmt: skip
+    generic = host.names(f"/sys/block/{node}/device/scsi_generic")
     try:
-        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        if generic:
+            return _ask(host.path(f"/dev/{generic[0]}"), command, length)
+        from auto_iscsi import apart  # only on a machine without that driver
+
+        until = time.monotonic() + _TIME
+        answer = apart.do(lambda: _call(host.path(f"/dev/{node}"), command, length), until, node)
+    except (OSError, errors.Failure):  # not a SCSI disk, none any more, or dead
         return None
+    return None if answer is None else bytes(answer)
+
+
+def _ask(path: str, command: bytes, length: int) -> bytes | None:
+    header, data = _packed(command, length)
+    handle = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        done = struct.unpack(_HEADER, fcntl.ioctl(handle, _SG_IO, header))
-    except OSError:  # not a SCSI disk, or none any more
-        return None
+        os.write(handle, header)
+        if not select.select([handle], [], [], _TIME)[0]:
+            return None
+        return _answer(os.read(handle, len(header)), data)
     finally:
         os.close(handle)
+
+
+def _call(path: str, command: bytes, length: int) -> bytes | None:
+    import fcntl
+
+    header, data = _packed(command, length)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _answer(fcntl.ioctl(handle, _SG_IO, header), data)
+    except OSError:
+        return None
+
+
+def _packed(command: bytes, length: int) -> tuple[bytes, list[array[int]]]:
+    """Return a command as the kernel takes it, and the memory that it names; the first: data."""
+    memory = [array("B", bytes(length)), array("B", command), array("B", bytes(32))]
+    where = [each.buffer_info()[0] for each in memory]
+    return struct.pack(
+        _HEADER, ord("S"), _FROM_DEVICE, len(command), len(memory[2]), 0, length, *where,
+        int(_TIME * 1000), *[0] * 12,
+    ), memory  # fmt: skip
+
+
+def _answer(header: bytes, memory: list[array[int]]) -> bytes | None:
+    done = struct.unpack(_HEADER, header)
     status, host_status, driver_status, left = done[13], done[17], done[18], done[19]
     if status or host_status or driver_status:
         return None
-    return data.tobytes()[: length - left]
+    return memory[0].tobytes()[: len(memory[0]) - left]

@@ -119,6 +119,11 @@ TABLE = {
         "how long I/O waits for a lost session before it fails",
         "5s",
     ),
+    "attempts": Setting(
+        kinds.number(4, 100000), 120, "number",
+        "how many failed logins and discoveries a minute the SAN sees from this host",
+        "30",
+    ),
     "device": Setting(
         kinds.one_of("by-path", "kernel"), "by-path", "by-path, kernel",
         "how the entry names the disk: a link that can only be this target's, or /dev/sdX",

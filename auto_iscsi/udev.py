@@ -1,59 +1,79 @@
 """When is the disk ready?
 
-Events of block devices from the kernel's netlink socket: the kernel's own, or udev's, which come
-when its rules ran and the links are there. An event is only a reason to look again: what counts
-is what sysfs and /dev say. The only module that imports pyudev.
+What counts is what sysfs and /dev say, so these are looked at: every few milliseconds at first, as
+udev is through with most disks sooner than pyudev is imported; then at each event of a block device
+from the kernel's netlink socket, the kernel's own or udev's, which come when its rules ran and the
+links are there. The only module that imports pyudev.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any, Callable, TypeVar
 
 from auto_iscsi import errors
 from auto_iscsi.host import find_libraries
+from auto_iscsi.light import TYPE_CHECKING, contextmanager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Callable, TypeVar
+
+    Found = TypeVar("Found")
 
 _AGAIN = 0.25  # seconds; looks again without an event: netlink may drop some, or be forbidden
-Found = TypeVar("Found")
+_SOON = 0.25  # seconds; then it is worth to import pyudev
+_STEP = 0.005  # seconds between two looks until then
 
 
 class Listener:
-    """A subscription to block devices' events; it counts from the moment it was made."""
+    """Waits for block devices: looks often at first, then at each event of theirs."""
 
-    def __init__(self, monitor: Any) -> None:
-        self._monitor = monitor
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._monitor: Any = None
+        self._listening = False
 
     def wait_for(self, look: Callable[[], Found | None], until: float) -> Found | None:
         """Return what `look` finds, None when that is nothing until `until` (time.monotonic())."""
+        soon = time.monotonic() + _SOON
         while True:
             found = look()
-            left = until - time.monotonic()
-            if found is not None or left <= 0:
+            now = time.monotonic()
+            if found is not None or now >= until:
                 return found
-            self._next(min(left, _AGAIN))
+            if now < soon and not self._listening:
+                time.sleep(min(until - now, _STEP))
+            else:
+                self._next(min(until - now, _AGAIN))
 
     def _next(self, seconds: float) -> None:
-        if self._monitor is None:
+        """Return at an event, after some seconds at the latest; at once when it is the first."""
+        if not self._listening:
+            self._monitor, self._listening = _monitor(self._source), True
+        elif self._monitor is None:
             time.sleep(min(seconds, 0.05))
         elif self._monitor.poll(timeout=seconds) is not None:
             while self._monitor.poll(timeout=0) is not None:
                 pass
 
 
-@contextlib.contextmanager
-def listen(source: str) -> Iterator[Listener]:
-    """Listen from now on: to the events of the `kernel` or, after its rules, of `udev`."""
+def _monitor(source: str) -> Any:
+    """Return a subscription that has begun, None when netlink is forbidden."""
     try:
         find_libraries()
-        import pyudev  # 18 ms: only where something is waited for
+        import pyudev  # 18 ms: only where something takes its time
     except ImportError as error:
         raise errors.BrokenInstallation(f"{error}", "install python3-pyudev") from error
     try:
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
         monitor.filter_by("block")
         monitor.start()
+        return monitor
     except OSError:
-        monitor = None
-    yield Listener(monitor)
+        return None
+
+
+@contextmanager
+def listen(source: str) -> Iterator[Listener]:
+    """Wait with the events of the `kernel` or, after its rules, of `udev`."""
+    yield Listener(source)

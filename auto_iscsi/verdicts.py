@@ -30,6 +30,12 @@ class Verdict(NamedTuple):
     action: str  #: END, KEEP, or REPORT: kept, and somebody should look at it
     reason: str  #: for people, a short phrase
     when: float | None  #: seconds until it can be ended, as things are; None: never
+    at_work: bool = False  #: an iscsiadm of ours is at the target
+
+    @property
+    def unseen(self) -> bool:
+        """Say whether a login has come to an end that nobody has looked at."""
+        return bool(self.claim.asked) and not self.at_work
 
 
 def look(host: Host, held: str = "") -> list[Verdict]:
@@ -59,7 +65,7 @@ def look(host: Host, held: str = "") -> list[Verdict]:
             action, reason, when = _Basis(session, claim, busy[name], wanted[name], at_work).judge()
             found.append(Verdict(
                 name, session, claim, claim.owns(session), tuple(disk.name for disk in group),
-                busy[name], action, reason, when,
+                busy[name], action, reason, when, at_work,
             ))  # fmt: skip
         return found
 
@@ -74,10 +80,10 @@ def look(host: Host, held: str = "") -> list[Verdict]:
     for name in known.keys() - set(names):
         when: float | None = 0.0
         action, reason = END, "its session is gone"
-        if _at_work(host, name):
+        if at_work := _at_work(host, name):
             action, reason, when = KEEP, "a login is under way", None
         mine = known[name].ours
-        found.append(Verdict(name, None, known[name], mine, (), (), action, reason, when))
+        found.append(Verdict(name, None, known[name], mine, (), (), action, reason, when, at_work))
     return sorted(found, key=lambda each: (each.target, each.session or ()))
 
 

@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     udev_timeout: float
     lookup_timeout: float
     replacement_timeout: float
+    attempts: int
     device: str
     idle: float
     reap: str
@@ -44,9 +45,3 @@ class Settings(NamedTuple):
         if self.journal != AUTO:
             return self.journal
         return "refuse" if self.fstype == AUTO else ""
-
-    @property
-    def given(self) -> bool:
-        """Say whether all is said: which device, which type, and nothing of its journal."""
-        numbers = isinstance(self.partition, int) and isinstance(self.lun, int)
-        return numbers and self.fstype != AUTO and not self.journal_rule

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Makefile", "LICENSE", "NEWS", "README.md", "setup.cfg", "auto_iscsi", "debian", "etc",
          "man", "rpm", "tests", "tools")  # fmt: skip
 #: What pytest needs; the rest of the requirements only look at the code.
-TOOLS = ("hypothesis", "pytest", "pytest-xdist")
+TOOLS = ("hypothesis", "prometheus_client", "pytest", "pytest-xdist")
 TESTS = (
     "tests/unit", "tests/tree", "tests/program/test_programs.py",
     "tests/program/test_standalone.py",

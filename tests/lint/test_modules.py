@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
 #: A module imports only from those above itself.
 ORDER = (
     "__init__", "light", "errors", "namespace", "host", "keys", "globs", "portals", "syntax",
-    "compiled", "config", "wanted", "kinds", "needs", "settings", "resolved", "patterns",
-    "nodes", "sessions", "contents", "fitting", "superblock", "scsi", "apart", "multipath",
-    "disks", "mounts", "mapentry", "choice", "claims", "identity", "journal", "layout", "chap",
-    "audit", "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
-    "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
+    "compiled", "config", "wanted", "kinds", "needs", "settings", "resolved", "patterns", "nodes",
+    "sessions", "contents", "fitting", "superblock", "apart", "scsi", "multipath", "disks",
+    "mounts", "mapentry", "choice", "claims", "identity", "journal", "layout", "chap", "audit",
+    "attempts", "pending", "initiator", "discovery", "udev", "paths", "login", "lookup", "program",
+    "survey", "output", "probe", "usage", "verdicts", "ending", "reap", "explain", "check", "edit",
     "status", "metrics", "checkup", "automount", "doctor_iscsi", "doctor_autofs", "doctor_host",
     "doctor", "codes", "verbs", "cli", "__main__",
 )  # fmt: skip

@@ -32,7 +32,8 @@ def complete(line: str, cwd: Path = Path("/")) -> list[str]:
     """Return what is offered for a line, in order; each is put after the last colon."""
     done = subprocess.run(
         ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line], cwd=cwd,
-        env={"PATH": f"{DIST}:/usr/bin:/bin"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env={"PATH": f"{DIST}:/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.split()

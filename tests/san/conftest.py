@@ -26,6 +26,7 @@ REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a person choose the guest's suite."""
     parser.addoption("--bed-suite", help="the guest's Debian suite (BED_SUITE, else bookworm)")
+    parser.addoption("--soak", default="45", help="seconds that test_soak.py takes (45)")
     parser.addoption("--bed-deb", help="the package to install (else the newest in dist/)")
 
 

@@ -50,10 +50,12 @@ def session(vm: Machine, iqn: str) -> Session:
 def original(vm: Machine, path: str) -> None:
     """Put the shell script on the machine, and what it needs to get anywhere there.
 
-    Its second of patience is too short for udev under TCG; it looks for node records where
-    Debian 12 has none.
+    Its second of patience is too short for udev under TCG, so it waits for the link; it looks for
+    node records where Debian 12 has none.
     """
-    vm.write(path, ORIGINAL.read_text().replace("sleep 1", "sleep 5"), 0o755)
+    link = '"/dev/disk/by-path/ip-${IP}:${PORT}-iscsi-${IQN}-lun-0-part1"'
+    patience = f"for _ in $(seq 60); do [ -e {link} ] && break; sleep 1; done"
+    vm.write(path, ORIGINAL.read_text().replace("sleep 1", patience), 0o755)
     vm.run("mkdir -p /var/lib/iscsi; [ -e /var/lib/iscsi/nodes ] ||"
            " ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes")
 

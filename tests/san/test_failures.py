@@ -40,6 +40,7 @@ def refused(vm: Machine, *words: str, within: float = BOUND) -> str:
     return line
 
 
+@pytest.mark.core
 def test_the_target_is_gone(host: Machine, san: San) -> None:
     san.targets[job.BETA].delete()
     # An array says so; the kernel's target answers for any unknown name that it is unavailable.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from auto_iscsi import attempts
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -93,3 +94,24 @@ def test_the_trace_would_show_a_login(vm: Machine, san: San) -> None:
     executed, connected = did(vm, automount)
     assert {Path(path).name for path in executed} >= {"auto.iscsi", "iscsiadm", "mount"}
     assert any("dport=3260" in step for step in connected)
+
+
+def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San) -> None:
+    san.target(job.BETA)
+    refusing = san.refusing("127.0.0.9", 2, 3, targets=[job.ALPHA])
+    vm.discover("127.0.0.9")
+    job.configure(vm, "portals = 127.0.0.1\nattempts = 8\n")
+    automount = trace(vm)
+    began = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
+    invented = "seq 16 | xargs -P 8 -I@ ls /iscsiauto/iqn.2001-05.com.example:@"
+    vm.run(invented, user="user", check=False, timeout=300)
+    seconds = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout) - began
+    executed, _ = did(vm, automount)
+    assert executed.count(MAP) >= 16
+    discoveries = sum(path.endswith("/iscsiadm") for path in executed)
+    assert 1 <= discoveries <= 1 + seconds / attempts.FRESH
+    for _ in range(4):
+        job.visit(vm, job.ALPHA, check=False)
+    assert refusing.logins == 2  # a quarter of the eight is one target's
+    assert "2 failed attempts in the last minute" in job.said(vm)[-1]
+    assert job.visit(vm, job.BETA).stdout.strip() == job.BETA

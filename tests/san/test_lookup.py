@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -14,6 +16,7 @@ def snapshot(san: San, iqn: str = job.BETA) -> None:
     san.target(iqn, [san.disk([san.fs("ext3", {FILE: "two days ago\n"})])])
 
 
+@pytest.mark.core
 def test_the_first_access_after_boot(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -36,6 +39,7 @@ def test_the_second_visit_after_the_mount_expired(vm: Machine, san: San) -> None
     assert job.said(vm) == []
 
 
+@pytest.mark.core
 def test_what_is_mounted_is_what_the_original_mounts(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()

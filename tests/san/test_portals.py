@@ -15,6 +15,7 @@ def values(record: bytes) -> dict[str, str]:
     return dict(line.split(" = ", 1) for line in lines if " = " in line)
 
 
+@pytest.mark.core
 def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: San) -> None:
     san.target(job.ALPHA)
     vm.discover()
@@ -100,6 +101,7 @@ def test_the_configured_order_of_portals_holds_for_records_too(vm: Machine, san:
     assert job.session(vm, job.BETA).address == "127.0.0.2"
 
 
+@pytest.mark.core
 def test_records_are_found_in_either_folder(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()

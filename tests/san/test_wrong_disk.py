@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
 
+@pytest.mark.core
 def test_a_disk_name_that_went_to_another_target_is_not_mounted(vm: Machine, san: San) -> None:
     """A mounted, expired, logged out; B gets A's sdX; A is read while autofs remembers it."""
     for iqn in (job.ALPHA, job.BETA):
@@ -62,3 +65,41 @@ def test_filesystems_with_one_uuid_are_two(vm: Machine, san: San) -> None:
         mounted = job.mount(vm, iqn)
         assert mounted is not None
         assert mounted.source == f"/dev/{job.session(vm, iqn).disks[0]}1"
+
+
+def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, san: San) -> None:
+    """Sizes and partitions differ, so that what the kernel remembers is wrong in every way."""
+    first = san.disk([san.fs("ext3", {"marker": "first\n"})], serial="1111")
+    second = san.disk([san.fs("", size=3), san.fs("ext3", {"marker": "second\n"}, size=20)],
+                      serial="2222")
+    third = san.disk([san.fs("ext3", {"marker": "third\n"}, size=12)], serial="3333")
+    target = san.target(job.BETA, [first])
+    vm.discover()
+    vm.automount("--timeout=1 --negative-timeout=1")
+    job.configure(vm, "udev_timeout = 50s\n")
+    assert job.visit(vm, job.BETA).stdout == "first\n"
+    assert job.expired(vm, job.BETA)
+    session = job.session(vm, job.BETA).number
+    target.unmap(0)
+    target.map(0, second)
+    # The old one's first partition is none of the new one's filesystem: purged, and looked at anew.
+    job.configure(vm, "partition = 2\nudev_timeout = 50s\n")
+    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == "second\n"
+    assert job.session(vm, job.BETA).number == session
+
+    # In use: refused, and what is mounted stays what it was, as far as the SAN still has it.
+    target.unmap(0)
+    target.map(0, third)
+    user = vm.start(f"cd {job.ROOT}/{job.BETA} && sleep 300", user="user")
+    job.configure(vm, "partition = 1\nudev_timeout = 50s\n")
+    assert job.until(lambda: job.mount(vm, job.BETA) is not None)
+    seen = vm.run(["auto-iscsi", "lookup", job.BETA], check=False, timeout=120)
+    assert seen.status == 1 and "another volume than it was" in seen.stderr
+    assert "still in use" in seen.stderr
+    assert "another volume is behind this disk" in vm.run(
+        ["auto-iscsi", "explain", job.BETA], check=False).stdout
+    user.kill()
+    assert job.expired(vm, job.BETA)
+    # Also where somebody has had the kernel look at the disk anew, and it keeps the old table.
+    vm.run(["iscsiadm", "-m", "session", "--rescan"])
+    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == "third\n"

@@ -257,8 +257,8 @@ class Machine:
         root = str(self.root)
         found = []
         for name, path in kernel._block(root).items():
-            parts = path.split("/")
-            sid, lun = int(parts[4][len("session") :]), int(parts[7].rpartition(":")[2])
+            folders = path.split("/")
+            sid, lun = int(folders[4][len("session") :]), int(folders[7].split(":")[3])
             found.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
         return found
 
@@ -328,15 +328,27 @@ class Machine:
 
     # Ending
 
-    def reap(self, *words: str, under: Sequence[str] = (), timeout: float = PATIENCE) -> Reaped:
-        """Run the reaper."""
-        command = [*under, sys.executable, "-m", "auto_iscsi", "--root", str(self.root), "reap"]
+    def start_reaper(self) -> subprocess.Popen[bytes]:
+        """Start a reaper, which is to be killed."""
+        command = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root), "reap"]
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/", **NO_CACHE}
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+
+    def program(
+        self, python: Sequence[str], *words: str, timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run auto-iscsi on this machine, by a command that does so."""
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
         environment.update({"PYTHONPYCACHEPREFIX": self.cache} if self.cache else NO_CACHE)
-        done = subprocess.run(
-            [*command, *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False, timeout=timeout,
+        return subprocess.run(
+            [*python, "--root", str(self.root), *words], env=environment, capture_output=True,
+            stdin=subprocess.DEVNULL, text=True, check=False, timeout=timeout,
         )  # fmt: skip
+
+    def reap(self, *words: str, timeout: float = PATIENCE) -> Reaped:
+        """Run the reaper."""
+        command = (sys.executable, "-m", "auto_iscsi")
+        done = self.program(command, "reap", *words, timeout=timeout)
         return Reaped(done.returncode, done.stdout, done.stderr)
 
     def age(self, name: str, seconds: float) -> None:

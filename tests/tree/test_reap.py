@@ -130,7 +130,7 @@ def test_what_is_in_use_never_ends(machine: Machine, by: str) -> None:
     said = in_use(machine, by)
     assert machine.reap() == NOTHING
     assert machine.sids() == [1] and machine.claim(VOL1).ours
-    assert verdict(machine)[6:] == ("keep", said, None)
+    assert verdict(machine)[6:9] == ("keep", said, None)
     assert said in machine.reap("--dry-run").out
 
 
@@ -200,7 +200,7 @@ def test_a_lost_session_in_use_is_reported(machine: Machine) -> None:
     in_use(machine, "btrfs")
     machine.state(1, "FAILED")
     assert machine.reap() == NOTHING and machine.sids() == [1]
-    assert verdict(machine)[6:] == ("report", "FAILED, yet mounted at /mnt", None)
+    assert verdict(machine)[6:9] == ("report", "FAILED, yet mounted at /mnt", None)
 
 
 def test_a_target_whose_settings_are_wrong_is_kept(machine: Machine) -> None:
@@ -240,6 +240,21 @@ def test_a_target_that_a_lookup_holds_is_left_to_it(machine: Machine) -> None:
     idle(machine)
     with claims.hold(machine.host, VOL1, 0.0):
         assert machine.reap() == NOTHING and machine.sids() == [1]
+
+
+def test_a_lookup_waits_for_a_logout_whose_reaper_was_killed(machine: Machine) -> None:
+    portal = idle(machine)
+    machine.stop_before("logout")
+    reaper = machine.start_reaper()
+    machine.reached("logout")
+    reaper.kill()
+    reaper.wait()
+    lookup = machine.start(VOL1)
+    machine.wait_for(machine.held(VOL1), "the lookup")
+    machine.go_on()
+    answer = lookup.answer()
+    assert answer.entry == machine.entry(VOL1, portal), answer.log
+    assert machine.sids() == [2]
 
 
 def test_dry_run_changes_nothing(machine: Machine) -> None:

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from auto_iscsi import claims, cli, codes, metrics, output, status
 from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
-from tests.tree.tree import make_tree
+from tests.tree.test_recorded import BETA, host, scenes
+from tests.tree.tree import Content, make_tree
 
 PLAIN = output.Paint(False)
 
@@ -67,7 +69,7 @@ def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Mac
     assert theirs.endswith("keeps it: not ours") and "not ours" not in mine
     make_tree(used.root, {"/proc/swaps": "Filename Type\n/dev/sdc1 partition\n"})
     _, lines = told(used)
-    assert lines[lines.index(VOL10) + 1].endswith("in use  keeps it: in use  (not ours)")
+    assert lines[lines.index(VOL10) + 1].endswith("in use     keeps it: in use  (not ours)")
     assert lines[-1] == "2 sessions, 1 ours, 1 mounted: no problems"
 
 
@@ -170,6 +172,42 @@ def test_with_a_configuration_that_cannot_be_parsed_the_rest_is_told(used: Machi
     assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}",) and found[VOL1]["ours"] is None
     assert found[VOL1]["problems"] == ("bad-configuration",)
     assert any("Not all is known" in line and "auto.iscsi.conf:1" in line for line in lines)
+
+
+def test_a_thousand_sessions_are_told_in_no_time(machine: Machine) -> None:
+    files: dict[str, Content] = {}
+    for sid in range(1, 1001):
+        session = f"/sys/class/iscsi_session/session{sid}"
+        connection = f"/sys/class/iscsi_connection/connection{sid}:0"
+        disk = f"{session}/device/target{sid}:0:0/{sid}:0:0:0"
+        files.update({
+            f"{session}/targetname": f"{VOL1}{sid}", f"{session}/state": "LOGGED_IN",
+            f"{session}/tpgt": "1", f"{connection}/persistent_address": "10.0.0.1",
+            f"{connection}/persistent_port": "3260", f"{disk}/type": "0",
+            f"{disk}/block/sd{sid}/dev": f"8:{sid}", f"/dev/sd{sid}": "",
+        })  # fmt: skip
+    machine.files(files)
+    begun = time.monotonic()
+    report = status.report(machine.host, PLAIN)
+    assert time.monotonic() - begun < 10  # 0.6 s on a machine with nothing else to do
+    assert report.lines[-1].startswith("1000 sessions, 0 ours")
+    assert len(report.data["sessions"]) == 1000 and report.data["ok"]
+
+
+@pytest.mark.parametrize("scene", [*scenes("many"), *scenes("mounted"), *scenes("failed")])
+def test_what_a_real_kernel_showed_is_told(scene: str, tmp_path: Path) -> None:
+    here = host(scene, tmp_path)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    rows, failure = status.look(here)
+    assert failure is None and len(rows) == len(here.names("/sys/class/iscsi_session")) > 0
+    assert all(row.session and row.ours is False and not row.problems for row in rows)
+    states = {row.session.state for row in rows if row.session}
+    assert states == {"FAILED" if "failed" in scene else "LOGGED_IN"}
+    if "many" not in scene:
+        assert [row.mounted for row in rows] == [(f"/iscsiauto/{BETA}",)]
+    else:
+        assert " [::1]:3261 " in "\n".join(status.report(here, PLAIN).lines)
+
 
 
 def test_every_code_is_one_that_can_be_explained() -> None:

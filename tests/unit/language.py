@@ -34,6 +34,7 @@ VALUES = {
     "udev_timeout": [("1h", "1h"), ("3600", "1h"), ("60s", "60s")],
     "lookup_timeout": [("7s", "7s")],
     "replacement_timeout": [("1", "1s")],
+    "attempts": [("4", "4"), ("1000", "1000")],
     "device": [("kernel", "kernel"), ("'by-path'", "by-path")],
     "idle": [("0", "0s"), ("20m", "20m")],
     "reap": [("any", "any"), ("never", "never")],

@@ -36,7 +36,7 @@ HEALTHY: dict[str, Content] = {
     "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
     "/etc/auto.master": "# the maps\n/misc /etc/auto.misc\n+dir:/etc/auto.master.d\n",
     MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout=1 nosuid,nodev\n",
-    MAP: b"#!/usr/bin/python3 -I\nPK\x03\x04",
+    MAP: "#!/usr/bin/python3 -I\nfrom auto_iscsi import program\n",
     MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 300),
     "/proc/7/comm": "automount\n", "/proc/7/stat": f"7 (automount) S {' 0' * 30}\n",
     "/proc/uptime": "0.00 0.00\n",
@@ -75,6 +75,7 @@ def test_a_healthy_host(tmp_path: Path) -> None:
 
 
 OLD = "node.name = x\nnode.session.conn_reopen_log_freq = 1\n"
+MULTIPATHD = "/proc/9/comm"
 SECRET = "node.session.auth.password = secret\n"
 AUTOMATIC = "node.startup = automatic\n"
 NO_SOCKET = UNITS.replace("active", "inactive", 1)
@@ -142,12 +143,18 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
           "/etc/autofs.conf": "[ autofs ]\nmount_wait = 30\n"}, "5.1.8", ""),
         ("udev", "problem", {"/run/udev/control": "gone"}, "does not run", "systemd-udevd"),
         ("multipath", "warning",
-         {"/proc/9/comm": "multipathd\n", "/etc/multipath.conf": "defaults { find_multipaths no }"},
-         "find_multipaths no", "strict"),
-        ("multipath", "ok", {"/proc/9/comm": "multipathd\n"}, "strict (the default)", ""),
+         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults { no_path_retry queue }"},
+         "waits for ever", "no_path_retry fail"),
+        ("multipath", "ok",
+         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults {\n find_multipaths yes\n}"},
+         "find_multipaths yes (/etc/multipath.conf)", ""),
+        ("multipath", "ok", {MULTIPATHD: "multipathd\n"}, "strict (the default)", ""),
         ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                        "# event_activation = 0\n"}, "activates",
-         "auto_activation_volume_list"),
+         "68-auto-iscsi-no-lvm.rules"),
+        ("lvm-activation", "ok",
+         {"/usr/sbin/lvm": version(""), "/etc/udev/rules.d/68-x.rules":
+          'ENV{ID_FS_TYPE}=="LVM2_member", ENV{ID_PATH}=="ip-*-iscsi-*"\n'}, "68-x.rules", ""),
         ("lvm-activation", "ok", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                   "event_activation = 0\n"}, "by itself", ""),
         ("configuration", "problem", {"/etc/auto.iscsi.conf": "lun = x\n"},
@@ -230,4 +237,6 @@ def test_the_libraries_versions_are_those_of_the_package() -> None:
     setup = (Path(__file__).parents[2] / "setup.cfg").read_text()
     for name, least in doctor_host.LIBRARIES.items():
         assert f"{name}>={'.'.join(map(str, least))}" in setup.replace(" ", "")
+    program = (Path(__file__).parents[2] / "tools/auto.iscsi").read_text()
+    assert program.startswith("#!/usr/bin/python3") and "auto_iscsi" in program
     assert doctor_autofs.SHIPPED in (Path(__file__).parents[2] / "tools/join-automount").read_text()

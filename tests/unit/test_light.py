@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +113,15 @@ def test_signal_is_signal() -> None:
     assert light.signal.SIGALRM == signal.SIGALRM
     assert light.signal.ITIMER_REAL == signal.ITIMER_REAL
     assert light.signal.setitimer is signal.setitimer
+
+
+def test_array_is_array_and_collections_is_not_touched() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from auto_iscsi.light import array\n"
+        "assert not {'collections', 'collections.abc'} & sys.modules.keys()\n"
+        "import array as theirs, collections.abc, typing\n"
+        "assert array is theirs.array and collections.OrderedDict\n"
+        "assert isinstance(array('B', b'ab'), collections.abc.MutableSequence)\n"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-IS", "-c", code, root], check=True)

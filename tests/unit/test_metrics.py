@@ -12,7 +12,7 @@ NAMES = st.sampled_from(["target", "portal", "state"])
 
 
 @given(st.lists(st.tuples(st.dictionaries(NAMES, st.text(st.characters(
-    exclude_categories=["Cs"], exclude_characters="\r"))), st.integers(0, 2**40)), min_size=1))
+    blacklist_categories=["Cs"], blacklist_characters="\r"))), st.integers(0, 2**40)), min_size=1))
 def test_its_parser_reads_what_was_said(said: list[tuple[dict[str, str], int]]) -> None:
     samples = [metrics.Sample(labels, value) for labels, value in said]
     family = metrics.Metric("auto_iscsi_sessions", "Sessions.", samples)

@@ -80,6 +80,14 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
     assert not resolved.find(host, TARGET).kept
 
 
+def test_what_another_build_kept_is_not_used(host: Host) -> None:
+    found = resolved.find(host, TARGET)
+    values = {**resolved.plain(found.settings), "colour": "green"}
+    compiled.write(host, found.seen, values, f"settings/{TARGET}")
+    again = resolved.find(host, TARGET)
+    assert not again.kept and again.settings == found.settings
+
+
 def test_it_goes_with_the_claim(host: Host, tmp_path: Path) -> None:
     resolved.keep(host, TARGET, resolved.find(host, TARGET))
     assert (tmp_path / KEPT).exists()

@@ -49,6 +49,7 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         udev_timeout=10,
         lookup_timeout=60,
         replacement_timeout=30,
+        attempts=120,
         device="by-path",
         idle=900,
         reap="own",

@@ -99,6 +99,7 @@ def make(each: Filesystem, image: Path, block_size: int) -> None:
             argv = ["mke2fs", "-q", "-F", "-t", each.kind, "-d", root, "-E", "root_owner=0:0"]
             argv += ["-L", each.label] if each.label else []
             argv += ["-U", each.uuid] if each.uuid else []
+            argv += ["-b", f"{block_size}"] if block_size > 1024 else []
         elif each.kind == "xfs":
             proto = Path(scratch) / "proto"
             proto.write_text(prototype(root))
@@ -110,7 +111,7 @@ def make(each: Filesystem, image: Path, block_size: int) -> None:
             argv += ["-L", each.label] if each.label else []
             argv += ["-U", each.uuid] if each.uuid else []
         elif each.kind == "vfat":
-            argv = ["mkfs.vfat"]
+            argv = ["mkfs.vfat", "-S", f"{block_size}"]
             argv += ["-n", each.label] if each.label else []
             argv += ["-i", each.uuid.replace("-", "")] if each.uuid else []
         elif each.kind == "ntfs":

@@ -53,11 +53,11 @@ def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     os.makedirs(directory)
     size = os.stat(path).st_size
     put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
-    put(f"{directory}/attrib/block_size", block_size)
     # Without a serial all disks would have the same WWID, and multipathd would join them.
     unique = hashlib.sha256(disk.encode()).hexdigest()[:32]
     put(f"{directory}/wwn/vpd_unit_serial", serial or unique)
     put(f"{directory}/enable", 1)
+    put(f"{directory}/attrib/block_size", block_size)  # enable makes it 512, whatever it was
     return path
 
 

@@ -1,0 +1,88 @@
+"""What does a visit take with a real SAN, beside the shell script and beside bare iscsiadm?
+
+In the virtual machine of tests/san, on QEMU's virtual clock. bench/guest.py does it there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from bench.table import Row, compared
+from tests.san.bed import layers, requirements
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
+
+ROOT = Path(__file__).resolve().parent.parent
+MANY = 16
+ROUNDS = {"warm": 9, "cold": 3, "together": 2}
+
+
+def mended(script: str) -> str:
+    """Return the shell script without its sleep, and with nothing but the entry on its stdout."""
+    for old, new in (
+        ("sleep 1\n", "\n"), ('| grep "$IQN"', '| grep -q "$IQN"'), ("echo node exists", ":"),
+    ):  # fmt: skip
+        assert old in script
+        script = script.replace(old, new)
+    return script
+
+
+def prepared(vm: Machine) -> list[str]:
+    """Make a SAN and what the guest needs; return the targets."""
+    san = San(vm)
+    targets = [f"iqn.2001-05.com.equallogic:0-8a0906-vol{number:02}" for number in range(MANY)]
+    for target in targets:
+        san.target(target)
+    vm.discover()
+    # Where the script looks for node records.
+    vm.run("test -e /var/lib/iscsi/nodes || "
+           "{ mkdir -p /var/lib/iscsi && ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes; }")
+    script = (ROOT / "tests/san/original/auto.iscsi").read_text()
+    vm.write("/root/original", script, 0o755)
+    vm.write("/root/mended", mended(script), 0o755)
+    vm.write("/root/guest.py", (ROOT / "bench/guest.py").read_bytes())
+    return targets
+
+
+def rows() -> list[Row]:
+    """Measure all that needs a SAN."""
+    if missing := requirements.missing(filesystems=True):
+        return [Row("in the virtual machine", "–", "", "", "needs " + ", ".join(missing))]
+    deb = requirements.newest_deb(ROOT)
+    assert deb, "run make deb"
+    found: dict[str, dict[str, list[float]]] = {}
+    with layers.installed(deb, icount=True).resumed() as vm:
+        targets = prepared(vm)
+        for job, rounds in ROUNDS.items():
+            print(f"bench: {job} visits in the virtual machine", file=sys.stderr)
+            those = targets if job == "together" else targets[:1]
+            said = vm.run(["python3", "/root/guest.py", job, str(rounds), *those], timeout=1200)
+            found[job] = json.loads(said.stdout)
+    warm, cold, together = found["warm"], found["cold"], found["together"]
+    one, all_ = f"{len(targets[:1])}", f"{len(targets)}"
+    return [
+        compared("VM: warm lookup ÷ bare Python", warm["ours"], warm["bare"], "≤ 2"),
+        compared("VM: warm lookup ÷ the script, mended, without sleep", warm["ours"],
+                 warm["mended"], "< 1"),
+        compared("VM: first visit ÷ the script", cold["ours, mounted"],
+                 cold["original, mounted"], "< 1"),
+        compared("VM: first visit ÷ the script without sleep", cold["ours, mounted"],
+                 cold["mended, mounted"], "< 1", _failures(cold["mended"])),
+        compared("VM: first lookup ÷ login and udev's link", cold["ours"], cold["floor"],
+                 "≤ 1.15"),
+        compared("VM: first visit ÷ login, link and mount", cold["ours, mounted"],
+                 cold["floor, mounted"], ""),
+        compared(f"VM: {MANY} first lookups at once ÷ one", together[f"ours {all_}"],
+                 together[f"ours {one}"]),
+        compared(f"VM: {MANY} bare logins and links at once ÷ one", together[f"floor {all_}"],
+                 together[f"floor {one}"]),
+        compared(f"VM: {MANY} first lookups ÷ {MANY} bare logins and links",
+                 together[f"ours {all_}"], together[f"floor {all_}"]),
+    ]  # fmt: skip
+
+
+def _failures(times: list[float]) -> str:
+    failed = sum(each != each for each in times)
+    return f"the script failed {failed} of {len(times)} times: udev was later" if failed else ""

@@ -1,0 +1,137 @@
+"""Do sessions end as safely as they begin?"""
+
+from __future__ import annotations
+
+from tests.san import job
+from tests.san.bed.machine import Machine, Result
+from tests.san.bed.san import San
+
+# udev is slow where nothing helps QEMU.
+QUICK = """portals = 127.0.0.1
+idle = 0
+lease = 2s
+replacement_timeout = 5s
+udev_timeout = 60s
+lookup_timeout = 3m
+"""
+CLAIMS = "/run/auto-iscsi/claims"
+
+
+def reap(vm: Machine, *words: str, check: bool = True) -> Result:
+    """Run the reaper as an administrator does."""
+    return vm.run(["auto-iscsi", "reap", *words], check=check, timeout=180)
+
+
+def why(vm: Machine, iqn: str) -> str:
+    """Return what the reaper says of a target."""
+    (line,) = [line for line in reap(vm, "--dry-run").lines if line.startswith(f"{iqn} ")]
+    return line
+
+
+def kept(vm: Machine, *iqns: str) -> bool:
+    """Say whether sessions outlive the reaper, when their lease is over."""
+    vm.run("sleep 2.1")
+    assert reap(vm).stdout == ""
+    return all(len(vm.sessions(iqn)) == 1 for iqn in iqns)
+
+
+def left(vm: Machine) -> str:
+    """Return what a session that has ended left behind."""
+    return vm.run(
+        "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
+        "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
+        "find /run/auto-iscsi -type f ! -name 'config*'; lsblk -dno NAME | grep ^sd",
+        check=False,
+    ).stdout
+
+
+def test_the_whole_life(vm: Machine, san: San) -> None:
+    target = san.target(job.BETA)
+    job.configure(vm, QUICK)
+    vm.automount("--timeout=2 --negative-timeout=1")
+    disks = left(vm)
+    for _ in ("at first", "and again"):
+        assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+        assert reap(vm).stdout == ""  # mounted, and within its lease
+        assert job.expired(vm, job.BETA)
+        said = reap(vm, "--wait")
+        assert said.stdout == f"auto-iscsi: ended 1 session: {job.BETA}\n" and not said.stderr
+        assert target.sessions == 0
+        assert job.until(lambda: left(vm) == disks), left(vm)
+        assert (reap(vm).stdout, reap(vm, "--dry-run").stdout) == ("", "no sessions\n")
+
+
+# What holds a disk, that /proc/self/mountinfo does not show: how it is begun, and what is said.
+HOLDERS = {
+    "a mount namespace of its own": (
+        "unshare -m sh -c 'mount -o ro $DISK1 /mnt && exec sleep 300'", "mounted at /mnt by process"
+    ),
+    "device mapper": (
+        'dmsetup create held --table "0 $(blockdev --getsz $DISK1) linear $DISK1 0"',
+        "(held)",
+    ),
+    "a loop device": ("losetup -r /dev/loop5 $DISK1; exec sleep 300", "behind loop5"),
+    "a program that wants it alone": (
+        "exec python3 -c 'import os, sys, time; os.open(sys.argv[1], os.O_EXCL);"
+        " time.sleep(300)' $DISK1", "open in process"
+    ),
+}  # fmt: skip
+
+
+def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
+    """Four targets held in four ways, one of an administrator's, one that became one."""
+    held = {how: f"{job.BETA[:-1]}{n}" for n, how in enumerate(HOLDERS)}
+    theirs, was_ours, seen_alone = (f"{job.BETA[:-1]}{n}" for n in (7, 8, 9))
+    for iqn in (*held.values(), theirs, was_ours, seen_alone):
+        san.target(iqn)
+    job.configure(vm, QUICK)
+    holding = []
+    for how, iqn in held.items():
+        vm.run(["auto-iscsi", "lookup", iqn])
+        disk = f"/dev/{job.session(vm, iqn).disks[0]}"
+        command = HOLDERS[how][0].replace("$DISK1", f"{disk}1")
+        holding.append(vm.start(command, timeout=400))
+    # With a namespace that no process is in: only the kernel knows.
+    vm.run(["auto-iscsi", "lookup", seen_alone])
+    disk = job.session(vm, seen_alone).disks[0]
+    vm.run(f"touch /run/ns && unshare --mount=/run/ns true 2>/dev/null || "
+           f"(mount --bind --make-private /run /run && unshare --mount=/run/ns true); "
+           f"nsenter --mount=/run/ns mount -o ro /dev/{disk}1 /mnt")  # fmt: skip
+    vm.discover()
+    vm.run(["iscsiadm", "-m", "node", "-T", theirs, "--login"])
+    vm.run(["auto-iscsi", "lookup", theirs])  # used by us, too
+    vm.run(["auto-iscsi", "lookup", was_ours])
+    job.logout(vm, was_ours)
+    vm.run(["iscsiadm", "-m", "node", "-T", was_ours, "--login"])
+    records = job.records(vm)
+    assert job.until(lambda: all(HOLDERS[how][1] in why(vm, iqn) for how, iqn in held.items()))
+    vm.run("sleep 2.1")
+    assert "a program that cannot be seen" in why(vm, seen_alone)
+    assert "not ours" in why(vm, theirs) and "not ours" in why(vm, was_ours)
+    assert kept(vm, *held.values(), theirs, was_ours, seen_alone)
+    for each in holding:
+        each.kill()
+        each.wait(check=False)
+    vm.run("umount /run/ns; dmsetup remove held; losetup -d /dev/loop5")
+    assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 5 sessions: ")
+    assert {iqn for iqn, count in san.sessions().items() if count} == {theirs, was_ours}
+    assert {path for path in job.records(vm) if theirs in path or was_ours in path} == {
+        path for path in records if theirs in path or was_ours in path
+    }
+
+
+def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: San) -> None:
+    san.target(job.BETA)
+    job.configure(vm, QUICK)
+    vm.run(["auto-iscsi", "lookup", job.BETA])
+    first = job.session(vm, job.BETA)
+    vm.discover()
+    job.logout(vm, job.BETA)
+    vm.cold()
+    vm.run("modprobe -ra ib_iser libiscsi_tcp libiscsi scsi_transport_iscsi || lsmod | grep iscsi")
+    vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--login"])
+    again = job.session(vm, job.BETA)
+    assert again.number == first.number  # counted anew by the module
+    assert kept(vm, job.BETA) and "not ours" in why(vm, job.BETA)
+    job.configure(vm, QUICK + "reap = any\n")
+    assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 1 session")

@@ -1,0 +1,106 @@
+"""What if a snapshot goes away, before, after and while somebody reads it?"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+
+from tests.san import job
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
+from tests.san.test_reap import QUICK, left, reap, why
+
+BLOCK = 1 << 20
+SLACK = 10.0  # seconds, of emulation
+HEALTHY = f"{job.BETA[:-1]}-healthy"
+CAUSES, STATES = ("unmapped", "deleted", "cut off"), ("unmounted", "mounted", "read")
+NAMES = {
+    case: f"iqn.2001-05.com.example:{'-'.join(case).replace(' ', '-')}"
+    for case in itertools.product(CAUSES, STATES)
+}
+
+# Reads again and again from the disk itself, until that fails: says when it did.
+READER = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_RDONLY)
+print("reading", flush=True)
+try:
+    while True:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(file, 1 << 16, 0)
+        time.sleep(0.05)
+except OSError as error:
+    print(error.errno, time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
+"""
+
+
+def uptime(vm: Machine) -> float:
+    return float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
+
+
+def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
+    files: dict[str, str | bytes] = {"marker": "here\n", "large": b"x" * BLOCK}
+    for (cause, _), iqn in (*NAMES.items(), (("", ""), HEALTHY)):
+        portal = "127.0.0.2" if cause == "cut off" else "127.0.0.1"
+        san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=[portal])
+    job.configure(vm, QUICK.replace("portals = 127.0.0.1", "portals = 127.0.0.1, 127.0.0.2"))
+    nothing = left(vm)
+    vm.automount("--timeout=600 --negative-timeout=1")
+    vm.write("/root/reader.py", READER)
+    readers = {}
+    for (cause, state), iqn in NAMES.items():
+        if state == "unmounted":
+            vm.run(["auto-iscsi", "lookup", iqn], timeout=120)
+        else:
+            assert job.visit(vm, iqn).stdout == "here\n"
+        if state == "read":
+            command = ["python3", "/root/reader.py", f"{job.ROOT}/{iqn}/large"]
+            readers[cause] = vm.start(command, timeout=400)
+            assert job.until(readers[cause].output)
+    vm.run(["auto-iscsi", "lookup", HEALTHY], timeout=120)
+    vm.run("sleep 2.1")
+
+    spare = {}
+    begun = uptime(vm)
+    for (cause, _), iqn in NAMES.items():
+        target = san.targets[iqn]
+        if cause == "unmapped":
+            spare[iqn] = target.luns[0]
+            target.unmap(0)
+        elif cause == "deleted":
+            target.delete()
+    cut = uptime(vm)
+    san.block("127.0.0.2")
+    # While all hangs that can, it ends what is well or lost, and does not hang itself.
+    said = reap(vm, check=False)
+    took = uptime(vm) - cut
+    assert HEALTHY in said.stdout and took < 15 + SLACK, (took, said)
+    for cause, reader in readers.items():
+        number, at = reader.wait().lines[1].split()
+        seconds = float(at) - (cut if cause == "cut off" else begun)
+        print(f"{cause}: a reader got errno {number} after {seconds:.1f} s")
+        assert int(number) == errno.EIO and seconds < 10 + SLACK, cause
+    for (cause, state), iqn in NAMES.items():
+        if state != "unmounted":
+            assert f"mounted at {job.ROOT}/{iqn}" in why(vm, iqn)
+            assert ("report" in why(vm, iqn)) == (cause != "unmapped"), why(vm, iqn)
+
+    # A mount that nobody uses any more expires as ever, and then the session can go.
+    def expired() -> bool:
+        vm.run("systemctl kill -s USR1 autofs; sleep 1")
+        return not any(job.mount(vm, iqn) for iqn in NAMES.values())
+
+    assert job.until(expired)
+    said = reap(vm, "--wait", check=False)
+    assert (said.status, said.stderr) == (0, ""), said
+    assert vm.sessions() == []
+    assert left(vm) == nothing
+
+    san.unblock("127.0.0.2")
+    for (cause, _), iqn in NAMES.items():
+        if cause == "unmapped":
+            san.targets[iqn].map(0, spare[iqn])
+        elif cause == "deleted":
+            san.targets[iqn].recreate()
+    for iqn in NAMES.values():
+        assert job.visit(vm, iqn).stdout == "here\n"

@@ -1,0 +1,76 @@
+"""What a user can have the SAN asked is limited, and stops nobody who gets what he asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from auto_iscsi import attempts, claims, errors
+from tests.tree.machine import VOL1, VOL10, Machine
+
+NAMES = [f"iqn.2001-05.com.equallogic:invented-{number}" for number in range(12)]
+
+
+def test_names_that_anybody_invents_are_one_discovery(machine: Machine) -> None:
+    portal = machine.target(VOL1, record=False)
+    machine.configure(f"portals = {portal}\nattempts = 4")
+    lookups = [machine.start(name) for name in NAMES]
+    answers = [lookup.answer() for lookup in lookups]
+    assert {answer.status for answer in answers} == {1}
+    assert all(f"discovery at {portal}: the target is not off" in a.log for a in answers)
+    took = max(answer.seconds for answer in answers)
+    assert 1 <= len(machine.runs("discovery")) <= 1 + took / attempts.FRESH
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    # What was offered is one thing, what is presented a moment later another.
+    machine.target(VOL10, portal, record=False)
+    machine.wait_for(lambda: machine.lookup(VOL10).status == 0, "a new target")
+
+
+def test_logins_that_fail_are_refused_after_a_while(machine: Machine) -> None:
+    portal = machine.target(VOL1, answers={"login": {"exit": 19}})
+    machine.target(VOL10, portal)
+    machine.configure("attempts = 8")
+    answers = [machine.lookup(VOL1) for _ in range(5)]
+    assert len(machine.runs("--login")) == 2
+    assert ["(iscsiadm exit 19)" in answer.log for answer in answers] == [True] * 2 + [False] * 3
+    assert answers[2].log.startswith(
+        f"{VOL1}: 2 failed attempts in the last minute, 2 on this host; try again in "
+    )
+    # One target has a quarter of them, and does not stop others.
+    assert machine.visit(VOL10) == machine.entry(VOL10, portal)
+    machine.change(VOL1, answers={})
+    machine.configure("attempts = 40")
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+
+
+def test_what_succeeds_does_not_count(machine: Machine) -> None:
+    portal = machine.portal()
+    for name in NAMES:
+        machine.target(name, portal, record=False)
+    machine.configure(f"portals = {portal}\nattempts = 4")
+    for name in NAMES:
+        assert machine.visit(name) == machine.entry(name, portal)
+
+
+def test_after_a_minute_it_may_be_tried_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(claims, "now", lambda: clock[0])
+
+    def begin(subject: str) -> float:
+        return attempts.begin(machine.host, subject, 8, float("inf"))
+
+    for number in range(8):
+        begin(f"target-{number}")
+        clock[0] += 1
+    with pytest.raises(errors.TooOften, match="8 on this host; try again in 52 s"):
+        begin("another")
+    clock[0] += 51.9
+    with pytest.raises(errors.TooOften):
+        begin("another")
+    clock[0] += 0.2
+    began = begin("another")
+    with pytest.raises(errors.TooOften):
+        begin("one more")
+    attempts.undo(machine.host, "another", began, float("inf"))
+    begin("one more")

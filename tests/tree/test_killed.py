@@ -1,0 +1,68 @@
+"""A lookup and a reaper killed before each single change they make: does the next one repair it?"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tree.machine import VOL1, Machine
+from tests.tree.test_reap import DAY, left
+
+FEWEST = 20  # changes that a cold lookup, or a reaper, makes
+
+
+def killed(machine: Machine, *words: str) -> Iterator[int]:
+    """Run the program to its first change, to its second, …, while that is not its end."""
+    for number in itertools.count(1):
+        command = (sys.executable, "-m", "tests.tree.steps", f"{number}")
+        status = machine.program(command, *words).returncode
+        if status != -signal.SIGKILL:
+            assert status == 0 and number > FEWEST, (status, number)
+            return
+        machine.quiet()
+        yield number
+
+
+def nothing_left(machine: Machine, portal: str, step: int) -> None:
+    """Have the reaper end all that is ours a day later: session, record, claim, locks."""
+    if machine.claim(VOL1).looked_up:
+        machine.age(VOL1, DAY)
+    said = machine.reap()
+    assert (said.status, said.err) == (0, ""), (step, said)
+    assert (machine.sids(), left(machine)) == ([], []), step
+    assert not machine.folder(VOL1, portal).exists(), step
+
+
+@pytest.mark.parametrize("following", ["lookup", "reap"])
+def test_a_lookup(machine: Machine, following: str) -> None:
+    portal = machine.target(VOL1, record=False)
+    machine.configure(f"portals = {portal}\nreplacement_timeout = 7s")
+    for step in killed(machine, "lookup", VOL1):
+        if following == "lookup":
+            assert machine.visit(VOL1) == machine.entry(VOL1, portal), step
+            assert len(machine.sids()) == 1 and machine.claim(VOL1).opened, step
+            assert machine.recovery_tmo(machine.sids()[0]) == "7", step
+            assert machine.claim(VOL1).records == (machine.folder(VOL1, portal).name,), step
+        nothing_left(machine, portal, step)
+
+
+@pytest.mark.parametrize("following", ["lookup", "reap"])
+def test_a_reaper(machine: Machine, following: str) -> None:
+    portal = machine.target(VOL1, record=False)
+    machine.configure(f"portals = {portal}")
+
+    def old() -> None:
+        machine.visit(VOL1)
+        machine.age(VOL1, DAY)
+
+    old()
+    for step in killed(machine, "reap"):
+        if following == "lookup":
+            assert machine.visit(VOL1) == machine.entry(VOL1, portal), step
+            assert len(machine.sids()) == 1, step
+        nothing_left(machine, portal, step)
+        old()

@@ -1,0 +1,47 @@
+"""What a disk says of itself: whose identity is the logical unit's, and not the path's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auto_iscsi import scsi
+from auto_iscsi.host import Host
+
+# SPC-5, 7.7.6: code set and protocol, type and association, reserved, length, value.
+NAA = bytes.fromhex("01030010") + bytes.fromhex("6001405aaaa000000000000000000000")
+NAME = bytes.fromhex("0201000c") + b"LIO-ORG aaaa"
+PORT = bytes.fromhex("51940004") + bytes(3) + b"\1"
+OTHER_PORT = PORT[:-1] + b"\2"
+
+
+def page(*designators: bytes) -> bytes:
+    body = b"".join(designators)
+    return b"\0\x83" + len(body).to_bytes(2, "big") + body
+
+
+def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
+    assert scsi.designators(page(NAA, NAME, PORT)) == NAA + NAME
+    assert scsi.designators(page(NAA, NAME, OTHER_PORT)) == scsi.designators(page(NAA, PORT, NAME))
+    assert scsi.designators(page(NAA[:-1] + b"\1")) != scsi.designators(page(NAA))
+
+
+def test_a_page_that_says_nothing_of_the_unit_is_no_identity() -> None:
+    assert scsi.designators(page(PORT)) is None
+    assert scsi.designators(page()) is None
+
+
+@given(st.binary(max_size=300))
+def test_any_answer_can_be_read(answer: bytes) -> None:
+    scsi.designators(answer)
+
+
+def test_what_is_no_scsi_disk_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/sdb").write_bytes(b"x" * 4096)
+    host = Host(str(tmp_path))
+    assert scsi.identity(host, "sdb", page(NAA)) is None
+    assert scsi.identity(host, "sdc", page(NAA)) is None
+    assert scsi.luns(host, "sdb") is None

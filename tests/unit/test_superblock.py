@@ -1,0 +1,123 @@
+"""Was a filesystem in use when it was copied? By superblocks and logs, byte by byte."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auto_iscsi import superblock
+
+BLOCKS = 64  # of 512 bytes, in the made-up log
+START = 4  # its first block in filesystem blocks of 4096 bytes
+
+
+def is_dirty(family: str, image: bytes) -> bool | None:
+    return superblock.is_dirty(family, lambda at, size: image[at : at + size])
+
+
+def ext(incompatible: int) -> bytes:
+    block = bytearray(1024)
+    block[56:58] = b"\x53\xef"
+    struct.pack_into("<I", block, 0x60, incompatible)
+    return bytes(1024) + bytes(block)
+
+
+def btrfs(log_root: int) -> bytes:
+    block = bytearray(4096)
+    block[64:72] = b"_BHRfS_M"
+    struct.pack_into("<Q", block, 0x60, log_root)
+    return bytes(64 << 10) + bytes(block)
+
+
+def record(round_: int, data: int, count: int, flags: int, buffer: int = 32 << 10) -> list[bytes]:
+    """Return a record of the log: its header, and its data in blocks."""
+    header = bytearray(512)
+    struct.pack_into(">IIII", header, 0, 0xFEEDBABE, round_, 2, data * 512)
+    struct.pack_into(">I", header, 40, count)
+    struct.pack_into(">I", header, 320, buffer)
+    further = [struct.pack(">I", round_).ljust(512, b"\0")] * (max(1, buffer >> 15) - 1)
+    first = bytearray(struct.pack(">I", round_).ljust(512, b"\0"))
+    first[9] = flags
+    rest = [struct.pack(">I", round_).ljust(512, b"\0")] * (data - 1)
+    return [bytes(header), *further, bytes(first), *rest]
+
+
+def xfs(log: list[bytes], before: int = 0, start: int = START) -> bytes:
+    """Return an XFS whose log begins with these blocks; the rest is of the round `before`."""
+    block = bytearray(4096)
+    block[:4] = b"XFSB"
+    struct.pack_into(">I", block, 4, 4096)
+    struct.pack_into(">Q", block, 48, start)
+    struct.pack_into(">I", block, 84, 1 << 10)
+    struct.pack_into(">I", block, 96, BLOCKS // 8)
+    block[124] = 10
+    rest = [struct.pack(">I", before).ljust(512, b"\0")] * (BLOCKS - len(log))
+    return bytes(block).ljust(START * 4096, b"\0") + b"".join([*log, *rest])
+
+
+UNMOUNT = record(1, 1, 1, 0x20)
+WORK = record(1, 5, 3, 0x01)
+
+
+def test_ext() -> None:
+    assert is_dirty("ext", ext(0x2C2)) is False
+    assert is_dirty("ext", ext(0x2C2 | 0x4)) is True
+
+
+def test_btrfs() -> None:
+    assert is_dirty("btrfs", btrfs(0)) is False
+    assert is_dirty("btrfs", btrfs(30 << 20)) is True
+
+
+@pytest.mark.parametrize(
+    ("image", "dirty"),
+    [
+        (xfs(UNMOUNT), False),
+        (xfs([*WORK, *UNMOUNT]), False),
+        (xfs([*UNMOUNT, *WORK]), True),
+        (xfs(WORK), True),
+        (xfs([*record(3, 5, 2, 1), *record(3, 1, 1, 0x20)], before=2), False),
+        (xfs([*record(3, 1, 1, 0x20), *record(3, 5, 2, 1)], before=2), True),
+        # A log buffer of 256 KiB has eight header blocks.
+        (xfs([*WORK, *record(1, 1, 1, 0x20, buffer=256 << 10)]), False),
+        # An unmount record that something follows is none.
+        (xfs([*UNMOUNT, *record(1, 1, 2, 0x20)]), True),
+    ],
+    ids=["made", "unmounted", "used-again", "used", "round-3", "round-3-used", "large", "two"],
+)
+def test_xfs(image: bytes, dirty: bool) -> None:
+    assert is_dirty("xfs", image) is dirty
+
+
+def test_an_xfs_log_that_ends_where_it_begins_anew() -> None:
+    fill = BLOCKS - len(UNMOUNT)
+    assert is_dirty("xfs", xfs([*record(2, fill - 1, 3, 1), *record(2, 1, 1, 0x20)])) is False
+    assert is_dirty("xfs", xfs(record(2, BLOCKS - 1, 3, 1))) is True
+
+
+def test_an_xfs_whose_log_is_elsewhere_is_not_known() -> None:
+    assert is_dirty("xfs", xfs(UNMOUNT, start=0)) is None
+
+
+@pytest.mark.parametrize("family", ["ext", "btrfs", "xfs", "vfat", "ntfs3", "zfs_member"])
+@given(image=st.binary(max_size=2048))
+def test_what_is_something_else_or_cut_off_is_not_known(family: str, image: bytes) -> None:
+    assert is_dirty(family, image) is None
+
+
+@given(st.data())
+def test_no_log_is_read_for_ever_or_outside_of_itself(data: st.DataObject) -> None:
+    log = [data.draw(st.binary(min_size=16, max_size=16)).ljust(512, b"\0") for _ in range(4)]
+    image = xfs(log * (BLOCKS // 4))
+    reads = []
+
+    def read(at: int, size: int) -> bytes:
+        reads.append(at)
+        assert at == 0 or START * 4096 <= at <= START * 4096 + BLOCKS * 512
+        return image[at : at + size]
+
+    superblock.is_dirty("xfs", read)
+    assert len(reads) < BLOCKS + 30
