@@ -113,7 +113,7 @@ def settle(
 ) -> Layout | None:
     """Return what may be mounted; None: a disk is another volume by now, and was forgotten."""
     every = {part.device.disk for part in layout.parts if part.device.disk}
-    if any([_is_swapped(host, target, disk) for disk in sorted(every)]):
+    if [disk for disk in sorted(every) if _is_swapped(host, target, disk)]:  # each is forgotten
         return None
     return journaled(host, target, layout, settings, until)
 

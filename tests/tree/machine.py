@@ -257,8 +257,8 @@ class Machine:
         root = str(self.root)
         found = []
         for name, path in kernel._block(root).items():
-            folders = path.split("/")
-            sid, lun = int(folders[4][len("session") :]), int(folders[7].split(":")[3])
+            parts = path.split("/")
+            sid, lun = int(parts[4][len("session") :]), int(parts[7].rpartition(":")[2])
             found.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
         return found
 

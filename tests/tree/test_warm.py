@@ -52,9 +52,9 @@ SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-
 #: what is done with these (facts: typing alone more than to start Python).
 OURS = {
     "auto_iscsi", *(f"auto_iscsi.{name}" for name in (
-        "claims", "compiled", "config", "disks", "errors", "host", "keys", "layout", "light",
-        "lookup", "mapentry", "mounts", "multipath", "portals", "program", "resolved", "sessions",
-        "wanted",
+        "claims", "compiled", "config", "disks", "errors", "host", "identity", "keys", "layout",
+        "light", "lookup", "mapentry", "mounts", "portals", "program", "resolved", "scsi",
+        "sessions", "wanted",
     )),
 }  # fmt: skip
 CHEAP = {
