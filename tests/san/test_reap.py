@@ -43,7 +43,7 @@ def left(vm: Machine) -> str:
     return vm.run(
         "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
         "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
-        "find /run/auto-iscsi -type f ! -name 'config*'; lsblk -dno NAME | grep ^sd",
+        "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'; lsblk -dno NAME | grep ^sd",
         check=False,
     ).stdout
 
