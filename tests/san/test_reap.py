@@ -17,6 +17,8 @@ replacement_timeout = 5s
 udev_timeout = 60s
 lookup_timeout = 3m
 """
+# What is kept of targets: claims, locks, settings, iscsiadm's last words.
+KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
 STEPS = Path(__file__).parents[1] / "tree/steps.py"
 
 
@@ -43,7 +45,7 @@ def left(vm: Machine) -> str:
     return vm.run(
         "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
         "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
-        "find /run/auto-iscsi -type f ! -name 'config*'; lsblk -dno NAME | grep ^sd",
+        f"{KEPT}; lsblk -dno NAME | grep ^sd",
         check=False,
     ).stdout
 
