@@ -56,9 +56,13 @@ def modules(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def licences(libraries: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the licence of each library; refuse one without."""
+def notices(libraries: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what says which libraries these are (importlib.metadata), and their licences.
+
+    A library without a licence is refused.
+    """
     for info in libraries.glob("*.dist-info"):
+        yield f"{info.name}/METADATA", (info / "METADATA").read_bytes()
         found = [*info.rglob("LICENSE*"), *info.rglob("COPYING*")]
         if not found:
             raise SystemExit(f"{info.name}: no licence in it, it cannot be passed on")
@@ -74,7 +78,7 @@ def entries(package: Path, module: str, libraries: Path | None) -> dict[str, byt
     texts = {}
     if libraries:
         sources.update(modules(libraries))
-        texts = dict(licences(libraries))
+        texts = dict(notices(libraries))
         texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
     return {**sources, **codes, **texts}

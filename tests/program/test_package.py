@@ -63,7 +63,9 @@ def test_the_debian_package_has_these_files_and_modes() -> None:
     docs, lintian = "/usr/share/doc/auto-iscsi/", "/usr/share/lintian/overrides/auto-iscsi"
     found = deb_files()
     assert found.pop(lintian) == "-rw-r--r--"
-    assert {name[len(docs) :] for name in found if name.startswith(docs)} == DEBIAN_DOCS
+    examples = {f"examples/{path.name}" for path in (ROOT / "etc").glob("*.rules")}
+    shown = {name[len(docs) :] for name in found if name.startswith(docs)}
+    assert shown == DEBIAN_DOCS | examples
     assert {name: mode for name, mode in found.items() if not name.startswith(docs)} == FILES
 
 
