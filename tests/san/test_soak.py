@@ -48,7 +48,8 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     said = json.loads(soak.wait().lines[-1])
     print(json.dumps(said, indent=2))
     assert said["unexplained"] == [] and said["said"] == []
-    assert said["counts"]["visits"] > seconds / 4 and said["counts"]["sessions ended"]
+    assert said["counts"]["visits that worked"] > seconds / 20
+    assert seconds < 100 or said["counts"]["sessions ended"]
 
     assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
     for _ in range(3):  # what iscsid was killed over can need more than one try
