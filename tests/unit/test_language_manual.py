@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from auto_iscsi import cli, config, explain, settings
+from tests import manual
 
 MAN = Path(__file__).resolve().parents[2] / "man"
 TARGET = "iqn.2001-05.com.example:vm-beta-disk1"
@@ -31,10 +32,8 @@ def test_each_setting_has_an_example_that_works(name: str) -> None:
 def test_each_worked_configuration_is_clean() -> None:
     from auto_iscsi import check
 
-    blocks = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page("auto.iscsi.conf.5"), re.M | re.S)
-    assert len(blocks) >= 3
-    for block in blocks:
-        sections, problems = config.parse("F", block.replace("\\(dq", '"').encode())
+    for block in manual.worked().values():
+        sections, problems = config.parse("F", block.encode())
         assert sections and not problems
         assert not [problem for section in sections for problem in settings.read(section)[1]]
         assert not check._useless(sections)
