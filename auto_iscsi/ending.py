@@ -106,7 +106,7 @@ def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, st
             claim = claims.read(host, target)
             claims.write(host, target, claim._replace(used=claims.now()))
             return None
-        if session.up and probe.HANGS in says:
+        if session.up and set(says) - {probe.FREE, errno.ENXIO}:  # which is: offline
             return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
         now = sessions.read(host, session.sid)
         if now is None or now.inode != session.inode:
@@ -118,15 +118,12 @@ def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, st
     if answer.status not in _BENIGN:
         return f"logout of session {session.sid}: {answer.why}", answer.hint
     until = time.monotonic() + _GONE
-    while sessions.read(host, session.sid) or any(map(host.stat, map(_block, verdict.disks))):
+    # Its disks go before it does (drivers/scsi/scsi_transport_iscsi.c, iscsi_remove_session).
+    while host.stat(session.path):
         if time.monotonic() >= until:
             return f"session {session.sid} is still there after its logout", "journalctl -u iscsid"
         time.sleep(_STEP)
     return None
-
-
-def _block(disk: str) -> str:
-    return f"/sys/block/{disk}"
 
 
 def _forget(host: Host, target: str, through: tuple[int, ...], asked: tuple[str, ...]) -> Ended:

@@ -93,7 +93,7 @@ def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) 
     """Say whether a disk that is meant is another volume by now; it is forgotten then."""
     every = [disk for session in up for disk in disks.list_all(host, session)]
     meant = [disk.path for disk in every if disks.is_wanted(disk, settings)]
-    return any([_is_swapped(host, target, path) for path in meant])
+    return bool([path for path in meant if _is_swapped(host, target, path)])  # each is forgotten
 
 
 def _is_swapped(host: Host, target: str, disk: str) -> bool:

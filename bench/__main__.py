@@ -15,14 +15,22 @@ beside something else is not: one processor does one thing.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
 
 from bench import host, machine, table
 
-HERE = Path(__file__).resolve().parent
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+HEAD = "# The last `make bench`\n\nHow it is measured: bench/__main__.py.\n"
+PARTS = {
+    "host": "A lookup on this machine", "warm": "What is there, in the virtual machine",
+    "cold": "The first visit, in the virtual machine",
+    "together": "Many at once, in the virtual machine",
+}  # fmt: skip
 
 
 def about() -> str:
@@ -32,32 +40,34 @@ def about() -> str:
         if line.startswith("model name"):
             model = line.partition(": ")[2]
             break
-    cores = sum(
-        line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines()
-    )
-    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    cores = os.cpu_count()
+    names = re.findall(r'^PRETTY_NAME="?(.*?)"?$', Path("/etc/os-release").read_text(), re.MULTILINE)
+    system = names[0] if names else "Linux"
     return f"{model}, {cores} processors, {system}, Python {platform.python_version()}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="measure, print, write RESULTS.md")
     parser.add_argument("--rounds", type=int, default=31, help="on this machine (default 31)")
-    parser.add_argument("--only", choices=["host", "machine"], help="one half; RESULTS.md stays")
+    parser.add_argument("--only", choices=PARTS, help="one part; RESULTS.md keeps the others")
     options = parser.parse_args()
-    rows: list[table.Row] = []
-    began = time.strftime("%Y-%m-%d")
-    if options.only != "machine":
-        rows += host.rows(options.rounds)
-    if options.only != "host":
-        rows += machine.rows()
-    text = table.rendered(rows)
-    print(text)
-    if not options.only:
-        (HERE / "RESULTS.md").write_text(
-            f"# The last `make bench`\n\n{began}, {about()}.\n"
-            f"How it is measured: bench/__main__.py.\n\n{text}"
-        )
+    for part in PARTS:
+        if options.only in (None, part):
+            when = time.strftime("%Y-%m-%d")
+            rows = host.rows(options.rounds) if part == "host" else machine.rows(part)
+            text = table.rendered(rows)
+            print(f"\n{text}", flush=True)
+            write(part, f"{when}, {about()}.\n\n{text}")
     return 0
+
+
+def write(part: str, text: str) -> None:
+    """Put one part's results into RESULTS.md, in the place of its last ones."""
+    head, *parts = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [HEAD]
+    known = dict(each.split("\n\n", 1) for each in parts)
+    known[PARTS[part]] = text.strip()
+    said = [f"## {title}\n\n{known[title].strip()}\n" for title in PARTS.values() if title in known]
+    RESULTS.write_text("\n".join([head.strip() + "\n", *said]))
 
 
 if __name__ == "__main__":

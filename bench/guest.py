@@ -176,7 +176,9 @@ def together(rounds: int, *targets: str) -> dict[str, list[float]]:
 def main() -> None:
     job, rounds, *targets = sys.argv[1:]
     os.makedirs(POINT, exist_ok=True)
-    found = {"cold": cold, "warm": warm, "together": together}[job](int(rounds), *targets)
+    jobs: dict[str, Callable[..., dict[str, list[float]]]]
+    jobs = {"cold": cold, "warm": warm, "together": together}
+    found = jobs[job](int(rounds), *targets)
     print(json.dumps(found))
 
 

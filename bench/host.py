@@ -76,7 +76,8 @@ class Machine:
         })  # fmt: skip
         # The map as it is built, but for the machine that it looks at.
         script = (DIST / "auto.iscsi").read_text()
-        here = f"from auto_iscsi.host import Host\nstatus = program.main(host=Host({str(folder)!r}))"
+        there = f"status = program.main(host=Host({str(folder)!r}))"
+        here = f"from auto_iscsi.host import Host\n{there}"
         script = script.replace("\nos._exit(program.main())", f"\n{here}\nos._exit(status)")
         assert here in script
         self.map = folder / "auto.iscsi"
@@ -101,7 +102,7 @@ class Machine:
 def seconds(command: Sequence[str], null: int) -> float:
     """Return the processor time of one run."""
     files = [(os.POSIX_SPAWN_DUP2, null, number) for number in range(3)]
-    pid = os.posix_spawn(command[0], command, {"PATH": "/usr/bin:/bin"}, file_actions=files)
+    pid = os.posix_spawn(command[0], list(command), {"PATH": "/usr/bin:/bin"}, file_actions=files)
     _, _, used = os.wait4(pid, 0)
     return used.ru_utime + used.ru_stime
 
@@ -208,8 +209,8 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
     if shutil.which("strace"):
         trace = shipped.root / "trace"
         ours, none = calls(shipped.lookup(), trace), calls(BARE, trace)
-        note = f"{ours} and {none}"
-        found.append(Row("warm lookup, system calls ÷ bare Python", f"{ours / none:.2f}", "", "", note))
+        ratio, note = f"{ours / none:.2f}", f"{ours} and {none}"
+        found.append(Row("warm lookup, system calls ÷ bare Python", ratio, "", "", note))
     return found
 
 

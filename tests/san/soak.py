@@ -57,6 +57,8 @@ def walk(seed: int) -> None:
             why = (reading.stderr or reading.stdout).decode(errors="replace").strip()
             with guard:
                 failed.append((target, begun, time.monotonic(), why))
+        else:
+            count("visits that worked")
         time.sleep(choice.uniform(0, 4))
 
 
@@ -99,7 +101,7 @@ def lookups() -> Iterator[tuple[int, str]]:
 def kill_lookups() -> None:
     choice = random.Random(2)
     while running():
-        time.sleep(choice.uniform(1, 6))
+        time.sleep(choice.uniform(5, 15))
         for pid, target in lookups():
             time.sleep(choice.uniform(0, 1.5))
             try:
@@ -116,7 +118,7 @@ def kill_lookups() -> None:
 def kill_iscsid() -> None:
     choice = random.Random(3)
     while running():
-        time.sleep(choice.uniform(15, 30))
+        time.sleep(choice.uniform(20, 60))
         now = time.monotonic()
         pids = subprocess.run(["pidof", "iscsid"], capture_output=True, text=True, check=False)
         for pid in pids.stdout.split():
@@ -130,7 +132,7 @@ def kill_iscsid() -> None:
 def restart_automount() -> None:
     choice = random.Random(4)
     while running():
-        time.sleep(choice.uniform(20, 45))
+        time.sleep(choice.uniform(30, 90))
         if not running():
             break
         now = time.monotonic()

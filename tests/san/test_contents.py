@@ -122,7 +122,7 @@ def test_a_volume_and_its_snapshots_at_once(vm: Machine, san: San) -> None:
             san.target(iqn, [san.disk(whole=san.fs(kind, {"marker": f"{iqn}\n"}, uuid=uuid))])
     vm.discover()
     job.configure(vm, AUTO)
-    vm.automount("--timeout=60 --negative-timeout=1")
+    vm.automount("--timeout=600 --negative-timeout=1")
     for iqn in names["xfs"]:
         assert job.visit(vm, iqn).stdout == f"{iqn}\n"
     first, second = names["btrfs"]

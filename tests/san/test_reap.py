@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 from tests.san import job
 from tests.san.bed.machine import Machine, Result
 from tests.san.bed.san import San
@@ -14,7 +17,9 @@ replacement_timeout = 5s
 udev_timeout = 60s
 lookup_timeout = 3m
 """
-CLAIMS = "/run/auto-iscsi/claims"
+# What is kept of targets: claims, locks, settings, iscsiadm's last words.
+KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
+STEPS = Path(__file__).parents[1] / "tree/steps.py"
 
 
 def reap(vm: Machine, *words: str, check: bool = True) -> Result:
@@ -40,7 +45,7 @@ def left(vm: Machine) -> str:
     return vm.run(
         "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
         "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
-        "find /run/auto-iscsi -type f ! -name 'config*'; lsblk -dno NAME | grep ^sd",
+        f"{KEPT}; lsblk -dno NAME | grep ^sd",
         check=False,
     ).stdout
 
@@ -135,3 +140,26 @@ def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: 
     assert kept(vm, job.BETA) and "not ours" in why(vm, job.BETA)
     job.configure(vm, QUICK + "reap = any\n")
     assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 1 session")
+
+
+def test_killed_at_any_step(vm: Machine, san: San) -> None:
+    """Every fifth step of a lookup and of a reaper; tests/tree has all of them."""
+    target = san.target(job.BETA)
+    job.configure(vm, QUICK)
+    vm.write("/root/steps.py", STEPS.read_text())
+    nothing = left(vm)
+    for verb in (["lookup", job.BETA], ["reap"]):
+        for step in itertools.count(2, 5):
+            if verb == ["reap"]:
+                vm.run(["auto-iscsi", "lookup", job.BETA])
+                vm.run("sleep 2.1")
+            command = f"python3 -I /root/steps.py {step} /usr/sbin/auto-iscsi /run/auto-iscsi"
+            killed = vm.run([*command.split(), *verb], check=False).status
+            vm.run("while pidof iscsiadm; do sleep 0.1; done")
+            assert target.sessions <= 1, (verb, step)
+            said = reap(vm, "--wait")
+            assert said.stderr == "", (verb, step)
+            assert target.sessions == 0 and job.until(lambda: left(vm) == nothing), (verb, step)
+            if not killed:
+                break
+        assert step > 12, verb

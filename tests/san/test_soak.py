@@ -16,7 +16,7 @@ import pytest
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_reap import QUICK, reap
+from tests.san.test_reap import KEPT, QUICK, reap
 
 SCRIPT = Path(__file__).with_name("soak.py")
 TARGETS = [f"iqn.2001-05.com.example:soak-{number}" for number in range(12)]
@@ -48,7 +48,8 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     said = json.loads(soak.wait().lines[-1])
     print(json.dumps(said, indent=2))
     assert said["unexplained"] == [] and said["said"] == []
-    assert said["counts"]["visits"] > seconds / 4 and said["counts"]["sessions ended"]
+    assert said["counts"]["visits that worked"] > seconds / 20
+    assert seconds < 100 or said["counts"]["sessions ended"]
 
     assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
     for _ in range(3):  # what iscsid was killed over can need more than one try
@@ -58,7 +59,7 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     assert [vm.sessions(iqn) for iqn in THEIRS] == kept[1]
     assert [iqn for iqn in TARGETS if vm.sessions(iqn)] == []
     assert job.records(vm) == kept[0]
-    assert vm.run("find /run/auto-iscsi -type f ! -name 'config*'").stdout == ""
+    assert vm.run(KEPT).stdout == ""
     assert job.until(lambda: vm.run("lsblk -dno NAME | grep -c ^sd", check=False).lines == ["2"])
     for iqn in TARGETS[:3]:
         assert job.visit(vm, iqn).stdout == f"{iqn}\n"

@@ -1,8 +1,10 @@
-"""Run auto-iscsi, and die before the Nth change that it makes: python -m tests.tree.steps N ...
+"""Run auto-iscsi, and die before the Nth change that it makes: steps.py N PROGRAM FOLDER WORD...
+
+PROGRAM is a zipapp, or "-" for the module. The changes are those below FOLDER, locks, processes.
 
 What the interpreter is about to do it tells an audit hook (PEP 578): files that are opened for
-writing, renamed, removed, directories, locks, processes. Only those below the root count, and only
-of the process itself: its children have a life of their own.
+writing, renamed, removed, directories, locks, processes. Only of the process itself: its children
+have a life of their own.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 def main() -> None:
     """Count, and run the program as `python -m auto_iscsi` does."""
-    wanted, sys.argv = int(sys.argv[1]), ["auto-iscsi", *sys.argv[2:]]
-    root, us, seen = sys.argv[2], os.getpid(), 0
+    wanted, program, root, us, seen = int(sys.argv[1]), sys.argv[2], sys.argv[3], os.getpid(), 0
+    sys.argv = ["auto-iscsi", *sys.argv[4:]]
 
     def change(event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
@@ -37,7 +39,10 @@ def main() -> None:
                 os.kill(us, signal.SIGKILL)
 
     sys.addaudithook(count)
-    runpy.run_module("auto_iscsi", run_name="__main__")
+    if program == "-":
+        runpy.run_module("auto_iscsi", run_name="__main__")
+    else:
+        runpy.run_path(program, run_name="__main__")
 
 
 main()

@@ -18,7 +18,7 @@ FEWEST = 20  # changes that a cold lookup, or a reaper, makes
 def killed(machine: Machine, *words: str) -> Iterator[int]:
     """Run the program to its first change, to its second, …, while that is not its end."""
     for number in itertools.count(1):
-        command = (sys.executable, "-m", "tests.tree.steps", f"{number}")
+        command = (sys.executable, "-m", "tests.tree.steps", f"{number}", "-", str(machine.root))
         status = machine.program(command, *words).returncode
         if status != -signal.SIGKILL:
             assert status == 0 and number > FEWEST, (status, number)

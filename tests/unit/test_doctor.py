@@ -75,6 +75,7 @@ def test_a_healthy_host(tmp_path: Path) -> None:
 
 
 OLD = "node.name = x\nnode.session.conn_reopen_log_freq = 1\n"
+ALL = "[*-vm]\npaths = all\n"
 MULTIPATHD = "/proc/9/comm"
 SECRET = "node.session.auth.password = secret\n"
 AUTOMATIC = "node.startup = automatic\n"
@@ -149,6 +150,9 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
          {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults {\n find_multipaths yes\n}"},
          "find_multipaths yes (/etc/multipath.conf)", ""),
         ("multipath", "ok", {MULTIPATHD: "multipathd\n"}, "strict (the default)", ""),
+        ("multipath", "warning", {MULTIPATHD: "multipathd\n", "/etc/auto.iscsi.conf": ALL},
+         "joins known volumes only", "find_multipaths yes"),
+        ("multipath", "warning", {"/etc/auto.iscsi.conf": ALL}, "does not run", "multipathd"),
         ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
                                        "# event_activation = 0\n"}, "activates",
          "68-auto-iscsi-no-lvm.rules"),
