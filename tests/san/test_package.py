@@ -133,8 +133,9 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     vm.automount("--timeout=2 --negative-timeout=1", program="/usr/libexec/auto-iscsi/auto.iscsi")
     worker = stay(vm, held)
     assert works(vm, hidden)
-    vm.run(f"unshare --mount --propagation private sh -c"
-           f" 'cd {job.ROOT}/{hidden}; cd /; sleep 3000 >/dev/null 2>&1 &'")  # fmt: skip
+    # Copied while somebody stands in it: it can expire at any moment.
+    vm.run(f"cd {job.ROOT}/{hidden} && unshare --mount --propagation private"
+           " sh -c 'cd /; sleep 3000 >/dev/null 2>&1 &'")  # fmt: skip
     assert works(vm, gone)
     found = job.mount(vm, gone)
     assert found and {"ro"} <= set(found.options.split(","))
