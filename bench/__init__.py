@@ -1,1 +1,1 @@
-"""How fast is it, against what it cannot be faster than, and against the script that it replaces?"""
+"""How fast is it, against what it cannot beat, and against the script that it replaces?"""

@@ -41,7 +41,8 @@ def about() -> str:
             model = line.partition(": ")[2]
             break
     cores = os.cpu_count()
-    names = re.findall(r'^PRETTY_NAME="?(.*?)"?$', Path("/etc/os-release").read_text(), re.MULTILINE)
+    release = Path("/etc/os-release").read_text()
+    names = re.findall(r'^PRETTY_NAME="?(.*?)"?$', release, re.MULTILINE)
     system = names[0] if names else "Linux"
     return f"{model}, {cores} processors, {system}, Python {platform.python_version()}"
 
