@@ -126,6 +126,7 @@ class _Lookup(NamedTuple):
             up = [s for s in sessions.find_all(self.host, self.key.target) if s.up]
             if up:
                 limit = initiator.Limit(self.settings.login_timeout, self.until)
+                self._conclude(self.claim, limit.end)
                 initiator.rescan(self.host, self.key.target, up[0], limit)
             else:
                 target = self.key.target
@@ -169,12 +170,18 @@ class _Lookup(NamedTuple):
             layout = layouts.settle(self.host, self.key.target, layout, self.settings, self.until)
         if layout:
             claim = claims.touch(self.host, self.key.target, up, claim)
-            if claim.asked:  # a lookup was killed between asking for a session and seeing it
-                from auto_iscsi import pending
-
-                tmo = self.settings.replacement_timeout
-                pending.settle(self.host, self.key.target, 0.0, tmo)
+            self._conclude(claim, 0.0)
         return layout
+
+    def _conclude(self, claim: claims.Claim, until: float) -> None:
+        """Settle whose session it is, if a lookup was killed between asking for it and seeing it.
+
+        Before another iscsiadm is started, which overwrites the last one's word.
+        """
+        if claim.asked:
+            from auto_iscsi import pending
+
+            pending.settle(self.host, self.key.target, until, self.settings.replacement_timeout)
 
     def _no_disk(self, up: list[sessions.Session]) -> mapentry.Layout:
         seconds = f"after {self.settings.udev_timeout:.0f} s"
