@@ -30,6 +30,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         3: san.disk(whole=fs("btrfs")),
         4: san.disk(whole=fs("iso9660")),
         5: san.disk(whole=fs("ntfs")),
+        6: san.disk([fs("ext4")], emulated=True),
         300: san.disk([efi, fs("ext4")], block_size=4096, table="gpt"),
     }
     vm.run(f"device=$(losetup -o {49 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
@@ -50,9 +51,9 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     assert [m.point for m in vm.mounts(key) if m.fstype != "autofs"] == [f"{key}/lun0/p4"]
     seen = {name: read(name) for name in (
         "lun0/p1/EFI/BOOT/x", "lun0/p2/marker", "lun0/p3/etc/marker", "lun0/p5/marker",
-        "lun1/marker", "lun3/marker", "lun4/marker", "lun300/p2/marker",
+        "lun1/marker", "lun3/marker", "lun4/marker", "lun6/p1/marker", "lun300/p2/marker",
     )}  # fmt: skip
-    kinds = ("vfat", "ext2", "ext3", "squashfs", "xfs", "btrfs", "iso9660", "ext4")
+    kinds = ("vfat", "ext2", "ext3", "squashfs", "xfs", "btrfs", "iso9660", "ext4", "ext4")
     assert list(seen.values()) == [f"{kind}\n" for kind in kinds]
     mounted = {m.point[len(key) + 1:]: m for m in vm.mounts(key) if m.fstype != "autofs"}
     assert all({"ro", "nosuid"} <= set(m.options.split(",")) for m in mounted.values())
@@ -66,6 +67,9 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         wanted.append("lun5 is left out: LUN 5 (sde): this kernel has no ntfs3")
     told = explained(vm, job.BETA)
     disks = vm.sessions(job.BETA)[0].disks
+    sizes = {lun: [vm.read(f"/sys/block/{disks[lun]}/queue/{kind}_block_size").decode().strip()
+                   for kind in ("logical", "physical")] for lun in (0, 6, 300)}
+    assert sizes == {0: ["512", "512"], 6: ["512", "4096"], 300: ["4096", "4096"]}
     for why in wanted:
         why = why.replace("sda", disks[0]).replace("sde", disks[5])
         assert why in line and why in told

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine, Result
 from tests.san.bed.san import San
@@ -50,6 +52,7 @@ def left(vm: Machine) -> str:
     ).stdout
 
 
+@pytest.mark.core
 def test_the_whole_life(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, QUICK)

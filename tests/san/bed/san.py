@@ -124,8 +124,12 @@ class San:
     def disk(
         self, parts: Sequence[disks.Filesystem] = (), *, whole: disks.Filesystem | None = None,
         table: str = "dos", block_size: int = 512, serial: str = "", slack: int = 1,
+        emulated: bool = False,
     ) -> LiveDisk:
-        """Make a disk: partitions in a DOS or GPT table, or a filesystem on the whole of it."""
+        """Make a disk: partitions in a DOS or GPT table, or a filesystem on the whole of it.
+
+        `emulated`: its 512-byte sectors are said to be parts of 4096-byte ones (512e).
+        """
         wanted = (disks.Disk((whole,), "", block_size, serial, 0) if whole
                   else disks.Disk(tuple(parts), table, block_size, serial, slack))
         name = f"disk{next(self.numbers)}"
@@ -133,7 +137,10 @@ class San:
             built = Path(scratch) / name
             disks.build(wanted, built)
             self.machine.send(built, f"/run/san/{name}")
-        path = self.machine.call("add_disk", disk=name, block_size=block_size, serial=serial)
+        if emulated:
+            path = self.machine.call("add_emulated", disk=name, serial=serial)
+        else:
+            path = self.machine.call("add_disk", disk=name, block_size=block_size, serial=serial)
         return LiveDisk(name, str(path))
 
     def target(

@@ -33,7 +33,8 @@ def group(iqn: str) -> str:
 
 def backstore(disk: str) -> str:
     """Return the configfs directory of a disk."""
-    return f"{ROOT}/core/fileio_0/{disk}"
+    emulated = f"{ROOT}/core/iblock_0/{disk}"
+    return emulated if os.path.isdir(emulated) else f"{ROOT}/core/fileio_0/{disk}"
 
 
 def load() -> None:
@@ -46,6 +47,11 @@ def load() -> None:
         os.makedirs(f"{ROOT}/iscsi", exist_ok=True)
 
 
+def unique(disk: str) -> str:
+    """Return a serial: without one all disks have one WWID, and multipathd would join them."""
+    return hashlib.sha256(disk.encode()).hexdigest()[:32]
+
+
 def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     """Make a disk of the file of that name below DISKS; return the file's path."""
     load()
@@ -53,12 +59,32 @@ def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     os.makedirs(directory)
     size = os.stat(path).st_size
     put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
-    # Without a serial all disks would have the same WWID, and multipathd would join them.
-    unique = hashlib.sha256(disk.encode()).hexdigest()[:32]
-    put(f"{directory}/wwn/vpd_unit_serial", serial or unique)
+    put(f"{directory}/wwn/vpd_unit_serial", serial or unique(disk))
     put(f"{directory}/enable", 1)
     put(f"{directory}/attrib/block_size", block_size)  # enable makes it 512, whatever it was
     return path
+
+
+def add_emulated(disk: str, serial: str = "") -> str:
+    """Make a disk of 512-byte sectors over 4096-byte ones of the file of that name (512e).
+
+    Only one: the kernel's own made-up disk (scsi_debug) says so, and LIO passes it on.
+    """
+    load()
+    path = f"{DISKS}/{disk}"
+    size = -(-os.stat(path).st_size // (1 << 20))
+    before = set(os.listdir("/sys/block"))
+    subprocess.run(["modprobe", "target_core_iblock"], check=True)
+    subprocess.run(["modprobe", "scsi_debug", f"dev_size_mb={size}", "physblk_exp=3"], check=True)
+    subprocess.run(["udevadm", "settle"], check=True)
+    (node,) = set(os.listdir("/sys/block")) - before
+    subprocess.run(["dd", f"if={path}", f"of=/dev/{node}", "bs=1M", "conv=fsync"], check=True)
+    directory = f"{ROOT}/core/iblock_0/{disk}"
+    os.makedirs(directory)
+    put(f"{directory}/control", f"udev_path=/dev/{node}")
+    put(f"{directory}/wwn/vpd_unit_serial", serial or unique(disk))
+    put(f"{directory}/enable", 1)
+    return f"/dev/{node}"
 
 
 def map_lun(iqn: str, lun: int, disk: str) -> None:
@@ -135,7 +161,8 @@ def initiators(iqn: str) -> list[str]:
 
 
 CALLS: dict[str, Any] = {
-    "load_target": load, "add_disk": add_disk, "add_target": add_target, "enable": enable,
-    "delete_target": delete_target, "map_lun": map_lun, "unmap_lun": unmap_lun,
-    "initiators": initiators, "discovery_chap": discovery_chap,
+    "load_target": load, "add_disk": add_disk, "add_emulated": add_emulated,
+    "add_target": add_target, "enable": enable, "delete_target": delete_target,
+    "map_lun": map_lun, "unmap_lun": unmap_lun, "initiators": initiators,
+    "discovery_chap": discovery_chap,
 }
