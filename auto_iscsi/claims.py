@@ -119,7 +119,7 @@ def touch(
 
 def drop(host: Host, target: str) -> None:
     """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
-    for kind in ("claims", "disks", "settings"):
+    for kind in ("settings", "disks", "claims"):  # the claim last: who is killed here comes again
         with suppress(FileNotFoundError):
             os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 

@@ -138,7 +138,7 @@ def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[ending.Ended]
 
 def _tidy(host: Host) -> None:
     """Take away what killed runs left in /run/auto-iscsi."""
-    for folder in ("lock", "iscsiadm"):
+    for folder in ("lock", "iscsiadm", "discovery"):
         for name in host.names(f"{claims.FOLDER}/{folder}"):
             if folder == "iscsiadm" and claims.read(host, name).asked:
                 continue  # iscsiadm's last word, which nobody has drawn a conclusion from yet

@@ -40,7 +40,7 @@ def nothing_left(machine: Machine, portal: str, step: int) -> None:
 @pytest.mark.parametrize("following", ["lookup", "reap"])
 def test_a_lookup(machine: Machine, following: str) -> None:
     portal = machine.target(VOL1, record=False)
-    machine.configure(f"portals = {portal}\nreplacement_timeout = 7s")
+    machine.configure(f"portals = {portal}\nreplacement_timeout = 7s\nattempts = 1000")
     for step in killed(machine, "lookup", VOL1):
         if following == "lookup":
             assert machine.visit(VOL1) == machine.entry(VOL1, portal), step
