@@ -52,9 +52,10 @@ class Outcome(NamedTuple):
 def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
     """End what can be ended, for `wait` seconds also what can be ended by then.
 
-    `say` is told how far it is. Raise NotPermitted, BadConfiguration.
+    So long it also waits for another reaper. `say` is told how far it is. Raise NotPermitted,
+    BadConfiguration.
     """
-    handle = claims.lock(host, "reap", time.monotonic())
+    handle = claims.lock(host, "reap", time.monotonic() + wait)
     if handle is None:
         return Outcome([], alone=False)
     try:

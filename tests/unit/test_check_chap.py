@@ -82,7 +82,7 @@ def test_a_secret_that_one_may_not_read_is_nobody_s_problem(tmp_path: Path) -> N
     assert said(tmp_path, CHAP, {"/s": SECRET}) == ["/etc/auto.iscsi.conf: ok"]
     (tmp_path / "s").chmod(0o600)
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:-2]:
+    for folder in list(tmp_path.parents)[:-2]:
         if folder.stat().st_mode & 0o001 == 0:
             folder.chmod(0o755)
     os.seteuid(65534)

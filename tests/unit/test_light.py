@@ -121,7 +121,8 @@ def test_array_is_array_and_collections_is_not_touched() -> None:
         "assert not {'collections', 'collections.abc'} & sys.modules.keys()\n"
         "import array as theirs, collections.abc, typing\n"
         "assert array is theirs.array and collections.OrderedDict\n"
-        "assert isinstance(array('B', b'ab'), collections.abc.MutableSequence)\n"
+        "registered = isinstance(array('B', b'ab'), collections.abc.MutableSequence)\n"
+        "assert registered or sys.version_info < (3, 10)\n"  # nobody registers it before
     )
     root = str(Path(__file__).resolve().parents[2])
     subprocess.run([sys.executable, "-IS", "-c", code, root], check=True)
