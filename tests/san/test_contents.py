@@ -23,7 +23,8 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
 
     efi = san.fs("vfat", {"EFI/BOOT/x": "vfat\n"}, label="ESP", efi=True)
     mixed = san.disk([efi, fs("ext2"), fs("ext3", "etc/marker"), fs("ext4"), fs("squashfs"),
-                      san.fs("swap"), san.fs(""), san.fs("")], table="gpt")
+                      san.fs("swap"), *[san.fs("")] * 3,
+                      san.fs("", size=64)], table="gpt")  # blkid sees no smaller ZFS
     luns = {
         0: mixed,
         1: san.disk(whole=fs("xfs")),
@@ -35,7 +36,13 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     }
     vm.run(f"device=$(losetup -o {49 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
            "pvcreate -qq $device && losetup -d $device; "
-           f"printf 'LUKS\\xba\\xbe\\0\\1' | dd of={mixed.path} bs=1M seek=57 conv=notrunc")
+           f"printf 'LUKS\\xba\\xbe\\0\\1' | dd of={mixed.path} bs=1M seek=57 conv=notrunc;"
+           f"device=$(losetup -o {65 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
+           "mdadm --create --quiet --run --force --level=1 --raid-devices=2 /dev/md9 $device "
+           "missing && mdadm --quiet --stop /dev/md9 && losetup -d $device; "
+           # The uberblocks of a pool's first label (OpenZFS include/sys/uberblock_impl.h).
+           f"for n in $(seq {(73 << 10) + 128} {(73 << 10) + 160}); do "
+           f"printf '\\x0c\\xb1\\xba\\0' | dd of={mixed.path} bs=1K seek=$n conv=notrunc; done")
     san.target(job.BETA, luns)
     vm.discover()
     job.configure(vm, "options = nocheck, ro, nosuid\nfstype = auto\npartition = all\nlun = all\n"
@@ -60,7 +67,8 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     assert "nouuid" in mounted["lun1"].super
     (line,) = job.said(vm)  # what was left out, and why
     wanted = ["lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
-              "partition 7 is an LVM physical volume", "partition 8 is LUKS encrypted"]
+              "partition 7 is an LVM physical volume", "partition 8 is LUKS encrypted",
+              "partition 9 is a member of an md RAID", "partition 10 is a member of a ZFS pool"]
     if vm.run("modprobe ntfs3", check=False).status == 0:
         assert read("lun5/marker") == "ntfs\n"
     else:
