@@ -162,7 +162,7 @@ class Machine:
 
     def revive(self, portal: str) -> None:
         """Have a dead portal take connections from now on."""
-        self._socket(portal).listen(128)
+        self._socket(portal).listen(1024)
 
     def mute_portal(self) -> str:
         """Return a portal that does not answer at all: its backlog is full."""
@@ -189,7 +189,7 @@ class Machine:
         port = int(portal.rpartition(":")[2])
         return next(bound for bound in self.sockets if bound.getsockname()[1] == port)
 
-    def _bind(self, address: str, listen: bool, backlog: int = 128) -> str:
+    def _bind(self, address: str, listen: bool, backlog: int = 1024) -> str:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         bound = socket.socket(family)
         bound.bind((address, 0))

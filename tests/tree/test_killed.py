@@ -19,9 +19,9 @@ def killed(machine: Machine, *words: str) -> Iterator[int]:
     """Run the program to its first change, to its second, …, while that is not its end."""
     for number in itertools.count(1):
         command = (sys.executable, "-m", "tests.tree.steps", f"{number}", "-", str(machine.root))
-        status = machine.program(command, *words).returncode
-        if status != -signal.SIGKILL:
-            assert status == 0 and number > FEWEST, (status, number)
+        done = machine.program(command, *words)
+        if done.returncode != -signal.SIGKILL:
+            assert done.returncode == 0 and number > FEWEST, (number, done.stderr)
             return
         machine.quiet()
         yield number
