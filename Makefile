@@ -41,7 +41,7 @@ vm: deb ## a shell in that machine
 ##@ Test it
 # Several at once where most of the time is waited; what a folder's tests need, they say.
 PYTEST = $(RUN) python3 -m pytest
-WAITING = -n 4
+WAITING = -n 2
 MACHINES = -n 2
 
 .PHONY: test
