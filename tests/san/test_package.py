@@ -260,8 +260,8 @@ def test_make_install_with_the_libraries_inside_on_a_host_without_them(
             archive.add(TREE / name, f"tree/{name}")
     bare.write("/root/tree.tgz", packed.getvalue())
     install = subprocess.run(
-        ["make", "--dry-run", "install", "BUNDLED=yes"], cwd=TREE, check=True, text=True,
-        stdout=subprocess.PIPE,
+        ["make", "--dry-run", "--no-print-directory", "install", "BUNDLED=yes"], cwd=TREE,
+        check=True, text=True, stdout=subprocess.PIPE,
     ).stdout.splitlines()[-1]  # fmt: skip
     present(bare, san, job.BETA)
     bare.run("tar -C /root -xzf /root/tree.tgz")
