@@ -91,6 +91,11 @@ test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core
 	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
 
+.PHONY: autopkgtest
+autopkgtest: deb ## debian/tests as Debian runs them, in a machine of autopkgtest's own (ARGS=)
+	@tests/prepare autopkgtest
+	@$(RUN) python3 -m tests.san.bed autopkgtest --deb $(DEB) -- $(ARGS)
+
 ##@ Measure it
 .PHONY: bench
 bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (ten minutes)

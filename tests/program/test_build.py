@@ -50,7 +50,7 @@ def said(*command: str | Path, **how: Any) -> str:
         stderr=subprocess.STDOUT, **how,
     )  # fmt: skip
     assert not done.returncode, done.stdout[-5000:]
-    return done.stdout
+    return str(done.stdout)
 
 
 @pytest.fixture(scope="module")

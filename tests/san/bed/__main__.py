@@ -15,9 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import (
-    apt, autopkgtest, cache, channel, demo, layers, progress, qemu, recording, requirements, shell,
-)  # fmt: skip
+from . import adt, apt, cache, channel, demo, layers, progress, qemu, recording, requirements, shell
 from .machine import CommandFailed
 
 TREE = Path(__file__).resolve().parents[3]
@@ -70,7 +68,7 @@ def carry_out(wanted: argparse.Namespace) -> int:
     if wanted.verb == "demo":
         return demo.run(wanted.deb, wanted.suite, TREE)
     if wanted.verb == "autopkgtest":
-        return autopkgtest.run(wanted.deb, wanted.suite, TREE, wanted.arguments)
+        return adt.run(wanted.deb, wanted.suite, TREE, wanted.arguments)
     if wanted.verb == "shell":
         return shell.run(wanted.deb, wanted.suite)
     return recording.run(wanted.directory, wanted.suite)
