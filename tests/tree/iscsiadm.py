@@ -288,7 +288,7 @@ class Iscsiadm:
         kernel.set_state(ROOT, sid, "LOGGED_IN")
         print(f"Login to {place} successful.")
         self.scan(sid, self.target(target), self.target(target)["luns"], running)
-        return OK
+        return self.says("logged-in", target)
 
     def logout(self, sid: int) -> int:
         if not os.path.exists(f"{ROOT}{kernel.SESSIONS}/session{sid}"):
