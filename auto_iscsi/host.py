@@ -12,7 +12,7 @@ import sys
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ class Host(NamedTuple):
 
     def run(
         self, program: str, *args: str, out: int, err: int, until: float,
-        files: Mapping[str, bytes] | None = None,
+        files: Mapping[str, bytes] | None = None, endures: bool = False,
     ) -> int | None:  # fmt: skip
         """Start a program and return its exit status, or None when it still runs at `until`.
 
@@ -103,7 +103,8 @@ class Host(NamedTuple):
         go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
         and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
 
-        `files` is what it alone sees in the place of files of the machine.
+        `files` is what it alone sees in the place of files of the machine. One that `endures`
+        ignores SIGTERM, which systemd sends to all that automount started when automount stops.
         """
         found = [f"{folder}/{program}" for folder in PROGRAMS]
         found = [path for path in found if os.access(self.path(path), os.X_OK)]
@@ -126,6 +127,8 @@ class Host(NamedTuple):
             os.dup2(null, 0)
             os.dup2(out, 1)
             os.dup2(err, 2)
+            if endures:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if shown:
                 namespace.show(shown, self.path("/run"))
 
