@@ -2,7 +2,6 @@
 
 A moment of it here; make soak has ten minutes.
 
-
 Not a failed visit without an injected cause, no duplicate session, none of an administrator's
 touched, no lock, claim, disk, session or node record left behind.
 """
