@@ -117,7 +117,7 @@ class _Lookup(NamedTuple):
 
     def bring_up(self) -> mapentry.Layout:
         """Log in if need be, and wait for the disk; return the layout or raise Failure."""
-        from auto_iscsi import initiator, paths, udev  # what a warm lookup does not need
+        from auto_iscsi import initiator, udev  # what a warm lookup does not need
         from auto_iscsi import login as logins
 
         source = "kernel" if self.settings.device == "kernel" else "udev"
@@ -133,6 +133,8 @@ class _Lookup(NamedTuple):
                 job = logins.Login(self.host, target, self.settings, self.until, events)
                 up, why = job.open()
                 if self.settings.paths == "all":
+                    from auto_iscsi import paths
+
                     notes = paths.joined(
                         self.host, target, up, self.settings, self.until, events, why
                     )
