@@ -8,13 +8,12 @@ waits for whoever holds our stdout, the next lookup for whoever holds our lock.
 from __future__ import annotations
 
 import marshal
-import os
 import select
 import time
 
 from auto_iscsi import errors
 from auto_iscsi.host import DESCRIPTORS
-from auto_iscsi.light import TYPE_CHECKING, signal, suppress
+from auto_iscsi.light import TYPE_CHECKING, os, signal, suppress
 
 if TYPE_CHECKING:
     from typing import Any, Callable

@@ -11,12 +11,11 @@ process that sets it is there.
 
 from __future__ import annotations
 
-import os
 import syslog
 
 from auto_iscsi import errors, portals
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING
+from auto_iscsi.light import TYPE_CHECKING, os
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,8 @@ the zip file; tools/auto.iscsi reads it and calls install(). It is as good as an
 Python that built it. Another one finds its modules as ever, as do the other program and the tests.
 """
 
+from __future__ import annotations
+
 import marshal
 import sys
 
@@ -14,9 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
-    from typing import Dict, List, Optional  # noqa: UP035 (evaluated, on Python 3.9 too)
 
-    Part = Dict[str, bytes]
+    Parts = list[dict[str, bytes]]
 
 #: What a key that is no name needs; then what a warm lookup does; and then a first one, too. Each
 #: module after those that it imports.
@@ -32,29 +33,29 @@ PARTS = (
 class Finder:
     """On sys.meta_path: with a module come all of its part that are not there yet."""
 
-    def __init__(self, parts: "List[Part]", folder: str) -> None:
+    def __init__(self, parts: Parts, folder: str) -> None:
         self._parts = {name: part for part in parts for name in part}
         self._folder = folder
 
     def find_spec(
         self, name: str, path: object = None, target: object = None
-    ) -> "Optional[ModuleSpec]":
+    ) -> ModuleSpec | None:
         """Find a module (importlib.abc.MetaPathFinder)."""
         if name not in self._parts:
             return None
-        return type(sys.__spec__)(name, self, is_package="." not in name)
+        return type(sys.__spec__)(name, self, is_package="." not in name)  # type: ignore[arg-type]
 
-    def create_module(self, spec: "ModuleSpec") -> "ModuleType":
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return a module, which is ready (importlib.abc.Loader)."""
         for name, code in self._parts[spec.name].items():
             if name not in sys.modules:
                 self._bring(name, marshal.loads(code))
         return sys.modules[spec.name]
 
-    def exec_module(self, module: "ModuleType") -> None:
+    def exec_module(self, module: ModuleType) -> None:
         """Do nothing more."""
 
-    def _bring(self, name: str, code: "CodeType") -> None:
+    def _bring(self, name: str, code: CodeType) -> None:
         module = sys.modules[name] = type(sys)(name)
         package, _, own = name.rpartition(".")
         if package:
@@ -64,6 +65,6 @@ class Finder:
         exec(code, module.__dict__)
 
 
-def install(parts: "List[Part]", program: str) -> None:
+def install(parts: Parts, program: str) -> None:
     """Have Python take modules from here first; `program` is the zip file."""
-    sys.meta_path.insert(0, Finder(parts, f"{program}/auto_iscsi"))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Finder(parts, f"{program}/auto_iscsi"))

@@ -11,13 +11,11 @@ a refusal is remembered, until what was refused is another file.
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 
 from auto_iscsi import claims, config, errors, nodes
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING
+from auto_iscsi.light import TYPE_CHECKING, os, stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,12 +7,11 @@ starts only programs that are in it: it can never reach the real iscsiadm.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple, signal
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os, signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

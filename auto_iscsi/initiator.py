@@ -9,12 +9,11 @@ waiting, and the lock that its stdout is keeps the next one away until it is thr
 
 from __future__ import annotations
 
-import os
 import time
 
 from auto_iscsi import claims, errors, nodes, portals
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

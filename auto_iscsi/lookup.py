@@ -6,13 +6,12 @@ disk are there, reads a few files and starts no process.
 
 from __future__ import annotations
 
-import os
 import time
 
 from auto_iscsi import claims, disks, errors, keys, mapentry, mounts, resolved, sessions
 from auto_iscsi import layout as layouts
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, signal, suppress
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, os, signal, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

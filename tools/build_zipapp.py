@@ -16,7 +16,6 @@ in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOC
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
