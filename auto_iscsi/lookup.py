@@ -138,7 +138,10 @@ class _Lookup(NamedTuple):
                         self.host, target, up, self.settings, self.until, events, why
                     )
             within = self._within(self.settings.udev_timeout)
-            found = events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
+            found = events.wait_for(
+                lambda: self._layout(up), within,
+                lambda: layouts.announced(self.host, up, self.settings),
+            ) or self._no_disk(up)  # fmt: skip
             return found._replace(notes=(*found.notes, *notes))
 
     def _mount_point(self, present: list[mounts.Mount]) -> str:
