@@ -8,17 +8,16 @@ waits for whoever holds our stdout, the next lookup for whoever holds our lock.
 from __future__ import annotations
 
 import marshal
-import os
 import select
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.light import TYPE_CHECKING, signal, suppress
+from auto_iscsi.host import DESCRIPTORS
+from auto_iscsi.light import TYPE_CHECKING, os, signal, suppress
 
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-_MANY = 4096  # descriptors that we could have open
 
 
 def do(work: Callable[[], Any], until: float, target: str) -> Any:
@@ -29,7 +28,7 @@ def do(work: Callable[[], Any], until: float, target: str) -> Any:
         try:
             # Nothing of ours, or automount would wait for it, and the next lookup for our lock.
             os.dup2(writing, 0)
-            os.closerange(1, _MANY)
+            os.closerange(1, DESCRIPTORS)
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.write(0, marshal.dumps(work()))
         finally:

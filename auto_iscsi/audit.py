@@ -11,13 +11,14 @@ process that sets it is there.
 
 from __future__ import annotations
 
-import os
-import re
 import syslog
-from collections.abc import Mapping
 
 from auto_iscsi import errors, portals
 from auto_iscsi.host import Host
+from auto_iscsi.light import TYPE_CHECKING, os
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 IDENTITY = "auto-iscsi"
 _STARTERS = ("automount", "sudo", "cron", "crond")
@@ -54,7 +55,7 @@ def line(what: str, fields: Mapping[str, str]) -> str:
     """
     parts = [what]
     for name, value in fields.items():
-        clean = re.sub(r'[^!#-~ ]|[\\=]', "?", value[:250])
+        clean = "".join(c if " " <= c <= "~" and c not in '"\\=' else "?" for c in value[:250])
         parts.append(f'{name}="{clean}"' if " " in clean else f"{name}={clean or '-'}")
     return errors.one_line(" ".join(parts))
 

@@ -11,15 +11,16 @@ a refusal is remembered, until what was refused is another file.
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 import time
-from collections.abc import Iterable
 
 from auto_iscsi import claims, config, errors, nodes
 from auto_iscsi.host import Host
-from auto_iscsi.settings import Settings
+from auto_iscsi.light import TYPE_CHECKING, os, stat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from auto_iscsi.wanted import Settings
 
 CONF = "/etc/iscsi/iscsid.conf"
 _NODE, _DISCOVERY = "node.session.auth", "discovery.sendtargets.auth"
@@ -84,8 +85,9 @@ def proof(host: Host, settings: Settings, record: nodes.Record, ours: bool) -> l
     elif settings.chap_user:
         return of_settings(host, settings)
     else:
-        method = re.search(rf"(?m)^\s*{_NODE}\.authmethod\s*=\s*CHAP\b", host.read(CONF) or "")
-        files = [CONF] if method else []
+        lines = (line.partition("=") for line in (host.read(CONF) or "").splitlines())
+        named = [value.strip() for name, _, value in lines if name.strip() == f"{_NODE}.authmethod"]
+        files = [CONF] if "CHAP" in named else []
     return _seen(host, files)
 
 
@@ -158,6 +160,8 @@ def _conf(host: Host, settings: Settings, prefix: str, both: bool) -> dict[str, 
     data = host.read_bytes(CONF)
     if data is None:
         raise errors.BrokenInstallation(f"{CONF}: no such file", "install open-iscsi")
+    import re  # only with CHAP
+
     replaced = re.compile(rb"\s*%s\.(authmethod|(username|password)(_in)?)\s*=" % prefix.encode())
     lines = [line for line in data.splitlines() if not replaced.match(line)]
     lines += [f"{prefix}.{name} = {value}".encode() for name, value in values.items()]

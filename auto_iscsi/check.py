@@ -155,9 +155,9 @@ def _useless(sections: Sequence[Section]) -> list[Problem]:
 
 def _impossible(section: Section) -> tuple[str, str]:
     """Return the kind of a section that matches no target, and why it does not."""
-    literal = globs.WILDCARD.sub("", section.glob)
+    literal = globs.wildcard().sub("", section.glob)
     alien = sorted(set(literal) - set(globs.ALPHABET))
-    kind = "never-matches" if globs.WILDCARD.search(section.glob) else "not-a-target"
+    kind = "never-matches" if globs.wildcard().search(section.glob) else "not-a-target"
     if alien:
         signs = " or ".join(f'"{output.printable(c)}"' for c in alien)
         return kind, f"it can match no target: no target's name has {signs} in it"

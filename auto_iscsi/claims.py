@@ -13,12 +13,11 @@ that an administrator opened after ours was gone is an administrator's.
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 
 from auto_iscsi import errors, sessions
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, suppress
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, os, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,8 +209,10 @@ def _private(path: str, flags: int) -> int:
 def _folder(path: str) -> None:
     if not os.path.isdir(path):
         with _permission(path):
-            for each in (os.path.dirname(path), path):  # a mode given once is the last one's only
-                os.makedirs(each, mode=0o700, exist_ok=True)
+            above = os.path.dirname(path)
+            for each in (os.path.dirname(above), above, path):
+                with suppress(FileExistsError):
+                    os.mkdir(each, 0o700)
 
 
 @contextmanager

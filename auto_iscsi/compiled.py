@@ -12,15 +12,13 @@ that are ours and that nobody else can look into.
 from __future__ import annotations
 
 import marshal
-import os
-import stat
 import sys
 import time
 import zlib
 
 import auto_iscsi
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, contextmanager, suppress
+from auto_iscsi.light import TYPE_CHECKING, contextmanager, os, stat, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,12 +8,9 @@ root mounts what these files say, so they are believed only when nobody but root
 
 from __future__ import annotations
 
-import os
-import stat
-
 from auto_iscsi import compiled, errors
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os, stat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

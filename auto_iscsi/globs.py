@@ -3,22 +3,31 @@
 A glob: `*`, `?`, `[abc]`, `[a-z]`, `[!abc]`; it has to match the whole name. What fnmatch says, but
 for its regular expressions: compiling one costs 60 µs, every lookup asks each section, and before
 Python 3.10 `[b-a]` is an exception. A glob whose literal parts are not in the name is through with
-after a microsecond, as is one that has no wildcard but `*`.
+after a microsecond, as is one that has no wildcard but `*`. re itself is imported only where there
+is another one: that takes as long as all else that a first lookup does before the login.
 """
 
 from __future__ import annotations
 
-import re
+from auto_iscsi.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import re
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-.:"  #: what a folded target name is made of (keys)
 
-# A bracket that is not closed is a bracket.
-WILDCARD = re.compile(r"\*|\?|\[(?:!\][^\]]*|![^\]]+|\][^\]]*|[^\]!][^\]]*)\]")
+
+def wildcard() -> re.Pattern[str]:
+    """Return what finds a wildcard; a bracket that is not closed is a bracket."""
+    import re
+
+    return re.compile(r"\*|\?|\[(?:!\][^\]]*|![^\]]+|\][^\]]*|[^\]!][^\]]*)\]")
 
 
 def matches(glob: str, target: str) -> bool:
     """Say whether `glob`, folded, matches the name `target`."""
-    first, *others = WILDCARD.split(glob)
+    only_stars = "?" not in glob and "[" not in glob
+    first, *others = glob.split("*") if only_stars else wildcard().split(glob)
     if not others:
         return target == glob
     last = others.pop()
@@ -32,21 +41,20 @@ def matches(glob: str, target: str) -> bool:
         at += len(literal)
     if at > len(target) - len(last):
         return False
-    return ("?" not in glob and "[" not in glob) or _fits(parts(glob), target)
+    return only_stars or _fits(parts(glob), target)
 
 
 def parts(glob: str) -> list[str]:
     """Return what stands at each place of a glob: the characters it takes, "*" for any number."""
     found: list[str] = []
     at = 0
-    for wildcard in WILDCARD.finditer(glob):
-        found += glob[at : wildcard.start()]
-        token = wildcard[0]
-        if token == "*":
+    for token in wildcard().finditer(glob):
+        found += glob[at : token.start()]
+        if token[0] == "*":
             found.append("*")
         else:
-            found.append(ALPHABET if token == "?" else _members(token[1:-1]))
-        at = wildcard.end()
+            found.append(ALPHABET if token[0] == "?" else _members(token[0][1:-1]))
+        at = token.end()
     return [*found, *glob[at:]]
 
 

@@ -7,17 +7,20 @@ starts only programs that are in it: it can never reach the real iscsiadm.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple, signal
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os, signal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import Callable
 
 PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+DESCRIPTORS = 4096  #: that we, or who started us, could have open
+_NOT_STARTED = 127  # as the dynamic linker says it, and a shell
+_TERMINALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
 
 # sysfs answers with these while a session or a disk goes: that means "gone", not "broken".
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL})
@@ -94,34 +97,31 @@ class Host(NamedTuple):
 
     def run(
         self, program: str, *args: str, out: int, err: int, until: float,
-        files: Mapping[str, bytes] | None = None, endures: bool = False,
+        files: Mapping[str, bytes] | None = None, endures: bool = False, quick: bool = False,
     ) -> int | None:  # fmt: skip
         """Start a program and return its exit status, or None when it still runs at `until`.
 
         `until` is a time.monotonic(). A program that outlasts it is left alone: killing iscsiadm
         can leave its database locked for ever (open-iscsi usr/idbm.c, idbm_lock). So that it can
         go on without us, it gets no pipe of ours: stdout and stderr are the descriptors `out`
-        and `err`, stdin is /dev/null. A lock held through `out` or `err` lives until it ends.
+        and `err`, stdin is /dev/null, and what a terminal sends does not reach it. A lock held
+        through `out` or `err` lives until it ends.
 
         `files` is what it alone sees in the place of files of the machine. One that `endures`
         ignores SIGTERM, which systemd sends to all that automount started when automount stops.
+        `quick`: without sh, whose import alone takes as long as a login.
         """
         found = [f"{folder}/{program}" for folder in PROGRAMS]
         found = [path for path in found if os.access(self.path(path), os.X_OK)]
         if not found:
             raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
-        try:
-            find_libraries()
-            import sh  # 20 to 60 ms: only where a program is started at all
-        except ImportError as error:
-            raise errors.BrokenInstallation(f"{error}", "install python3-sh") from error
-
         shown = {self.path(name): content for name, content in (files or {}).items()}
         if shown:
             from auto_iscsi import namespace  # ctypes, before the fork
 
         def prepare() -> None:
-            # Through the hook, because sh 1.12 takes only pipes and terminals as they are and
+            signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINALS)
+            # Not with sh's own means: sh 1.12 takes only pipes and terminals as they are and
             # puts a pipe and a thread of its own before everything else.
             null = os.open("/dev/null", os.O_RDONLY)
             os.dup2(null, 0)
@@ -135,35 +135,83 @@ class Host(NamedTuple):
         environment = {"PATH": ":".join(PROGRAMS), "LC_ALL": "C"}
         if self.root != "/":
             environment["AUTO_ISCSI_ROOT"] = self.root
-        # _cwd: not automount's root, which would stay busy. _tty_out: or the child gets a tty.
+        start = _forked if quick else _by_sh
         try:
-            process = sh.Command(self.path(found[0]))(
-                *args, _bg=True, _bg_exc=False, _tty_out=False, _new_session=False, _cwd="/",
-                _env=environment, _preexec_fn=prepare,
-            ).process  # fmt: skip
-        except sh.ForkException as error:
-            why = str(error).strip().splitlines()[-1].strip()
+            pid, ended = start(self.path(found[0]), args, environment, prepare)
+        except ChildProcessError as error:
             hint = "for its files it needs CAP_SYS_ADMIN" if shown else ""
-            raise errors.BrokenInstallation(f"{program} not started: {why}", hint) from error
+            raise errors.BrokenInstallation(f"{program} not started: {error}", hint) from error
         try:
-            exited = os.pidfd_open(process.pid)
+            exited = os.pidfd_open(pid)
         except ProcessLookupError:  # sh's own thread was quicker and has reaped it
             exited = -1
         try:
             import select
 
-            while True:
-                alive, status = process.is_alive()
-                if not alive and status is not None:
-                    return int(status)
+            while (status := ended()) is None:
                 left = until - time.monotonic()
                 if left <= 0:
                     return None
                 if exited >= 0:
-                    select.select([exited], [], [], left if alive else 0.001)
+                    select.select([exited], [], [], left)
         finally:
             if exited >= 0:
                 os.close(exited)
+        if status == _NOT_STARTED:
+            raise errors.BrokenInstallation(f"{program} does not start", f"try {found[0]}")
+        return status
+
+
+def _by_sh(
+    path: str, args: Sequence[str], environment: dict[str, str], prepare: Callable[[], None]
+) -> tuple[int, Callable[[], int | None]]:
+    """Start a program; return its process and what says how it ended, None while it runs.
+
+    `prepare` is called in the new process. Raise ChildProcessError when that, or the start, fails.
+    """
+    try:
+        find_libraries()
+        import sh  # 20 to 60 ms
+    except ImportError as error:
+        raise errors.BrokenInstallation(f"{error}", "install python3-sh") from error
+    # _cwd: not automount's root, which would stay busy. _tty_out: or the child gets a tty.
+    try:
+        process = sh.Command(path)(
+            *args, _bg=True, _bg_exc=False, _tty_out=False, _new_session=False, _cwd="/",
+            _env=environment, _preexec_fn=prepare,
+        ).process  # fmt: skip
+    except sh.ForkException as error:
+        raise ChildProcessError(str(error).strip().splitlines()[-1].strip()) from error
+
+    def ended() -> int | None:
+        alive, status = process.is_alive()
+        if not alive and status is None:
+            time.sleep(0.001)  # for the lock of sh's thread
+        return None if alive or status is None else int(status)
+
+    return process.pid, ended
+
+
+def _forked(
+    path: str, args: Sequence[str], environment: dict[str, str], prepare: Callable[[], None]
+) -> tuple[int, Callable[[], int | None]]:
+    """Do the same as _by_sh() where every millisecond counts."""
+    child = os.fork()
+    if not child:
+        try:
+            prepare()
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+            os.closerange(3, DESCRIPTORS)
+            os.chdir("/")
+            os.execve(path, [path, *args], environment)
+        finally:
+            os._exit(_NOT_STARTED)
+
+    def ended() -> int | None:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    return child, ended
 
 
 def find_libraries() -> None:

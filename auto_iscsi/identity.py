@@ -9,11 +9,10 @@ was found, and with what we saw first: /run/auto-iscsi/disks/TARGET, a line for 
 from __future__ import annotations
 
 import errno
-import os
 
 from auto_iscsi import claims, errors, scsi
 from auto_iscsi.host import Host
-from auto_iscsi.light import NamedTuple
+from auto_iscsi.light import NamedTuple, os
 
 FOLDER = f"{claims.FOLDER}/disks"
 
@@ -37,15 +36,10 @@ def read(host: Host, target: str) -> dict[str, Seen]:
 
 def write(host: Host, target: str, known: dict[str, Seen]) -> None:
     """Keep what we know of a target's disks, in one step. The caller holds the target."""
-    path = host.path(f"{FOLDER}/{target}")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    handle = os.open(
-        f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
-    with open(handle, "w", encoding="ascii") as file:
-        for name, seen in known.items():
-            file.write(f"{name} {seen.identity} {'ro' if seen.ours else 'rw'}\n")
-    os.rename(f"{path}.new", path)
+    lines = [
+        f"{name} {seen.identity} {'ro' if seen.ours else 'rw'}\n" for name, seen in known.items()
+    ]
+    claims.put(host, f"disks/{target}", "".join(lines))
 
 
 def name(host: Host, disk: str) -> str:

@@ -11,12 +11,11 @@ iscsiadm of the host.
 
 from __future__ import annotations
 
-import os
 import time
 
 from auto_iscsi import claims, errors, nodes, portals
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +103,8 @@ def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
 
 def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
     """End a session."""
-    return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--logout", limit=limit)
+    place = ("-m", "session", "-r", f"{session.sid}")
+    return _iscsiadm(host, target, *place, "--logout", limit=limit, quick=False)
 
 
 def discover(
@@ -178,7 +178,7 @@ def as_we_made_it(host: Host, record: nodes.Record) -> bool:
 def delete_record(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer:
     """Delete a record that we made."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True)
+    return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True, quick=False)
 
 
 def through(host: Host, target: str, until: float) -> bool:
@@ -200,9 +200,11 @@ def still_at_it(target: str) -> errors.Busy:
 
 def _iscsiadm(
     host: Host, target: str, *args: str, limit: Limit, alone: bool = False, stays: bool = False,
-    files: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | None = None, quick: bool = True,
 ) -> Answer:  # fmt: skip
     """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
+
+    `quick`: while somebody waits for the mount (Host.run), and where it needs no files of its own.
 
     Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
     """
@@ -222,8 +224,9 @@ def _iscsiadm(
         status = None
         err = held[-1][1]
         status = host.run(
-            "iscsiadm", *args, out=ours, err=err, until=limit.end, files=files, endures=alone
-        )
+            "iscsiadm", *args, out=ours, err=err, until=limit.end, files=files, endures=alone,
+            quick=quick and not files,
+        )  # fmt: skip
         return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
         for lock, handle in held:

@@ -1,12 +1,11 @@
 """Which kinds of values are there, and how is each written?
 
 Each parser takes what the file says, a text or a list of texts, and returns a value or raises
-ValueError with what would have been right. Times are seconds.
+ValueError with what would have been right. Times are seconds. Without re, as in keys: a first
+lookup reads them.
 """
 
 from __future__ import annotations
-
-import re
 
 from auto_iscsi import portals
 from auto_iscsi.light import TYPE_CHECKING
@@ -21,9 +20,16 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _WORDS = {"yes": True, "true": True, "on": True, "1": True}
 _WORDS.update({"no": False, "false": False, "off": False, "0": False})
 
+_DIGITS = frozenset("0123456789")
+_SMALL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz")
+_WORD = _SMALL.union("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 # autofs hands an entry's options to mount(8) as they are; white space would end them, a comma
 # or a quote would change what they say (autofs lib/cat_path.c, modules/parse_sun.c).
-_OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=-]*")
+_OPTION = _WORD.union(".:/@%+=-")
+_FSTYPE = _SMALL.union("_.-")
+_LONGEST = 6  # digits
+_PRINTABLE = frozenset(map(chr, range(0x20, 0x7F)))
+_CONTROL = frozenset(map(chr, (*range(0x20), 0x7F)))
 
 
 def _word(raw: Raw) -> str:
@@ -48,16 +54,23 @@ def seconds(raw: Raw) -> float:
 
 def seconds_or_none(raw: Raw) -> float:
     """Read a time, which may be 0."""
-    if not (match := re.fullmatch(r"([0-9]{1,6})\s*([smh]?)", _word(raw), re.ASCII)):
+    word = _word(raw)
+    unit = word[-1:] if word[-1:] in _UNITS else ""
+    digits = word[: len(word) - len(unit)].rstrip(" \t\n\r\f\v")
+    if not _is_number(digits):
         raise ValueError("expected a time: 10, 10s, 5m or 2h")
-    return float(int(match[1]) * _UNITS[match[2]])
+    return float(int(digits) * _UNITS[unit])
+
+
+def _is_number(word: str) -> bool:
+    return 0 < len(word) <= _LONGEST and _DIGITS.issuperset(word)
 
 
 def number(lowest: int, highest: int) -> Callable[[Raw], int]:
     """Return what reads a number from `lowest` to `highest`."""
     def parse(raw: Raw) -> int:
         word = _word(raw)
-        if not re.fullmatch(r"[0-9]{1,6}", word, re.ASCII) or not lowest <= int(word) <= highest:
+        if not _is_number(word) or not lowest <= int(word) <= highest:
             raise ValueError(f"expected a number from {lowest} to {highest}")
         return int(word)
 
@@ -93,7 +106,7 @@ def many(raw: Raw) -> list[str]:
 def options(raw: Raw) -> tuple[str, ...]:
     """Read mount options."""
     for option in (found := tuple(many(raw))):
-        if not _OPTION.fullmatch(option):
+        if not (option[0] in _WORD and _OPTION.issuperset(option)):
             raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
         if option.startswith("fstype="):
             raise ValueError("the filesystem's type has a setting of its own: fstype")
@@ -102,7 +115,7 @@ def options(raw: Raw) -> tuple[str, ...]:
 
 def fstype(raw: Raw) -> str:
     """Read a filesystem's type, or auto."""
-    if not re.fullmatch(r"[a-z0-9_.-]{1,32}", word := _word(raw), re.ASCII):
+    if not (0 < len(word := _word(raw)) <= 32 and _FSTYPE.issuperset(word)):
         raise ValueError("expected auto, or the name of a filesystem type, such as ext3 or xfs")
     return word
 
@@ -120,14 +133,16 @@ def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
 
 def chap_user(raw: Raw) -> str:
     """Read a CHAP name; "": none."""
-    if not re.fullmatch(r"[ !#-~]{0,255}", name := _word(raw)):
+    if len(name := _word(raw)) > 255 or '"' in name or not _PRINTABLE.issuperset(name):
         raise ValueError("expected at most 255 printable ASCII characters, no double quotes")
     return name
 
 
 def file_name(raw: Raw) -> str:
     """Read the name of a file; "": none."""
-    if not re.fullmatch(r'(/[^"\x00-\x1f\x7f]+)?', name := _word(raw)):
+    name = _word(raw)
+    whole = len(name) > 1 and name[0] == "/" and '"' not in name and _CONTROL.isdisjoint(name)
+    if name and not whole:
         raise ValueError("expected the whole name of a file, from / on, no double quotes")
     return name
 
@@ -144,7 +159,7 @@ def one_of(*words: str) -> Callable[[Raw], str]:
 
 def quoted(text: str) -> str:
     """Return a text as the file would have it: in quotes where it has to be."""
-    return f'"{text}"' if re.search("[,#']", text) else text
+    return f'"{text}"' if not {",", "#", "'"}.isdisjoint(text) else text
 
 
 def said(value: Any) -> str:

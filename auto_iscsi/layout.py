@@ -89,6 +89,19 @@ def protect(
                     journal.protect(host, target, disk.path, until)
 
 
+def announced(host: Host, up: Sequence[Session], settings: Settings) -> bool:
+    """Say whether there is a link to a disk that is meant: not yet, then nothing can be mounted.
+
+    Where that is not so, or a disk is to be protected at once, this says that there is one.
+    """
+    number, protected = settings.lun, settings.journal_rule in ("refuse", "skip")
+    if protected or settings.device == "kernel" or not isinstance(number, int):
+        return True
+    luns = (number, number | 0x4000)  # Disk.unit
+    names = [disks.Disk("", lun, session, "").link for session in up for lun in luns]
+    return any(host.link(f"{disks.BY_PATH}/{name}") for name in names)
+
+
 def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) -> bool:
     """Say whether a disk that is meant is another volume by now; it is forgotten then."""
     every = [disk for session in up for disk in disks.list_all(host, session)]

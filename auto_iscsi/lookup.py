@@ -6,13 +6,12 @@ disk are there, reads a few files and starts no process.
 
 from __future__ import annotations
 
-import os
 import time
 
 from auto_iscsi import claims, disks, errors, keys, mapentry, mounts, resolved, sessions
 from auto_iscsi import layout as layouts
 from auto_iscsi.host import Host
-from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, signal, suppress
+from auto_iscsi.light import TYPE_CHECKING, NamedTuple, contextmanager, os, signal, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +116,7 @@ class _Lookup(NamedTuple):
 
     def bring_up(self) -> mapentry.Layout:
         """Log in if need be, and wait for the disk; return the layout or raise Failure."""
-        from auto_iscsi import initiator, paths, udev  # what a warm lookup does not need
+        from auto_iscsi import initiator, udev  # what a warm lookup does not need
         from auto_iscsi import login as logins
 
         source = "kernel" if self.settings.device == "kernel" else "udev"
@@ -133,11 +132,16 @@ class _Lookup(NamedTuple):
                 job = logins.Login(self.host, target, self.settings, self.until, events)
                 up, why = job.open()
                 if self.settings.paths == "all":
+                    from auto_iscsi import paths
+
                     notes = paths.joined(
                         self.host, target, up, self.settings, self.until, events, why
                     )
             within = self._within(self.settings.udev_timeout)
-            found = events.wait_for(lambda: self._layout(up), within) or self._no_disk(up)
+            found = events.wait_for(
+                lambda: self._layout(up), within,
+                lambda: layouts.announced(self.host, up, self.settings),
+            ) or self._no_disk(up)  # fmt: skip
             return found._replace(notes=(*found.notes, *notes))
 
     def _mount_point(self, present: list[mounts.Mount]) -> str:

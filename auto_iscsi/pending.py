@@ -7,11 +7,9 @@ held, until somebody has drawn the conclusion: here. The caller holds the target
 
 from __future__ import annotations
 
-import os
-
 from auto_iscsi import claims, nodes, portals, sessions
 from auto_iscsi.host import Host
-from auto_iscsi.light import suppress
+from auto_iscsi.light import os, suppress
 
 _SEEN = 30.0  # seconds from iscsiadm's word to somebody's first look at the session in sysfs
 

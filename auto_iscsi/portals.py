@@ -46,7 +46,7 @@ def parse(text: str) -> Portal:
     Only numeric addresses: a name would make every lookup depend on a resolver, whose time no
     setting bounds, and udev's links carry the address anyway.
     """
-    import socket  # only where portals are configured: the warm path does not pay for it
+    from auto_iscsi.light import socket
 
     place, _, group = text.strip().partition(",")
     if place.startswith("["):

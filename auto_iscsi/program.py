@@ -6,11 +6,11 @@ failure is one short line on stderr, which automount passes on to the log, and e
 
 from __future__ import annotations
 
-import os
 import sys
 
 from auto_iscsi import errors, keys
 from auto_iscsi.host import Host
+from auto_iscsi.light import os
 
 USAGE = 2
 BUG = 3

@@ -9,13 +9,12 @@ called in a process of its own.
 
 from __future__ import annotations
 
-import os
 import select
 import time
 
 from auto_iscsi import errors
 from auto_iscsi.host import Host
-from auto_iscsi.light import array, struct
+from auto_iscsi.light import array, os, struct
 
 _SG_IO = 0x2285
 _HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AGAIN = 0.25  # seconds; looks again without an event: netlink may drop some, or be forbidden
 _SOON = 0.25  # seconds; then it is worth to import pyudev
 _STEP = 0.005  # seconds between two looks until then
+_WHOLE = 10  # of so many looks one is made without asking for a sign
 
 
 class Listener:
@@ -33,16 +34,26 @@ class Listener:
         self._monitor: Any = None
         self._listening = False
 
-    def wait_for(self, look: Callable[[], Found | None], until: float) -> Found | None:
-        """Return what `look` finds, None when that is nothing until `until` (time.monotonic())."""
-        soon = time.monotonic() + _SOON
+    def wait_for(
+        self, look: Callable[[], Found | None], until: float,
+        sign: Callable[[], bool] = lambda: True,
+    ) -> Found | None:  # fmt: skip
+        """Return what `look` finds, None when that is nothing until `until` (time.monotonic()).
+
+        `sign`: what costs less than a look, and says whether one is worth it, most often: udev
+        needs the processor, too.
+        """
+        soon, looks = time.monotonic() + _SOON, 0
         while True:
-            found = look()
             now = time.monotonic()
-            if found is not None or now >= until:
-                return found
-            if now < soon and not self._listening:
-                time.sleep(min(until - now, _STEP))
+            often = now < soon and not self._listening
+            looks += 1
+            if not often or now >= until or looks % _WHOLE == 1 or sign():
+                found = look()
+                if found is not None or now >= until:
+                    return found
+            if often:
+                time.sleep(max(0.0, min(until - now, _STEP)))
             else:
                 self._next(min(until - now, _AGAIN))
 

@@ -78,13 +78,13 @@ class Machine:
         script = (DIST / "auto.iscsi").read_text()
         there = f"status = program.main(host=Host({str(folder)!r}))"
         here = f"from auto_iscsi.host import Host\n{there}"
-        script = script.replace("\nos._exit(program.main())", f"\n{here}\nos._exit(status)")
+        script = script.replace("\nposix._exit(program.main())", f"\n{here}\nposix._exit(status)")
         assert here in script
         self.map = folder / "auto.iscsi"
         self.map.write_text(script)
         self.map.chmod(0o755)
         self.peak = folder / "peak"
-        self.peak.write_text(script.replace("\nos._exit(status)", f"\n{PEAK}\n"))
+        self.peak.write_text(script.replace("\nposix._exit(status)", f"\n{PEAK}\n"))
         self.peak.chmod(0o755)
         (folder / "auto-iscsi").symlink_to(DIST / "auto-iscsi")
 

@@ -6,7 +6,8 @@ goes in, too, its licences with it, and the program needs nothing but a Python.
 
 The map program is no such file: what Python does to run one (runpy) takes half as long as all of
 its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
-takes its modules from the other program, beside which it lies.
+takes its modules from the other program, beside which it lies: those of most lookups in one piece,
+the first file in the zip, which is for the Python that built it (auto_iscsi/bundle.py).
 
 Each module is there twice (facts/start-up.md): the .pyc so that the Python that built it need not
 compile, the .py so that any other Python still can. Entries are stored, not deflated, because
@@ -15,14 +16,20 @@ in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOC
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
+import importlib.util
+import marshal
 import os
 import py_compile
 import sys
 import tempfile
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SHEBANG = "#!{python} -I\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
@@ -51,6 +58,36 @@ def compiled(source: bytes, name: str) -> bytes:
         return code.read_bytes()
 
 
+def bundle(package: Path) -> bytes:
+    """Return the modules that a lookup needs in one piece: Python's magic number, then marshal's.
+
+    Without docstrings, and without the import of __future__: to find that in the standard library
+    takes as long as ten of our modules.
+    """
+    def code(name: str) -> types.CodeType:
+        tree = ast.parse((package / f"{name}.py").read_bytes())
+        future = [each for each in tree.body if isinstance(each, ast.ImportFrom)
+                  and each.module == "__future__"]  # fmt: skip
+        flags = __future__.annotations.compiler_flag if future else 0
+        tree.body = [each for each in tree.body if each not in future]
+        file = f"{package.name}/{name}.py"
+        found = compile(tree, file, "exec", flags=flags, dont_inherit=True, optimize=2)
+        assert isinstance(found, types.CodeType)
+        return found
+
+    loader = code("bundle")
+    names: dict[str, Any] = {"__name__": "bundle"}
+    exec(loader, names)
+    parts = [
+        {
+            package.name if name == "__init__" else f"{package.name}.{name}":
+            marshal.dumps(code(name)) for name in part
+        }
+        for part in names["PARTS"]
+    ]  # fmt: skip
+    return importlib.util.MAGIC_NUMBER + marshal.dumps((loader, parts))
+
+
 def modules(folder: Path) -> dict[str, bytes]:
     """Return the modules below a folder by their names in it."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
@@ -71,7 +108,7 @@ def notices(libraries: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def entries(package: Path, module: str, libraries: Path | None) -> dict[str, bytes]:
-    """Return every file of the zip by its name: launcher, modules, licences."""
+    """Return every file of the zip by its name, in order: bundle, launcher, modules, licences."""
     launcher = LAUNCHER.format(package=package.name, module=module).encode()
     ours = {f"{package.name}/{name}": source for name, source in modules(package).items()}
     sources = {"__main__.py": launcher, **ours}
@@ -81,7 +118,8 @@ def entries(package: Path, module: str, libraries: Path | None) -> dict[str, byt
         texts = dict(notices(libraries))
         texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
-    return {**sources, **codes, **texts}
+    files = {**sources, **codes, **texts}
+    return {"bundle": bundle(package), **{name: files[name] for name in sorted(files)}}
 
 
 def write(output: Path, python: str, files: dict[str, bytes]) -> None:
@@ -90,11 +128,11 @@ def write(output: Path, python: str, files: dict[str, bytes]) -> None:
     with open(draft, "wb") as stream:
         stream.write(SHEBANG.format(python=python).encode())
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for name in sorted(files):
+            for name, content in files.items():
                 entry = zipfile.ZipInfo(name, EPOCH)
                 entry.create_system = 3  # Unix, which external_attr needs
                 entry.external_attr = 0o100644 << 16
-                archive.writestr(entry, files[name])
+                archive.writestr(entry, content)
     os.chmod(draft, 0o755)
     os.replace(draft, output)
 

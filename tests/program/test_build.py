@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from auto_iscsi import bundle
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("auto.iscsi", "auto-iscsi")
 #: Nothing of these may show in what is built. In Estonian, names have another order: z before t.
@@ -83,11 +85,70 @@ def test_it_holds_our_modules_as_source_and_compiled_and_nothing_else() -> None:
     ours = {f"auto_iscsi/{path.name}" for path in (ROOT / "auto_iscsi").glob("*.py")}
     wanted = {"__main__.py", *ours}
     with zipfile.ZipFile(ROOT / "dist/auto-iscsi") as archive:
-        assert set(archive.namelist()) == wanted | {f"{name}c" for name in wanted}
+        assert set(archive.namelist()) == {"bundle", *wanted, *(f"{name}c" for name in wanted)}
         for entry in archive.infolist():
             assert entry.compress_type == zipfile.ZIP_STORED, entry.filename
         for name in ours:
             assert archive.read(name) == (ROOT / name).read_bytes()
+
+
+IMPORTED = """\
+import sys
+from auto_iscsi import {last}
+ours = [sys.modules[name] for name in sys.modules if name.startswith("auto_iscsi")]
+said = [f"{{m.__name__}} {{'zip' if '__file__' in vars(m) else 'bundle'}}" for m in ours]
+sys.stdout.write("\\n".join(["no search"] * ("__future__" not in sys.modules) + said))
+"""
+
+
+def imported(folder: Path, last: str) -> set[str]:
+    """Return which modules the map brings in for one, and from where."""
+    script = (folder / "auto.iscsi").read_text()
+    begin = script.index("from auto_iscsi import program")
+    (folder / "probe").write_text(script[:begin] + IMPORTED.format(last=last))
+    done = subprocess.run(["/usr/bin/python3", "-IS", folder / "probe"], capture_output=True)
+    assert not done.returncode, done.stderr
+    return set(done.stdout.decode().splitlines())
+
+
+def test_the_map_takes_as_much_of_the_bundle_as_it_gets_to(tmp_path: Path) -> None:
+    for name in PROGRAMS:
+        shutil.copy(ROOT / "dist" / name, tmp_path)
+    with zipfile.ZipFile(ROOT / "dist/auto-iscsi") as archive:
+        assert archive.infolist()[0].filename == "bundle"
+    wanted = {"no search"}
+    for part in bundle.PARTS:
+        names = ("auto_iscsi" if name == "__init__" else f"auto_iscsi.{name}" for name in part)
+        wanted |= {f"{name} bundle" for name in names}
+        assert imported(tmp_path, part[-1]) == wanted
+    # The rest comes from the zip file, and from the bundle what that needs.
+    assert "auto_iscsi.cli zip" in imported(tmp_path, "cli")
+
+
+def test_another_pythons_bundle_is_left_alone(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dist/auto.iscsi", tmp_path)
+    program = (ROOT / "dist/auto-iscsi").read_bytes()
+    magic = importlib.util.MAGIC_NUMBER
+    # The first one in the file is the bundle's.
+    (tmp_path / "auto-iscsi").write_bytes(program.replace(magic, b"\0\0\r\n", 1))
+    said = imported(tmp_path, "program")
+    assert "auto_iscsi.program zip" in said
+    assert not [line for line in said if line.endswith(" bundle")]
+    # Not the zip of another build, either: without a bundle.
+    with zipfile.ZipFile(tmp_path / "auto-iscsi", "w") as archive:
+        for path in (ROOT / "auto_iscsi").glob("*.py"):
+            archive.write(path, f"auto_iscsi/{path.name}")
+    assert "auto_iscsi.program zip" in imported(tmp_path, "program")
+
+
+def test_the_map_is_found_through_links(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "one").symlink_to(ROOT / "dist/auto.iscsi")
+    (tmp_path / "a/two").symlink_to("../one")
+    for command, cwd in ((tmp_path / "a/two", "/"), ("./two", tmp_path / "a"),
+                         ("a/two", tmp_path), ("./auto.iscsi", ROOT / "dist")):  # fmt: skip
+        done = subprocess.run([command, ".git"], cwd=cwd, capture_output=True, text=True)
+        assert done.returncode == 1 and "not an iSCSI target name" in done.stderr
 
 
 def test_the_compiled_modules_are_taken_as_they_are() -> None:
@@ -116,7 +177,8 @@ def test_another_python_runs_the_source(tmp_path: Path) -> None:
         with zipfile.ZipFile(stream, "w") as other:
             for name in archive.namelist():
                 content = archive.read(name)
-                other.writestr(name, b"\0\0\r\n" + content[4:] if name.endswith("c") else content)
+                compiled = name.endswith("c") or name == "bundle"
+                other.writestr(name, b"\0\0\r\n" + content[4:] if compiled else content)
     program.chmod(0o755)
     for command in ([program, "lookup"], [shutil.copy(ROOT / "dist/auto.iscsi", tmp_path)]):
         done = subprocess.run([*command, "foo"], capture_output=True, text=True)
