@@ -126,16 +126,32 @@ def cold(rounds: int, target: str) -> dict[str, list[float]]:
     return found
 
 
+def unasked() -> str:
+    """Return a map that does not ask the disk who it is, but else is ours."""
+    place = os.path.join(os.path.dirname(os.path.realpath(MAP)), "unasked")
+    with open(MAP) as file:
+        script = file.read()
+    begin = "from auto_iscsi import program\n"
+    assert begin in script
+    change = "from auto_iscsi import layout\nlayout._is_swapped = lambda *_: False\n"
+    with open(place, "w") as file:
+        file.write(script.replace(begin, begin + change))
+    os.chmod(place, 0o755)
+    return place
+
+
 def warm(rounds: int, target: str) -> dict[str, list[float]]:
     """Time visits of what is there."""
     found: dict[str, list[float]] = {}
+    trusting = unasked()
     run(MAP, target)
     rest()
     time.sleep(3.1)  # or it waits for the mount of the run before
     for turn in range(rounds + 2):
         for name, command in (
             ("bare", ("python3", "-I", "-S", "-c", "pass")), ("ours", (MAP, target)),
-            ("mended", (MENDED, target)), ("refused", (MAP, ".git")), ("true", ("/bin/true",)),
+            ("unasked", (trusting, target)), ("mended", (MENDED, target)),
+            ("refused", (MAP, ".git")), ("true", ("/bin/true",)),
         ):  # fmt: skip
             began = time.monotonic()
             subprocess.run(command, check=False, stdin=NULL, stdout=NULL, stderr=NULL)
