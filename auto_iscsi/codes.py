@@ -126,8 +126,8 @@ _STATUS = {
         "error for the readers; automount then unmounts it, and the next visit logs in anew.",
     ),
     "disk-offline": (
-        "The session is up, but the kernel has given up on its disk: the LUN was unmapped, or did "
-        "not answer for replacement_timeout.",
+        "The session is up, but its disk is not what it was: the LUN was unmapped, another volume "
+        "is behind it, or the kernel has given up on it.",
         "Map the LUN again, leave the directory, and let the reaper end the session; the next "
         "visit logs in anew. At once: iscsiadm -m session -r SESSION --logout",
     ),

@@ -97,7 +97,7 @@ class Host(NamedTuple):
 
     def run(
         self, program: str, *args: str, out: int, err: int, until: float,
-        files: Mapping[str, bytes] | None = None, quick: bool = False,
+        files: Mapping[str, bytes] | None = None, endures: bool = False, quick: bool = False,
     ) -> int | None:  # fmt: skip
         """Start a program and return its exit status, or None when it still runs at `until`.
 
@@ -107,8 +107,9 @@ class Host(NamedTuple):
         and `err`, stdin is /dev/null, and what a terminal sends does not reach it. A lock held
         through `out` or `err` lives until it ends.
 
-        `files` is what it alone sees in the place of files of the machine. `quick`: without sh,
-        whose import alone takes as long as a login.
+        `files` is what it alone sees in the place of files of the machine. One that `endures`
+        ignores SIGTERM, which systemd sends to all that automount started when automount stops.
+        `quick`: without sh, whose import alone takes as long as a login.
         """
         found = [f"{folder}/{program}" for folder in PROGRAMS]
         found = [path for path in found if os.access(self.path(path), os.X_OK)]
@@ -126,6 +127,8 @@ class Host(NamedTuple):
             os.dup2(null, 0)
             os.dup2(out, 1)
             os.dup2(err, 2)
+            if endures:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if shown:
                 namespace.show(shown, self.path("/run"))
 

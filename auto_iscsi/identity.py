@@ -63,11 +63,29 @@ def is_same(host: Host, target: str, disk: str, page: bytes, keep: bool = True) 
         return True
     known, key = read(host, target), name(host, disk)
     seen = known.get(key, Seen())
-    if answer != scsi.designators(page) or seen.identity not in ("-", answer.hex()):
+    if not _matches(answer, page, seen):
         return False
     if keep and seen.identity == "-":
         write(host, target, {**known, key: seen._replace(identity=answer.hex())})
     return True
+
+
+def lost(host: Host, target: str, disk: str) -> bool:
+    """Say whether the volume that the kernel found at `disk` in sysfs is there no more.
+
+    The LUN of one that was unmapped does not answer, or not as that volume: a target has to
+    answer for LUN 0 (SAM-5, 4.7.4). Within scsi's limit, five seconds.
+    """
+    page = host.read_bytes(f"{unit(disk)}/vpd_pg83")
+    if not page or not host.names(f"{unit(disk)}/scsi_generic"):  # it has nothing to be known by
+        return False
+    answer = scsi.identity(host, os.path.basename(disk), page)
+    seen = read(host, target).get(name(host, disk), Seen())
+    return answer is None or not _matches(answer, page, seen)
+
+
+def _matches(answer: bytes, page: bytes, seen: Seen) -> bool:
+    return answer == scsi.designators(page) and seen.identity in ("-", answer.hex())
 
 
 def forget(host: Host, target: str, disk: str) -> None:

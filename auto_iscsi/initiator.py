@@ -4,7 +4,9 @@ Always with the target and the portal: without a target it means all of them, an
 2.1.12 fails when one old record is among them. Never twice at once for a target. One at a time
 for the database of records, of which its maintainers promise nothing else, and for discoveries:
 of eight at once seven ended with 11 (PDU timeout), seen with 2.1.8. Never killed: we stop
-waiting, and the lock that its stdout is keeps the next one away until it is through.
+waiting, and the lock that its stdout is keeps the next one away until it is through. One that is
+at the database outlives automount, too: killed there, it can leave a lock behind that stops every
+iscsiadm of the host.
 """
 
 from __future__ import annotations
@@ -144,8 +146,8 @@ def make_record(
     if answer.status != OK:
         return answer
     # A connection that says nothing any more is lost after two pings' time, and only then does
-    # replacement_timeout begin: together no more than twice that.
-    ping = f"{max(1, min(5, settings.replacement_timeout // 2)):.0f}"
+    # replacement_timeout begin: together, half as much again.
+    ping = f"{max(1, min(5, settings.replacement_timeout // 4)):.0f}"
     values = {
         **_OURS,
         "node.session.scan": "auto",
@@ -222,7 +224,7 @@ def _iscsiadm(
         status = None
         err = held[-1][1]
         status = host.run(
-            "iscsiadm", *args, out=ours, err=err, until=limit.end, files=files,
+            "iscsiadm", *args, out=ours, err=err, until=limit.end, files=files, endures=alone,
             quick=quick and not files,
         )  # fmt: skip
         return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))

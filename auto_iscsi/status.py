@@ -48,6 +48,7 @@ class Row(NamedTuple):
     action: str  #: end, keep, report: what the reaper would do; "": not known
     reason: str
     when: float | None  #: until it can be ended, as things are; None: never
+    lost: tuple[str, ...] = ()  #: of `disks`: in use, but the volume is there no more
     problems: tuple[str, ...] = ()  #: codes
 
 
@@ -83,7 +84,7 @@ def look(host: Host) -> tuple[list[Row], errors.Failure | None]:
         ago = claims.now() - max(each.claim.looked_up, each.claim.used)
         used = 0.0 if mounted else ago if each.claim != claims.Claim() else None
         row = Row(each.target, each.session, each.ours, each.disks, tuple(uses), mounted, used,
-                  each.action, each.reason, each.when)  # fmt: skip
+                  each.action, each.reason, each.when, each.lost)  # fmt: skip
         if each.session and (each.ours or each.session.sid in each.claim.sids):
             twice = places[_place(each.session)] > 1
             row = row._replace(problems=tuple(_problems(host, row, twice, sections)))
@@ -104,7 +105,7 @@ def _seen(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
         mounted = tuple(point for number in numbers for point in points.get(number, ()))
         yield Row(
             keys.fold(session.target), session, None, tuple(disk.name for disk in there),
-            tuple(f"mounted at {point}" for point in mounted), mounted, None, "", "", None,
+            tuple(f"mounted at {point}" for point in mounted), mounted, None, "", "", None, (),
             problems,
         )  # fmt: skip
 
@@ -130,7 +131,7 @@ def _problems(
         yield "lost-in-use" if row.uses else "session-lost"
     elif not row.disks and (row.used or 0) > _SETTLED:
         yield "no-disk"
-    elif any((host.read(f"/sys/block/{disk}/device/state") or "running") != "running"
+    elif row.lost or any((host.read(f"/sys/block/{disk}/device/state") or "running") != "running"
              for disk in row.disks):  # fmt: skip
         yield "disk-offline"
     if twice:

@@ -7,11 +7,12 @@ target). Nothing is changed here.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from auto_iscsi import claims, config, disks, errors, keys, sessions, settings, usage
+from auto_iscsi import claims, config, disks, errors, identity, keys, sessions, settings, usage
 from auto_iscsi.host import Host
 
 END, KEEP, REPORT = "end", "keep", "report"
@@ -31,6 +32,7 @@ class Verdict(NamedTuple):
     reason: str  #: for people, a short phrase
     when: float | None  #: seconds until it can be ended, as things are; None: never
     at_work: bool = False  #: an iscsiadm of ours is at the target
+    lost: tuple[str, ...] = ()  #: of `disks`: in use, but the volume is there no more
 
     @property
     def unseen(self) -> bool:
@@ -58,14 +60,17 @@ def look(host: Host, held: str = "") -> list[Verdict]:
     for name, each in zip(names, used):  # several ways to one disk: who uses one, uses all
         busy[name] = tuple(dict.fromkeys((*busy.get(name, ()), *each.uses)))
 
+    gone = _lost(host, [disk for name, group in zip(names, there) for disk in group if busy[name]])
+
     def judged() -> list[Verdict]:
         found = []
         for name, session, group in zip(names, present, there):
             claim, at_work = known[name], _at_work(host, name)
-            action, reason, when = _Basis(session, claim, busy[name], wanted[name], at_work).judge()
+            lost = tuple(disk.name for disk in group if disk.path in gone)
+            basis = _Basis(session, claim, busy[name], wanted[name], at_work, lost)
             found.append(Verdict(
                 name, session, claim, claim.owns(session), tuple(disk.name for disk in group),
-                busy[name], action, reason, when, at_work,
+                busy[name], *basis.judge(), at_work, lost,
             ))  # fmt: skip
         return found
 
@@ -85,6 +90,17 @@ def look(host: Host, held: str = "") -> list[Verdict]:
         mine = known[name].ours
         found.append(Verdict(name, None, known[name], mine, (), (), action, reason, when, at_work))
     return sorted(found, key=lambda each: (each.target, each.session or ()))
+
+
+def _lost(host: Host, wanted: Sequence[disks.Disk]) -> set[str]:
+    """Return the paths of the disks whose volume is there no more, though the session is up."""
+    up = [disk for disk in wanted if disk.session.up]
+
+    def lost(disk: disks.Disk) -> bool:
+        return identity.lost(host, keys.fold(disk.session.target), disk.path)
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        return {disk.path for disk, is_lost in zip(up, pool.map(lost, up)) if is_lost}
 
 
 def _wanted(
@@ -114,6 +130,7 @@ class _Basis(NamedTuple):
     uses: tuple[usage.Use, ...]
     wanted: settings.Settings | errors.Failure
     at_work: bool
+    lost: tuple[str, ...]
 
     def judge(self) -> tuple[str, str, float | None]:
         """Return action, reason, and when it could be ended."""
@@ -121,7 +138,10 @@ class _Basis(NamedTuple):
         if self.uses:
             more = len(self.uses) - 1
             use = f"{self.uses[0]}" + (f" and {more} more" if more else "")
-            return (KEEP, use, None) if up else (REPORT, f"{self.session.state}, yet {use}", None)
+            if up and not self.lost:
+                return KEEP, use, None
+            what = f"the volume of {self.lost[0]} is gone" if up else self.session.state
+            return REPORT, f"{what}, yet {use}", None
         if not isinstance(self.wanted, settings.Settings):
             return REPORT, f"what holds for it is not known: {self.wanted.reason}", None
         if self.wanted.reap == "never":

@@ -26,14 +26,8 @@ REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a person choose the guest's suite."""
     parser.addoption("--bed-suite", help="the guest's Debian suite (BED_SUITE, else bookworm)")
-    parser.addoption("--soak", help="run test_soak.py, for so many seconds")
+    parser.addoption("--soak", help="how long test_soak.py lasts, in seconds")
     parser.addoption("--bed-deb", help="the package to install (else the newest in dist/)")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the soak to those who ask for it."""
-    asked = config.getoption("--soak") or collection_path.name != "test_soak.py"
-    return None if asked else True
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -8,6 +8,7 @@ that fails has to have met one of these. The last line is what happened, as JSON
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ ROOT = "/iscsiauto"
 WALKERS = 8
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 #: How long, in seconds, after an injection a visit may begin that fails because of it: automount
-#: remembers a failure for one second; iscsid and automount take their time to start under QEMU.
+#: remembers a failure for one second; iscsid answers nobody while it sees to its sessions.
 AFTER = {"lookup killed": 2.0, "iscsid killed": 6.0, "automount restarted": 3.0}
 
 over = time.monotonic() + float(sys.argv[1])
@@ -32,10 +33,19 @@ injected: list[tuple[str, str, float, float]] = []  # what, target or "", since,
 failed: list[tuple[str, float, float, str]] = []
 said: list[str] = []
 guard = threading.Lock()
+pause = threading.Condition()
+visitors: set[int] = set()  # the walkers that wait for automount
+closed = threading.Event()  # for new visitors
 
 
 def running() -> bool:
     return time.monotonic() < over
+
+
+def slept(seconds: float) -> bool:
+    """Sleep, but not beyond the end; say whether there is still time."""
+    time.sleep(max(0.0, min(seconds, over - time.monotonic())))
+    return running()
 
 
 def count(what: str) -> None:
@@ -48,10 +58,16 @@ def walk(seed: int) -> None:
     choice = random.Random(seed)
     while running():
         target = choice.choice(targets)
+        with pause:
+            pause.wait_for(lambda: not closed.is_set())
+            visitors.add(seed)
         begun = time.monotonic()
         reading = subprocess.run(
             ["cat", f"{ROOT}/{target}/marker"], user="user", capture_output=True, check=False,
         )  # fmt: skip
+        with pause:
+            visitors.remove(seed)
+            pause.notify_all()
         count("visits")
         if reading.stdout.decode() != f"{target}\n":
             why = (reading.stderr or reading.stdout).decode(errors="replace").strip()
@@ -59,7 +75,7 @@ def walk(seed: int) -> None:
                 failed.append((target, begun, time.monotonic(), why))
         else:
             count("visits that worked")
-        time.sleep(choice.uniform(0, 4))
+        slept(choice.uniform(0, 4))
 
 
 def reap(kill: bool) -> None:
@@ -71,7 +87,7 @@ def reap(kill: bool) -> None:
         )
         count("reapers")
         if kill and choice.random() < 0.25:
-            time.sleep(choice.uniform(0, 4))
+            slept(choice.uniform(0, 4))
             if reaper.poll() is None:
                 reaper.kill()
                 count("reapers killed")
@@ -100,8 +116,9 @@ def lookups() -> Iterator[tuple[int, str]]:
 
 def kill_lookups() -> None:
     choice = random.Random(2)
-    while running():
-        time.sleep(choice.uniform(5, 15))
+    while slept(choice.uniform(5, 15)):
+        if closed.is_set():  # a mount whose lookup fails in a restart never expires, says autofs
+            continue
         for pid, target in lookups():
             time.sleep(choice.uniform(0, 1.5))
             try:
@@ -117,12 +134,12 @@ def kill_lookups() -> None:
 
 def kill_iscsid() -> None:
     choice = random.Random(3)
-    while running():
-        time.sleep(choice.uniform(20, 60))
+    while slept(choice.uniform(15, 45)):
         now = time.monotonic()
         pids = subprocess.run(["pidof", "iscsid"], capture_output=True, text=True, check=False)
         for pid in pids.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one ends with the other
+                os.kill(int(pid), signal.SIGKILL)
         subprocess.run(["systemctl", "start", "iscsid"], check=False)
         with guard:
             injected.append(("iscsid killed", "", now, time.monotonic()))
@@ -130,13 +147,20 @@ def kill_iscsid() -> None:
 
 
 def restart_automount() -> None:
+    """Restart automount when nobody waits for it.
+
+    One that is asked for a key while it takes its mounts away gives up stopping; systemd kills it
+    three minutes later, and then its visitors wait for ever (seen with autofs 5.1.8).
+    """
     choice = random.Random(4)
-    while running():
-        time.sleep(choice.uniform(30, 90))
-        if not running():
-            break
-        now = time.monotonic()
-        subprocess.run(["systemctl", "restart", "autofs"], check=False)
+    while slept(choice.uniform(15, 60)):
+        closed.set()
+        with pause:
+            pause.wait_for(lambda: not visitors)
+            now = time.monotonic()
+            subprocess.run(["systemctl", "restart", "autofs"], check=False)
+            closed.clear()
+            pause.notify_all()
         with guard:
             injected.append(("automount restarted", "", now, time.monotonic()))
         count("automount restarted")
@@ -151,6 +175,7 @@ def cause(target: str, begun: float, ended: float) -> str:
 
 
 def main() -> None:
+    threading.excepthook = lambda broken: said.append(repr(broken.exc_value))
     work = [threading.Thread(target=walk, args=(100 + n,)) for n in range(WALKERS)]
     work += [threading.Thread(target=reap, args=(True,))]
     work += [

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -63,7 +64,7 @@ def hold(name: str, busy: int = 0) -> int:
     return handle
 
 
-def look_around() -> None:
+def look_around(words: list[str]) -> None:
     """Note what the program handed on that it must not."""
     open_here = {int(name) for name in os.listdir("/proc/self/fd")}
     for number in sorted(open_here):
@@ -75,6 +76,9 @@ def look_around() -> None:
             note(violation=f"descriptor {number} is {leads}")
         if number == 0 and leads != "/dev/null":
             note(violation=f"stdin is {leads}")
+    changes = {"new", "update", "delete"} & {*words}
+    if changes and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        note(violation="can be ended in the database")
     if os.getcwd() != "/":
         note(violation=f"runs in {os.getcwd()}, which stays busy")
 
@@ -284,7 +288,7 @@ class Iscsiadm:
         kernel.set_state(ROOT, sid, "LOGGED_IN")
         print(f"Login to {place} successful.")
         self.scan(sid, self.target(target), self.target(target)["luns"], running)
-        return OK
+        return self.says("logged-in", target)
 
     def logout(self, sid: int) -> int:
         if not os.path.exists(f"{ROOT}{kernel.SESSIONS}/session{sid}"):
@@ -353,7 +357,7 @@ def grow(sid: int, luns: dict[str, Any], after: dict[str, Any]) -> None:
 def main() -> int:
     """Run, and note with what result."""
     note(run=sys.argv[1:])
-    look_around()
+    look_around(sys.argv)
     status = ERROR
     try:
         status = Iscsiadm(sys.argv[1:]).run()

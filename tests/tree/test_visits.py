@@ -127,6 +127,15 @@ def test_a_session_of_ours_is_claimed_and_its_loss_costs_a_reader_replacement_ti
     assert machine.recovery_tmo(1) == "7"
 
 
+def test_a_session_of_which_iscsiadm_says_that_it_failed_is_used_and_ours(
+    machine: Machine,
+) -> None:
+    """It looks through all records, and fails when another target's goes meanwhile."""
+    portal = machine.target(VOL1, answers={"logged-in": {"exit": 6}})
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert machine.claim(VOL1).opened and len(machine.sids()) == 1
+
+
 def test_our_claim_ends_with_our_session(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
