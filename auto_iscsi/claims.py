@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = "/run/auto-iscsi"
-_STEP = 0.02  # seconds between two tries to get a lock
+_STEP = 0.02  # seconds between two tries to get a lock, after some shorter ones
 
 
 class Claim(NamedTuple):
@@ -143,6 +143,7 @@ def lock(host: Host, name: str, until: float) -> int | None:
     """
     path = host.path(f"{FOLDER}/{name}")
     _folder(os.path.dirname(path))
+    step = 0.001  # most locks are held as long
     while True:
         handle = _private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
@@ -155,7 +156,8 @@ def lock(host: Host, name: str, until: float) -> int | None:
             if time.monotonic() >= until:
                 os.close(handle)
                 return None
-            time.sleep(_STEP)
+            time.sleep(step)
+            step = min(2 * step, _STEP)
         except BaseException:
             os.close(handle)
             raise

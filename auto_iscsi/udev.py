@@ -1,9 +1,10 @@
 """When is the disk ready?
 
-What counts is what sysfs and /dev say, so these are looked at: every few milliseconds at first, as
-udev is through with most disks sooner than pyudev is imported; then at each event of a block device
-from the kernel's netlink socket, the kernel's own or udev's, which come when its rules ran and the
-links are there. The only module that imports pyudev.
+What counts is what sysfs and /dev say, so these are looked at: every few milliseconds at first,
+then more and more seldom, as udev is through with most disks sooner than pyudev is imported, and
+with many at once everybody's import would only hold it up; after some seconds at each event of a
+block device from the kernel's netlink socket, the kernel's own or udev's, which come when its rules
+ran and the links are there. The only module that imports pyudev.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     Found = TypeVar("Found")
 
 _AGAIN = 0.25  # seconds; looks again without an event: netlink may drop some, or be forbidden
-_SOON = 0.25  # seconds; then it is worth to import pyudev
-_STEP = 0.005  # seconds between two looks until then
+_SOON = 2.0  # seconds; then it is worth to import pyudev
+_STEP = 0.005  # seconds between two looks until then, or a part of what was waited, if that is more
+_PART = 25
 _WHOLE = 10  # of so many looks one is made without asking for a sign
 
 
@@ -43,17 +45,17 @@ class Listener:
         `sign`: what costs less than a look, and says whether one is worth it, most often: udev
         needs the processor, too.
         """
-        soon, looks = time.monotonic() + _SOON, 0
+        began, looks = time.monotonic(), 0
         while True:
             now = time.monotonic()
-            often = now < soon and not self._listening
+            often = now < began + _SOON and not self._listening
             looks += 1
             if not often or now >= until or looks % _WHOLE == 1 or sign():
                 found = look()
                 if found is not None or now >= until:
                     return found
             if often:
-                time.sleep(max(0.0, min(until - now, _STEP)))
+                time.sleep(max(0.0, min(until - now, max(_STEP, (now - began) / _PART))))
             else:
                 self._next(min(until - now, _AGAIN))
 

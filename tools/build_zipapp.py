@@ -119,7 +119,9 @@ def entries(package: Path, module: str, libraries: Path | None) -> dict[str, byt
         texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
     files = {**sources, **codes, **texts}
-    return {"bundle": bundle(package), **{name: files[name] for name in sorted(files)}}
+    # The map with its libraries inside is a zip file itself, which Python runs.
+    first = {} if libraries else {"bundle": bundle(package)}
+    return {**first, **{name: files[name] for name in sorted(files)}}
 
 
 def write(output: Path, python: str, files: dict[str, bytes]) -> None:

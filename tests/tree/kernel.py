@@ -178,6 +178,7 @@ def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "
     """Have multipathd make a map of disks: their own partitions go, kpartx makes the map's."""
     import shutil
 
+    write(root, "/run/udev/queue", "")  # udev is at it
     number = int(node[len("dm-") :])
     names = {"": node, **{part: f"dm-{number + int(part)}" for part in partitions}}
     for part, name in names.items():
@@ -195,6 +196,7 @@ def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "
             shutil.rmtree(f"{root}{disk.path}/{disk.name}{part}")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{root}{BY_PATH}/{disk.link}-part{part}")
+    os.unlink(f"{root}/run/udev/queue")
 
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:
