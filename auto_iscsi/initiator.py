@@ -133,8 +133,9 @@ def make_record(
 
     `files`: as for a discovery, and with the same exception.
 
-    iscsid tries for login_timeout x initial_login_retry_max, and then one more second
-    (open-iscsi usr/initiator.c, iscsi_retry_initial_login).
+    iscsid tries every two seconds for login_timeout x initial_login_retry_max, and ends with the
+    first try after that (open-iscsi usr/initiator.c, iscsi_retry_initial_login): a second less than
+    ours is too late where the target is disabled (03/01), as seen with 2.1.11.
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
     end = limit.end
@@ -152,7 +153,7 @@ def make_record(
         **_OURS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
-        "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 1):.0f}",
+        "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 2):.0f}",
         "node.conn[0].timeo.noop_out_interval": ping,
         "node.conn[0].timeo.noop_out_timeout": ping,
     }
