@@ -93,7 +93,7 @@ test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core
 
 ##@ Measure it
 .PHONY: bench
-bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (ten minutes)
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (a quarter of an hour)
 	@tests/prepare vm
 	@$(RUN) python3 -m bench $(ARGS)
 
