@@ -91,6 +91,11 @@ test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core
 	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
 
+.PHONY: autopkgtest
+autopkgtest: deb ## debian/tests as Debian runs them, in a machine of autopkgtest's own (ARGS=)
+	@tests/prepare autopkgtest
+	@$(RUN) python3 -m tests.san.bed autopkgtest --deb $(DEB) -- $(ARGS)
+
 ##@ Measure it
 .PHONY: bench
 bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (a quarter of an hour)
@@ -153,14 +158,15 @@ $(DEB): $(SOURCES)
 # What dpkg has installed here rpm knows nothing of.
 NODEPS := $(if $(wildcard /etc/debian_version),--nodeps)
 
-# The spec builds in a copy of its own, from a source archive as any host would have it.
+# The spec builds in a copy of its own, from a source archive as any host would have it. The RPM
+# says what libmagic, which speaks the builder's language, says of each file.
 $(RPM): $(SOURCES)
 	@tests/prepare rpm
 	@rm -rf build/rpm && mkdir -p build/rpm dist
 	@tar -C .. -cf build/rpm/auto-iscsi-$(VERSION).tar --exclude='*.pyc' \
 		--transform 's,^$(notdir $(CURDIR)),auto-iscsi-$(VERSION),' \
 		$(addprefix $(notdir $(CURDIR))/,$(PACKAGED))
-	@rpmbuild -bb $(NODEPS) --define "_topdir $(CURDIR)/build/rpm" \
+	@env -u SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC rpmbuild -bb $(NODEPS) --define "_topdir $(CURDIR)/build/rpm" \
 		--define "_sourcedir $(CURDIR)/build/rpm" rpm/auto-iscsi.spec >build/rpm/log 2>&1 \
 		|| { cat build/rpm/log; exit 1; }
 	@mv build/rpm/RPMS/noarch/auto-iscsi-$(VERSION)-*.noarch.rpm $@

@@ -95,6 +95,9 @@ class Browse:
         if debug:
             self.wait_for(lambda: self._serving() > before, "automount")
         self.wait_for(lambda: any(line[1] == "/iscsiauto" for line in self.mounts()), "automount")
+        if not debug:
+            # It does not say when it is ready; before that it refuses all without asking the map.
+            self.wait_for(lambda: self.read("knock") and self.said(), "automount")
 
     def _serving(self) -> int:
         """Return how often automount said that it serves /iscsiauto, new or taken over."""

@@ -92,3 +92,21 @@ def test_a_link_of_the_administrators_is_not_ours_to_take_away(tmp_path: Path) -
     (tmp_path / "etc/auto.iscsi").symlink_to("/root/mine")
     make("uninstall", f"DESTDIR={tmp_path}")
     assert installed(tmp_path) == {"/etc/auto.iscsi": b"/root/mine"}
+
+
+def test_on_another_distribution_what_is_there_is_enough_to_build(tmp_path: Path) -> None:
+    def prepare(target: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [ROOT / "tests/prepare", target], env={"PATH": str(tmp_path)}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    for name in ("dirname", "python3", "rpmbuild"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    assert prepare("rpm") == (0, "")
+    status, said = prepare("deb")
+    assert status == 1 and "neither Debian nor Ubuntu; what they call debhelper" in said
+    (tmp_path / "rpmbuild").unlink()
+    status, said = prepare("rpm")
+    assert status == 1 and "what they call rpm has to be there" in said

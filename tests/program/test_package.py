@@ -116,3 +116,18 @@ def test_the_rpm_has_the_same_files() -> None:
     assert found == {**FILES, "/etc/auto.master.d/iscsi.autofs": "-rw-r--r--"}
 
 
+def test_cron_ends_sessions_where_systemd_does_not_and_says_nothing_once_it_is_removed(
+    tmp_path: Path,
+) -> None:
+    [line] = [text for text in (ROOT / "etc/cron").read_text().splitlines() if " root " in text]
+    when, command = line.split(" root ")
+    assert when == "*/5 * * * *" and command.count("/usr/sbin/auto-iscsi") == 2
+    program, systemd = tmp_path / "auto-iscsi", tmp_path / "systemd"
+    command = command.replace("/usr/sbin/auto-iscsi", str(program))
+    command = command.replace("/run/systemd/system", str(systemd))
+    assert said("/bin/sh", "-c", command) == ""  # removed, not purged
+    program.write_text('#!/bin/sh\necho "$*"\n')
+    program.chmod(0o755)
+    assert said("/bin/sh", "-c", command) == "reap --quiet\n"
+    systemd.mkdir()
+    assert said("/bin/sh", "-c", command) == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from tests.san import job
 from tests.san.bed.disk import Filesystem
 from tests.san.bed.machine import Machine
@@ -15,6 +17,24 @@ AUTO = (
 def explained(vm: Machine, iqn: str) -> str:
     """Return what `explain` says of a key."""
     return vm.run(["auto-iscsi", "explain", iqn], check=False).stdout
+
+
+def zfs_label() -> bytes:
+    """Return what a ZFS pool's label says of it, an XDR list of names and values.
+
+    The format: OpenZFS module/nvpair/nvpair.c. libblkid 2.41 reads that, 2.38 counts uberblocks.
+    """
+
+    def text(value: str) -> bytes:
+        return struct.pack(">I", len(value)) + value.encode() + b"\0" * (-len(value) % 4)
+
+    values = {"version": 5000, "name": "tank", "state": 0, "txg": 4, "pool_guid": 12, "guid": 34}
+    label = struct.pack(">BBHII", 1, 1, 0, 0, 1)
+    for name, value in values.items():
+        typed = (9, text(value)) if isinstance(value, str) else (8, struct.pack(">Q", value))
+        pair = text(name) + struct.pack(">II", typed[0], 1) + typed[1]
+        label += struct.pack(">II", len(pair) + 8, len(pair) + 8) + pair
+    return label + bytes(8)
 
 
 def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None:
@@ -34,12 +54,14 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         6: san.disk([fs("ext4")], emulated=True),
         300: san.disk([efi, fs("ext4")], block_size=4096, table="gpt"),
     }
+    vm.write("/root/zfs", zfs_label())
     vm.run(f"device=$(losetup -o {49 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
            "pvcreate -qq $device && losetup -d $device; "
            f"printf 'LUKS\\xba\\xbe\\0\\1' | dd of={mixed.path} bs=1M seek=57 conv=notrunc;"
            f"device=$(losetup -o {65 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
            "mdadm --create --quiet --run --force --level=1 --raid-devices=2 /dev/md9 $device "
            "missing && mdadm --quiet --stop /dev/md9 && losetup -d $device; "
+           f"dd if=/root/zfs of={mixed.path} bs=1K seek={(73 << 10) + 16} conv=notrunc;"
            # The uberblocks of a pool's first label (OpenZFS include/sys/uberblock_impl.h).
            f"for n in $(seq {(73 << 10) + 128} {(73 << 10) + 160}); do "
            f"printf '\\x0c\\xb1\\xba\\0' | dd of={mixed.path} bs=1K seek=$n conv=notrunc; done")

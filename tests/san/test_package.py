@@ -100,6 +100,15 @@ def dpkg(vm: Machine, *words: str, package: bytes = b"") -> str:
                   env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300).stdout  # fmt: skip
 
 
+def rpm(vm: Machine, *words: str, package: bytes = b"") -> str:
+    """Run rpm, which cannot know of Debian's packages, and return all that it says."""
+    if package:
+        vm.write("/root/auto-iscsi.rpm", package)
+    path = ["--nodeps", "/root/auto-iscsi.rpm"] if package else []
+    done = vm.run(["rpm", *words, *path], timeout=300)
+    return done.stdout + done.stderr
+
+
 def timer(vm: Machine) -> list[str]:
     """Return whether the timer is enabled and active."""
     return vm.run(f"systemctl is-enabled {TIMER}; systemctl is-active {TIMER}", check=False).lines
@@ -153,28 +162,40 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     assert kill == "process\n"
 
 
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
 def test_over_the_script_what_is_in_use_stays_and_the_next_visit_is_ours(
-    bare: Machine, san: San, now: Package
+    bare: Machine, san: San, now: Package, kind: str
 ) -> None:
-    present(bare, san, job.BETA, job.ALPHA)
+    last = f"{job.ARRAY}-last"
+    present(bare, san, job.BETA, job.ALPHA, last)
     job.original(bare, "/etc/auto.iscsi")
+    script = bare.read("/etc/auto.iscsi")
     bare.run("echo '/iscsiauto program:/etc/auto.iscsi' >> /etc/auto.master")
     bare.run("systemctl restart autofs", timeout=120)
     worker = stay(bare, job.BETA)
     before = job.mount(bare, job.BETA)
-    said = dpkg(bare, "--install", package=now.deb)
+    if kind == "deb":
+        said = dpkg(bare, "--install", package=now.deb)
+    else:
+        said = rpm(bare, "--install", package=now.rpm)
     assert "/etc/auto.iscsi.orig" in said and "/etc/auto.master:" in said
+    assert bare.read("/etc/auto.iscsi.orig") == script
     assert undisturbed(bare, job.BETA, worker) and job.mount(bare, job.BETA) == before
     assert works(bare, job.ALPHA)
     found = job.mount(bare, job.ALPHA)
     assert found and found.fstype == "ext3"
+    assert len(bare.run("ls /run/auto-iscsi/claims").lines) == 1  # the script knows no claims
     points = [each.point for each in bare.mounts("/") if each.fstype == "autofs"]
     assert points.count(job.ROOT) == 1
     assert bare.run("ls /etc/auto.master.d").stdout == ""
     # And back: the script serves its line again.
-    dpkg(bare, "--remove", "auto-iscsi")
+    if kind == "deb":
+        dpkg(bare, "--remove", "auto-iscsi")
+    else:
+        rpm(bare, "--erase", "auto-iscsi")
     bare.run("mv /etc/auto.iscsi.orig /etc/auto.iscsi")
     assert undisturbed(bare, job.BETA, worker)
+    assert works(bare, last) and undisturbed(bare, job.BETA, worker)
     worker.kill()
 
 
@@ -215,38 +236,31 @@ def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
 def test_the_rpm_goes_the_same_way(
     bare: Machine, san: San, now: Package, later: Package
 ) -> None:
-    # What it depends on is there, but rpm cannot know.
-    def rpm(*words: str, package: bytes = b"") -> str:
-        if package:
-            bare.write("/root/auto-iscsi.rpm", package)
-        path = ["--nodeps", "/root/auto-iscsi.rpm"] if package else []
-        done = bare.run(["rpm", *words, *path], timeout=300)
-        return done.stdout + done.stderr
-
     present(bare, san, job.BETA, job.ALPHA)
-    bare.write("/etc/auto.iscsi", "#!/bin/sh\n# the script\n", 0o755)
-    assert "/etc/auto.iscsi.orig" in rpm("--install", package=now.rpm)
+    rpm(bare, "--install", package=now.rpm)
     worker = stay(bare, job.BETA)
     assert timer(bare) == ["enabled", "active"]
     mine = edit(bare)
+    bare.run(f"systemctl disable --now {TIMER}")
     for words, package, version in (
         (["--upgrade"], later.rpm, LATER),
         (["--upgrade", "--oldpackage"], now.rpm, VERSION),
         (["--upgrade", "--replacepkgs"], now.rpm, VERSION),
     ):
-        rpm(*words, package=package)
+        rpm(bare, *words, package=package)
         assert bare.run("auto-iscsi --version").stdout == f"auto-iscsi {version}\n"
         assert edited(bare) == mine
         assert undisturbed(bare, job.BETA, worker)
-        assert timer(bare) == ["enabled", "active"]
+        assert timer(bare) == ["disabled", "inactive"]
     assert works(bare, job.ALPHA)
-    rpm("--erase", "auto-iscsi")
+    bare.run(f"systemctl enable --now {TIMER}")
+    rpm(bare, "--erase", "auto-iscsi")
     assert undisturbed(bare, job.BETA, worker)
     assert bare.run("systemctl --failed --plain --no-legend").stdout == ""
     # rpm knows no purge: what was edited stays, under the names that rpm gives it.
     left = ["/etc/auto.iscsi.conf", LINE, "/etc/cron.d/auto-iscsi"]
     found = [path for path in bare.run(OURS).lines if not path.endswith((".rpmnew", ".rpmorig"))]
-    assert found == sorted([*(f"{path}.rpmsave" for path in left), "/etc/auto.iscsi.orig"])
+    assert found == sorted(f"{path}.rpmsave" for path in left)
     worker.kill()
 
 

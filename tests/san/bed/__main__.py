@@ -3,6 +3,7 @@
     python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states
     python3 -m tests.san.bed demo --deb FILE        show the job
     python3 -m tests.san.bed shell [--deb FILE]     a root shell in the guest
+    python3 -m tests.san.bed autopkgtest --deb FILE debian/tests, as Debian runs them
     python3 -m tests.san.bed record-sysfs DIR       what tests without a machine read
     python3 -m tests.san.bed clean                  remove everything that is cached
 """
@@ -14,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import apt, cache, channel, demo, layers, progress, qemu, recording, requirements, shell
+from . import adt, apt, cache, channel, demo, layers, progress, qemu, recording, requirements, shell
 from .machine import CommandFailed
 
 TREE = Path(__file__).resolve().parents[3]
@@ -26,16 +27,20 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     helps = {
         "build": "make the image and the saved states", "demo": "show the job",
-        "shell": "a root shell in the guest", "record-sysfs": "record what the guest's /sys holds",
+        "shell": "a root shell in the guest",
+        "autopkgtest": "debian/tests, as Debian runs them",
+        "record-sysfs": "record what the guest's /sys holds",
         "clean": "remove everything that is cached",
     }
     for name, text in helps.items():
         verb = verbs.add_parser(name, help=text, description=text)
         if name != "clean":
             verb.add_argument("--suite", help="the guest's Debian suite (default: bookworm)")
-        if name in ("build", "demo", "shell"):
-            verb.add_argument("--deb", type=Path, required=name == "demo", metavar="FILE",
-                              help="the package to install")
+        if name in ("build", "demo", "shell", "autopkgtest"):
+            verb.add_argument("--deb", type=Path, required=name in ("demo", "autopkgtest"),
+                              metavar="FILE", help="the package to install")
+        if name == "autopkgtest":
+            verb.add_argument("arguments", nargs="*", help="of autopkgtest, after --")
         if name == "record-sysfs":
             verb.add_argument("directory", type=Path, metavar="DIR")
     return top
@@ -62,6 +67,8 @@ def carry_out(wanted: argparse.Namespace) -> int:
         return build(wanted.deb, wanted.suite)
     if wanted.verb == "demo":
         return demo.run(wanted.deb, wanted.suite, TREE)
+    if wanted.verb == "autopkgtest":
+        return adt.run(wanted.deb, wanted.suite, TREE, wanted.arguments)
     if wanted.verb == "shell":
         return shell.run(wanted.deb, wanted.suite)
     return recording.run(wanted.directory, wanted.suite)

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import progress
 
 #: How many of a kind are kept, most recently used first. A saved machine needs its parents.
-KEPT = {"image": 3, "booted": 5, "installed": 4}
+KEPT = {"image": 3, "autopkgtest": 2, "booted": 5, "installed": 4}
 #: What was used in the last quarter of an hour stays in any case: a run may be between two tests.
 YOUNG = 900.0
 

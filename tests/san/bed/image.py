@@ -13,6 +13,7 @@ import lzma
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import apt, cache, progress
@@ -66,7 +67,7 @@ def proxy() -> dict[str, str]:
     return found
 
 
-def command(wanted: str, directory: Path) -> list[str]:
+def command(wanted: str, directory: Path, more: Sequence[str] = ()) -> list[str]:
     """Return the mmdebstrap call; the archives are on its stdin."""
     settings = [f'--aptopt={name} "{value}"' for name, value in {**APT, **proxy()}.items()]
     # The kernel's postinst asks INITRD, the trigger asks this file.
@@ -75,19 +76,23 @@ def command(wanted: str, directory: Path) -> list[str]:
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"'
     )
     return [
-        "mmdebstrap", "--mode=root", "--variant=apt", "--include=" + ",".join(PACKAGES), *settings,
+        "mmdebstrap", "--mode=root", "--variant=apt",
+        "--include=" + ",".join([*PACKAGES, *more]), *settings,
         "--dpkgopt=force-unsafe-io", "--dpkgopt=force-confold",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED),
         f"--essential-hook={no_initrd}", wanted, str(directory), "-",
     ]
 
 
-def build(wanted: str, place: Path) -> None:
-    """Build a suite's image: root.raw, its kernel, its modules and busybox for the initrd."""
+def build(wanted: str, place: Path, more: Sequence[str] = ()) -> None:
+    """Build a suite's image: root.raw, its kernel, its modules and busybox for the initrd.
+
+    more: packages that are to be there besides PACKAGES.
+    """
     log, directory = place / "log", place / "root"
     archives = "\n".join(apt.entries(wanted)) + "\n"
     environment = {**os.environ, "INITRD": "No", "LC_ALL": "C.UTF-8"}
-    progress.run(command(wanted, directory), f"installing Debian {wanted} for the guest",
+    progress.run(command(wanted, directory, more), f"installing Debian {wanted} for the guest",
                  log=log, stdin=archives.encode(), environment=environment)
     # This host's archives and resolver are none of the guest's business. Not written to in place:
     # resolv.conf can be a link to the host's own.
