@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 
-
 def do(work: Callable[[], Any], until: float, target: str) -> Any:
     """Return what `work` does in a process of its own; raise TimedOut at `until`."""
     reading, writing = os.pipe()

@@ -146,6 +146,14 @@ def kill_iscsid() -> None:
         count("iscsid killed")
 
 
+def refusals(since: float) -> str:
+    """Return what lookups have refused since a time (time.time())."""
+    return subprocess.run(
+        ["journalctl", "-qu", "autofs", f"--since=@{since:.0f}", "--grep=auto.iscsi: key"],
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+
+
 def restart_automount() -> None:
     """Restart automount when nobody waits for it.
 
@@ -157,7 +165,12 @@ def restart_automount() -> None:
         closed.set()
         with pause:
             pause.wait_for(lambda: not visitors)
+            begun = time.time()
             subprocess.run(["systemctl", "restart", "autofs"], check=False)
+            # It does not say when it is ready; before that it refuses all, without asking us.
+            while running() and not refusals(begun):
+                subprocess.run(["ls", f"{ROOT}/knock"], capture_output=True, check=False)
+                time.sleep(0.2)
             closed.clear()
             pause.notify_all()
         count("automount restarted")
