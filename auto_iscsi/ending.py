@@ -112,7 +112,8 @@ def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, st
         if now is None or now.inode != session.inode:
             return None
         limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
-        answer = initiator.logout(host, target, session, limit)
+        way = initiator.finish if session.state == sessions.UNBOUND else initiator.logout
+        answer = way(host, target, session, limit)
     if answer.status == initiator.OK:
         audit.logout(host, target, session.portal, session.sid, verdict.reason)
     if answer.status not in _BENIGN:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Callable
 
 PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+_PACKAGES = {"ss": "iproute2", "multipath": "multipath-tools"}
 DESCRIPTORS = 4096  #: that we, or who started us, could have open
 _NOT_STARTED = 127  # as the dynamic linker says it, and a shell
 _TERMINALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
@@ -114,7 +115,8 @@ class Host(NamedTuple):
         found = [f"{folder}/{program}" for folder in PROGRAMS]
         found = [path for path in found if os.access(self.path(path), os.X_OK)]
         if not found:
-            raise errors.BrokenInstallation(f"{program} is not installed", "install open-iscsi")
+            package = _PACKAGES.get(program, "open-iscsi")
+            raise errors.BrokenInstallation(f"{program} is not installed", f"install {package}")
         shown = {self.path(name): content for name, content in (files or {}).items()}
         if shown:
             from auto_iscsi import namespace  # ctypes, before the fork

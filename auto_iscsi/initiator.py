@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 
-from auto_iscsi import claims, errors, nodes, portals
+from auto_iscsi import claims, errors, nodes, portals, sessions
 from auto_iscsi.host import Host
 from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os
 
@@ -105,6 +105,19 @@ def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
     """End a session."""
     place = ("-m", "session", "-r", f"{session.sid}")
     return _iscsiadm(host, target, *place, "--logout", limit=limit, quick=False)
+
+
+def finish(host: Host, target: str, session: Session, limit: Limit) -> Answer:
+    """End a session that is UNBOUND for good: iscsid was killed in the middle of its logout.
+
+    That its disks are gone the kernel says once (scsi_transport_iscsi.c), and iscsid waits for
+    that (session_logout_task), unless the connection is lost. So it is cut, for two seconds.
+    """
+    port = host.read(f"{sessions.CONNECTIONS}/connection{session.sid}:0/local_port") or "0"
+    with open("/dev/null", "wb") as null:
+        which, out = ("sport", "=", port, "dport", "=", f"{session.portal.port}"), null.fileno()
+        host.run("ss", "--kill", "--tcp", *which, out=out, err=out, until=limit.end)
+    return logout(host, target, session, limit)
 
 
 def discover(

@@ -45,7 +45,7 @@ class Login(NamedTuple):
 
         Raise SessionLost, LoginFailed or NoRecord.
         """
-        lost = sessions.find_all(self.host, self.target)
+        lost = [s for s in sessions.find_all(self.host, self.target) if not self._ended(s)]
         found: list[sessions.Session] = []
         problems: list[Problem] = []
         for session in lost:
@@ -54,10 +54,13 @@ class Login(NamedTuple):
             if found and not self._all:
                 return found, []
             if not recovered:
+                hint = "mend the way to the portal: iscsid keeps trying"
+                if session.state == sessions.UNBOUND:
+                    hint = (f"systemctl restart iscsid; ss -K dport = :{session.portal.port}; "
+                            f"iscsiadm -m session -r {session.sid} --logout")  # fmt: skip
                 problems.append(Problem(
                     f"session {session.sid} through {session.portal} is {session.state} and "
-                    "cannot be brought back",
-                    "mend the way to the portal: iscsid keeps trying",
+                    "cannot be brought back", hint,
                 ))  # fmt: skip
         for record in self._search.records(problems):
             if any(record.portal.same_place(session.portal) for session in (*lost, *found)):
@@ -112,6 +115,24 @@ class Login(NamedTuple):
             if answer.status == initiator.REFUSED:
                 chap.remember(self.host, self.target, proven)
         return session
+
+    def _ended(self, session: sessions.Session) -> bool:
+        """See a logout that is under way to its end, one of ours that iscsid was killed in, too."""
+        if session.state != sessions.UNBOUND:
+            return False
+
+        def gone() -> bool | None:
+            now = sessions.read(self.host, session.sid)
+            return True if now is None or now.inode != session.inode else None
+
+        if not initiator.through(self.host, self.target, self._search.limit.end):
+            raise initiator.still_at_it(self.target)
+        if self.events.wait_for(gone, self._within(_SETTLE)):
+            return True
+        if not claims.read(self.host, self.target).owns(session):
+            return False
+        initiator.finish(self.host, self.target, session, self._search.limit)
+        return bool(self.events.wait_for(gone, self._within(_SETTLE)))
 
     def _recovered(self, session: sessions.Session) -> sessions.Session | None:
         """Wait for iscsid to mend a lost session, if its portal answers at all."""

@@ -15,6 +15,7 @@ from auto_iscsi.light import NamedTuple
 FOLDER = "/sys/class/iscsi_session"
 CONNECTIONS = "/sys/class/iscsi_connection"
 LOGGED_IN = "LOGGED_IN"
+UNBOUND = "UNBOUND"
 
 
 class Session(NamedTuple):
@@ -23,7 +24,7 @@ class Session(NamedTuple):
     sid: int
     target: str  #: as the kernel was told it
     portal: portals.Portal
-    state: str  #: LOGGED_IN, FAILED or FREE
+    state: str  #: LOGGED_IN, FAILED or FREE; UNBOUND: a logout has taken its disks, and goes on
     inode: int = 0  #: of its folder in sysfs, which gives no number twice (fs/kernfs/dir.c)
 
     @property
@@ -43,6 +44,8 @@ def read(host: Host, sid: int) -> Session | None:
     state = host.read(f"{FOLDER}/session{sid}/state")
     address = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_address")
     port = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_port")
+    if state == LOGGED_IN and host.read(f"{FOLDER}/session{sid}/target_state") == UNBOUND:
+        state = UNBOUND  # Linux 6.1.10 and later say so
     group = host.read(f"{FOLDER}/session{sid}/tpgt") or ""
     folder = host.stat(f"{FOLDER}/session{sid}")
     if not (name and state and address and port and port.isdecimal() and folder):

@@ -127,7 +127,9 @@ def _problems(
 ) -> Iterator[str]:
     """Yield the codes of what is wrong with a session of ours, or that we use."""
     assert row.session
-    if not row.session.up:
+    if row.session.state == sessions.UNBOUND:  # the reaper ends it
+        pass
+    elif not row.session.up:
         yield "lost-in-use" if row.uses else "session-lost"
     elif not row.disks and (row.used or 0) > _SETTLED:
         yield "no-disk"

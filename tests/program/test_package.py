@@ -92,8 +92,8 @@ def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
 
 def test_it_depends_on_each_library_and_carries_none() -> None:
     needs = [need.split()[0] for need in control("Depends").split(", ")]
-    assert needs == ["autofs", "open-iscsi", "python3", "python3-configobj", "python3-pyudev",
-                     "python3-sh", "sensible-utils"]  # fmt: skip
+    assert needs == ["autofs", "iproute2", "open-iscsi", "python3", "python3-configobj",
+                     "python3-pyudev", "python3-sh", "sensible-utils"]  # fmt: skip
 
 
 def test_lintian_finds_nothing() -> None:

@@ -21,6 +21,14 @@ lookup_timeout = 3m
 """
 # What is kept of targets: claims, locks, settings, iscsiadm's last words.
 KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
+# What iscsid asks of the kernel first in a logout: ISCSI_UEVENT_UNBIND_SESSION (linux/iscsi_if.h).
+UNBIND = """
+import socket, struct, sys
+with open("/sys/class/iscsi_transport/tcp/handle") as file:
+    event = struct.pack("=IIQI64x", 27, 0, int(file.read()), int(sys.argv[1]))
+door = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 8)
+door.send(struct.pack("=IHHII", 16 + len(event), 27, 1, 0, 0) + event)
+"""
 STEPS = Path(__file__).parents[1] / "tree/steps.py"
 
 
@@ -143,6 +151,39 @@ def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: 
     assert kept(vm, job.BETA) and "not ours" in why(vm, job.BETA)
     job.configure(vm, QUICK + "reap = any\n")
     assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 1 session")
+
+
+def unbound(vm: Machine, iqn: str) -> int:
+    """Have iscsid begin a logout, be killed, and come back; return the session."""
+    sid = job.session(vm, iqn).number
+    vm.run("for pid in $(pidof iscsid); do kill -9 $pid; done; sleep 0.5")
+    vm.run(["python3", "-c", UNBIND, f"{sid}"])
+    state = f"/sys/class/iscsi_session/session{sid}/target_state"
+    assert job.until(lambda: vm.run(["cat", state]).lines == ["UNBOUND"])
+    begun = vm.run("date +%s").stdout.strip()
+    vm.run("systemctl start iscsid")
+    recovered = f"journalctl -qu iscsid --since=@{begun} -g 'after recovery'"
+    assert job.until(lambda: vm.run(recovered, check=False).stdout)
+    return sid
+
+
+def test_iscsid_killed_in_the_middle_of_a_logout(vm: Machine, san: San) -> None:
+    """It never ends such a session: its disks are gone, and it waits to be told that."""
+    target = san.target(job.BETA)
+    job.configure(vm, QUICK)
+    nothing = left(vm)
+    vm.run(["auto-iscsi", "lookup", job.BETA])
+    unbound(vm, job.BETA)
+    vm.run("sleep 2.1")
+    said = reap(vm, "--wait")
+    assert said.stdout.startswith("auto-iscsi: ended 1 session"), said
+    assert job.until(lambda: left(vm) == nothing), left(vm)
+    assert job.until(lambda: target.sessions == 0)  # the target was not told, and sees for itself
+    vm.run(["auto-iscsi", "lookup", job.BETA])
+    first = unbound(vm, job.BETA)
+    vm.run(["auto-iscsi", "lookup", job.BETA], timeout=120)
+    assert job.session(vm, job.BETA).number != first
+    assert job.until(lambda: target.sessions == 1)
 
 
 def test_killed_at_any_step(vm: Machine, san: San) -> None:
