@@ -153,8 +153,8 @@ def _tidy(host: Host) -> None:
     for each in (*kept, *(n for n in host.names(claims.FOLDER) if n.startswith("config."))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(host.path(f"{claims.FOLDER}/{each}"))
-    for name in known:
-        if name.startswith("."):
+    for name in {*known, *host.names(f"{claims.FOLDER}/disks")}:
+        if name.startswith("."):  # half written
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:
                 claims.drop(host, name)

@@ -32,7 +32,7 @@ def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: Sa
     assert made["node.name"] == job.BETA
     assert made["node.startup"] == "manual"
     assert made["node.session.initial_login_retry_max"] == "1"
-    assert made["node.conn[0].timeo.login_timeout"] == "6"
+    assert made["node.conn[0].timeo.login_timeout"] == "5"
     assert made["node.session.timeo.replacement_timeout"] == "9"
     assert san.sessions() == {job.ALPHA: 0, job.BETA: 1}
 

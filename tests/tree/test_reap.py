@@ -30,7 +30,7 @@ def idle(machine: Machine, name: str = VOL1, *, record: bool = True) -> str:
 
 def left(machine: Machine) -> list[str]:
     """Return what is kept in /run/auto-iscsi of targets: claims, locks, settings, last words."""
-    folders = ("claims", "lock", "iscsiadm", "settings", "reap")
+    folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
     found = (machine.root / "run/auto-iscsi").rglob("*")
     here = len((machine.root / "run/auto-iscsi").parts)
     return [str(f) for f in found if f.is_file() and f.parts[here] in folders]
@@ -332,3 +332,9 @@ def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
     begun = time.monotonic()
     assert len(verdicts.look(machine.host)) == 1001
     assert time.monotonic() - begun < 10  # 0.3 s on a quiet machine
+
+
+@pytest.mark.parametrize("folder", ["claims", "disks", "settings"])
+def test_what_a_killed_lookup_wrote_half_goes(machine: Machine, folder: str) -> None:
+    machine.files({f"/run/auto-iscsi/{folder}/.{VOL1}": "half"})
+    assert machine.reap().status == 0 and left(machine) == []
