@@ -199,7 +199,8 @@ def test_killed_at_any_step(vm: Machine, san: San) -> None:
                 vm.run("sleep 2.1")
             command = f"python3 -I /root/steps.py {step} /usr/sbin/auto-iscsi /run/auto-iscsi"
             killed = vm.run([*command.split(), *verb], check=False).status
-            vm.run("while pidof iscsiadm; do sleep 0.1; done")
+            # While udev looks at a new disk it is in use: multipath opens it exclusively.
+            vm.run("while pidof iscsiadm; do sleep 0.1; done; udevadm settle")
             assert target.sessions <= 1, (verb, step)
             said = reap(vm, "--wait")
             assert said.stderr == "", (verb, step)
