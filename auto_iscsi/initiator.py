@@ -20,7 +20,6 @@ from auto_iscsi.light import TYPE_CHECKING, NamedTuple, os
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from auto_iscsi.sessions import Session
     from auto_iscsi.wanted import Settings
 
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
@@ -96,18 +95,18 @@ def login(host: Host, target: str, record: nodes.Record, limit: Limit) -> Answer
     return _iscsiadm(host, target, *place, "--login", limit=limit, stays=True)
 
 
-def rescan(host: Host, target: str, session: Session, limit: Limit) -> Answer:
+def rescan(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
     """Have the kernel look for LUNs that were presented after the login."""
     return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", limit=limit)
 
 
-def logout(host: Host, target: str, session: Session, limit: Limit) -> Answer:
+def logout(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
     """End a session."""
     place = ("-m", "session", "-r", f"{session.sid}")
     return _iscsiadm(host, target, *place, "--logout", limit=limit, quick=False)
 
 
-def finish(host: Host, target: str, session: Session, limit: Limit) -> Answer:
+def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
     """End a session that is UNBOUND for good: iscsid was killed in the middle of its logout.
 
     That its disks are gone the kernel says once (scsi_transport_iscsi.c), and iscsid waits for

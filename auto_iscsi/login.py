@@ -184,19 +184,18 @@ class Login(NamedTuple):
             answer = initiator.login(self.host, self.target, record, limit)
         if answer.status is None:
             return answer
-        if answer.status in (initiator.OK, initiator.SESSION_EXISTS):
-            attempts.undo(self.host, self.target, began, self.until)
         # Of a login that failed there can be a session all the same: iscsid was restarted in it, or
         # another target's record went while iscsiadm looked through them all (6).
         seen = "" if answer.status == initiator.SESSION_EXISTS else name
         claim = pending.settle(self.host, self.target, self._within(1), tmo, seen)
         if answer.status not in (initiator.OK, initiator.SESSION_EXISTS):
-            if self._is_there(claim, record):
-                attempts.undo(self.host, self.target, began, self.until)
-                return answer._replace(status=initiator.OK)
-            if mine:
-                initiator.delete_record(self.host, self.target, record, limit)
-            pending.forget(self.host, self.target, name)
+            if not self._is_there(claim, record):
+                if mine:
+                    initiator.delete_record(self.host, self.target, record, limit)
+                pending.forget(self.host, self.target, name)
+                return answer
+            answer = answer._replace(status=initiator.OK)
+        attempts.undo(self.host, self.target, began, self.until)
         return answer
 
     def _is_there(self, claim: claims.Claim, record: nodes.Record) -> bool:
