@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.tree import kernel
 from tests.tree.machine import VOL1, VOL10, Machine
 from tests.tree.test_portals import MARGIN
 
@@ -18,7 +19,7 @@ MOUNTINFO = (
 def mounted(machine: Machine, name: str, other: str = VOL10) -> None:
     """Have automount hold partition 1 of the first disk mounted under a key."""
     text = MOUNTINFO.format(root=machine.root, name=name, other=other)
-    machine.files({"/proc/self/mountinfo": text})
+    kernel.write(str(machine.root), "/proc/self/mountinfo", text.rstrip())
 
 
 def test_it_waits_for_iscsid_to_bring_a_session_back(machine: Machine) -> None:
