@@ -19,12 +19,12 @@ from auto_iscsi import (
     config,
     errors,
     initiator,
+    multipath,
     nodes,
     pending,
     probe,
     sessions,
     settings,
-    usage,
     verdicts,
 )
 from auto_iscsi.host import Host
@@ -79,7 +79,7 @@ def _unmap(host: Host, verdict: verdicts.Verdict, rest: list[int]) -> tuple[str,
     """Have multipath take its map of a session's disks away; return what is in the way."""
     for disk in verdict.disks:
         for holder in filter(
-            lambda name: usage.is_multipath(host, name), host.names(f"/sys/block/{disk}/holders")
+            lambda name: multipath.is_part(host, name), host.names(f"/sys/block/{disk}/holders")
         ):
             if rest:
                 others = ", ".join(map(str, rest))

@@ -53,12 +53,10 @@ def unit(disk: str) -> str:
     return disk.rpartition("/block/")[0]
 
 
-def is_same(host: Host, target: str, disk: str, page: bytes, keep: bool = True) -> bool:
-    """Say whether the disk at `disk` in sysfs is what it was; `keep`: remember what it is.
-
-    `page`: what sysfs has as its vpd_pg83.
-    """
-    answer = scsi.identity(host, os.path.basename(disk), page)
+def is_same(host: Host, target: str, disk: str, keep: bool = True) -> bool:
+    """Say whether the disk at `disk` in sysfs is what it was; `keep`: remember what it is."""
+    page = _page(host, disk)
+    answer = scsi.identity(host, os.path.basename(disk), page) if page else None
     if answer is None:  # it has none, or cannot be asked
         return True
     known, key = read(host, target), name(host, disk)
@@ -76,12 +74,17 @@ def lost(host: Host, target: str, disk: str) -> bool:
     The LUN of one that was unmapped does not answer, or not as that volume: a target has to
     answer for LUN 0 (SAM-5, 4.7.4). Within scsi's limit, five seconds.
     """
-    page = host.read_bytes(f"{unit(disk)}/vpd_pg83")
+    page = _page(host, disk)
     if not page or not host.names(f"{unit(disk)}/scsi_generic"):  # it has nothing to be known by
         return False
     answer = scsi.identity(host, os.path.basename(disk), page)
     seen = read(host, target).get(name(host, disk), Seen())
     return answer is None or not _matches(answer, page, seen)
+
+
+def _page(host: Host, disk: str) -> bytes:
+    """Return page 0x83 as the kernel read it when it found the disk."""
+    return host.read_bytes(f"{unit(disk)}/vpd_pg83") or b""
 
 
 def _matches(answer: bytes, page: bytes, seen: Seen) -> bool:

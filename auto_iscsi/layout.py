@@ -7,7 +7,7 @@ for: a visit to a session that is up costs no more than it needs.
 
 from __future__ import annotations
 
-from auto_iscsi import claims, disks, errors, mapentry, sessions, wanted
+from auto_iscsi import claims, disks, errors, identity, mapentry, sessions, wanted
 from auto_iscsi.light import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -110,12 +110,7 @@ def swapped(host: Host, target: str, up: Sequence[Session], settings: Settings) 
 
 
 def _is_swapped(host: Host, target: str, disk: str) -> bool:
-    page = host.read_bytes(f"{disk.rpartition('/block/')[0]}/vpd_pg83")
-    if not page:
-        return False
-    from auto_iscsi import identity
-
-    if identity.is_same(host, target, disk, page):
+    if identity.is_same(host, target, disk):
         return False
     identity.forget(host, target, disk)
     return True

@@ -34,6 +34,12 @@ def nodes(host: Host, path: str) -> dict[int, str]:
     return found
 
 
+def is_part(host: Host, name: str) -> bool:
+    """Say whether a device is the map of a disk, or of a partition of it."""
+    kind, _, rest = _uuid(host, name).partition("-")
+    return kind == "mpath" or (kind.startswith("part") and rest.startswith(_MAP))
+
+
 def link(host: Host, node: str) -> str:
     """Return the name of a map's or a partition's link."""
     return f"dm-uuid-{_uuid(host, node)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from auto_iscsi import choice, disks, errors, fitting, identity, journal
+from auto_iscsi import choice, disks, errors, fitting, identity, journal, keys
 from auto_iscsi.host import Host
 from auto_iscsi.wanted import Settings
 
@@ -18,8 +18,7 @@ _STATES = {True: ", journal dirty", False: ", journal clean", None: ""}
 
 def rows(host: Host, disk: disks.Disk, settings: Settings) -> list[tuple[str, str]]:
     """Return what is to be said of a disk of a session that is up."""
-    page = host.read_bytes(f"{identity.unit(disk.path)}/vpd_pg83")
-    if page and not identity.is_same(host, disk.session.target, disk.path, page, keep=False):
+    if not identity.is_same(host, keys.fold(disk.session.target), disk.path, keep=False):
         return [("changed", "another volume is behind this disk than the kernel found there")]
     there = choice.inventory(host, disk)
     if there is None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import disks, errors, mounts, probe
+from auto_iscsi import disks, errors, mounts, multipath, probe
 from auto_iscsi.host import Host
 
 _ANSWER = 2.0  # seconds that a disk has to let itself be opened
@@ -105,13 +105,7 @@ def _nodes(host: Host, disk: disks.Disk) -> Iterator[Node]:
         done.add(name)
         holders = tuple(host.names(f"{path}/holders"))
         yield Node(name, host.read(f"{path}/dev") or "", path, holders)
-        todo += [(held, f"/sys/block/{held}") for held in holders if is_multipath(host, held)]
-
-
-def is_multipath(host: Host, name: str) -> bool:
-    """Say whether a device is multipath's map of a disk or of its partition."""
-    uuid = host.read(f"/sys/block/{name}/dm/uuid") or ""
-    return uuid.startswith("mpath-") or (uuid.startswith("part") and "-mpath-" in uuid)
+        todo += [(held, f"/sys/block/{held}") for held in holders if multipath.is_part(host, held)]
 
 
 def _uses(host: Host, node: Node, seen: _Seen) -> Iterator[Use]:
@@ -127,7 +121,7 @@ def _uses(host: Host, node: Node, seen: _Seen) -> Iterator[Use]:
             yield Use("loop", seen.loops[name])
         yield from (Use("open", who) for who in seen.open.get(name, ()))
     for holder in node.holders:
-        if is_multipath(host, holder):
+        if multipath.is_part(host, holder):
             continue
         label = host.read(f"/sys/block/{holder}/dm/name")
         yield Use("held", f"{holder} ({label})" if label else holder)
