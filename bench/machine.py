@@ -79,6 +79,8 @@ def _cold(cold: dict[str, list[float]]) -> list[Row]:
                  cold["mended, mounted"], "< 1", _failures(cold["mended"])),
         compared("first lookup ÷ login and udev's link", cold["ours"], cold["floor"],
                  "≤ 1.15"),
+        compared("bare Python, then login and link ÷ login and link", cold["started"],
+                 cold["floor"], "", "what no Python is quicker than"),
         compared("first visit ÷ login, link and mount", cold["ours, mounted"],
                  cold["floor, mounted"], ""),
     ]  # fmt: skip
