@@ -93,9 +93,9 @@ def split(portal: str) -> tuple[str, int, int]:
 def conf(prefix: str) -> dict[str, str]:
     """Return the settings in iscsid.conf, as this process sees it; the last of each holds.
 
-    None while iscsid is not up: it says where that file is.
+    None while iscsid is not up: it says where that file is. With a real /proc it always is.
     """
-    if not os.path.exists(f"{ROOT}/proc/77/comm"):
+    if ROOT and not os.path.exists(f"{ROOT}/proc/77/comm"):
         kernel.write(ROOT, "/proc/77/comm", "iscsid")
         return {}
     with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
@@ -363,6 +363,8 @@ def main() -> int:
         status = Iscsiadm(sys.argv[1:]).run()
     except SystemExit as stopped:
         status = int(stopped.code or 0)
+    except Exception as error:
+        note(violation=f"{type(error).__name__}: {error}")
     finally:
         note(end=status)
     return status

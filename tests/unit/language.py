@@ -5,14 +5,35 @@ The oracle knows what it wrote and where; it shares no code with the program.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import signal
 import string
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 
 TARGET = "iqn.2001-05.com.example:vm-beta-1"
 BUILT_IN = "built in"
+PATIENCE = 60  # seconds, for what takes years when it takes longer than a moment
+
+
+@contextlib.contextmanager
+def an_end() -> Iterator[None]:
+    """Have what is done within come to an end, on however slow a machine; raise TimeoutError."""
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"not through after {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
 
 #: Per setting, what a file may say and what `explain` then shows.
 VALUES = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from auto_iscsi import errors, globs, keys, patterns
+from tests.unit.language import an_end
 from tests.unit.test_keys import GRAMMAR
 
 GLOBS = st.text("*?[]!-:.iqnab01_", max_size=14)
@@ -40,11 +40,10 @@ def test_a_range_that_is_empty_matches_nothing() -> None:
     assert not globs.matches("[b-a]", "a") and globs.matches("[b-ac]", "c")
 
 
-def test_no_pattern_takes_long() -> None:
-    start = time.process_time()
-    assert not globs.matches("*[a]" * 60 + "?b", "a" * 223)
-    assert not globs.matches("*a" * 100 + "b", "a" * 223)
-    assert time.process_time() - start < 1
+def test_no_pattern_takes_for_ever() -> None:
+    with an_end():
+        assert not globs.matches("*[a]" * 60 + "?b", "a" * 223)
+        assert not globs.matches("*a" * 100 + "b", "a" * 223)
 
 
 @settings(max_examples=200)

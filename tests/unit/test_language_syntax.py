@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -91,11 +90,10 @@ fstype = ext4
     ],
     ids=lambda line: line[:20],
 )
-def test_no_line_takes_long(line: str) -> None:
+def test_no_line_takes_for_ever(line: str) -> None:
     # ConfigObj's own expressions need years for the first three.
-    start = time.process_time()
-    assert problems(line.encode())
-    assert time.process_time() - start < 2
+    with language.an_end():
+        assert problems(line.encode())
 
 
 @pytest.mark.parametrize("size", [config.LARGEST + 1, 10 << 20])
