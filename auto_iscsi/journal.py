@@ -86,12 +86,13 @@ def protect(host: Host, target: str, disk: str, until: float, read_only: bool = 
     if disk.startswith("/sys/dev/"):
         nodes = [disk[len("/sys/dev/") :]]
     wrong = apart.do(lambda: _set(host, nodes, read_only), until, target)
-    if wrong or any(host.read(f"{place}/ro") != f"{read_only:d}" for place in places):
-        if read_only:
-            raise errors.NotPermitted(f"{target}: {nodes[0]} cannot be made read-only: {wrong}")
-        return
     if not read_only:
-        identity.write(host, target, {**known, name: seen._replace(ours=False)})
+        # What is read-only all the same is so by itself: the kernel found that out after we had
+        # met the disk and noted that it was us.
+        if not wrong:
+            identity.write(host, target, {**known, name: seen._replace(ours=False)})
+    elif wrong or any(host.read(f"{place}/ro") != "1" for place in places):
+        raise errors.NotPermitted(f"{target}: {nodes[0]} cannot be made read-only: {wrong}")
 
 
 def states(

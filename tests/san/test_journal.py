@@ -73,6 +73,8 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(protected)
     job.configure(vm, AUTO + "journal = replay\n")
+    # As one noted that met the disk before the kernel knew that it is write-protected.
+    vm.run(["sed", "-i", "s/ rw$/ ro/", f"/run/auto-iscsi/disks/{protected}"])
     refused(protected, "its journal cannot be replayed")
     job.logout(vm, protected)
 
