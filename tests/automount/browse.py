@@ -143,6 +143,7 @@ class Browse:
         person = subprocess.Popen(
             self.command(*words, user=user), stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=_interruptible,
         )  # fmt: skip
         self.users.append(person)
         return person
@@ -178,6 +179,11 @@ class Browse:
                 for process in (*self.users, *([self.daemon] if self.daemon else [])):
                     process.communicate()
         self.holder.communicate("")
+
+
+def _interruptible() -> None:
+    """Have Ctrl-C be what it is at a terminal: in the background of a shell it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def living(namespace: int) -> set[int]:

@@ -223,9 +223,11 @@ class Iscsiadm:
         with open(f"{folder}/default", "w", encoding="utf-8") as file:
             file.write(f"# BEGIN RECORD 2.1.8\n{lines}# END RECORD\n")
 
-    def values(self, folder: str) -> dict[str, Any]:
-        iface = sorted(os.listdir(folder))[0]
-        with open(f"{folder}/{iface}", encoding="utf-8") as file:
+    def values(self, record: str) -> dict[str, Any]:
+        """Return what is in a record: in its folder, or, of an old version, itself a file."""
+        if os.path.isdir(record):
+            record = f"{record}/{sorted(os.listdir(record))[0]}"
+        with open(record, encoding="utf-8") as file:
             pairs = [line.rstrip("\n").partition(" = ") for line in file if line[0] != "#"]
         return {name: value for name, _, value in pairs}
 

@@ -114,7 +114,7 @@ def test_a_record_in_the_one_file_of_old_versions_is_a_record(machine: Machine) 
     (record / "default").unlink()
     record.rmdir()
     record.write_text("node.startup = manual\n")
-    machine.lookup(VOL1)
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.runs("--login") == [f"-m node -T {VOL1} -p {portal},1 --login"]
 
 
