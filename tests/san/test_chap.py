@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -105,11 +103,11 @@ def test_one_way_and_a_secret_that_is_wrong(vm: Machine, san: San) -> None:
     line = refused(vm, job.BETA)
     assert "the target refused this host or its CHAP secret (iscsiadm exit 24)" in line
     assert f"mend chap_user or the secret in {FILES[0]}" in line
-    rejected = r"login rejected: Initiator failed authentication"
-    assert len(re.findall(rejected, vm.journal("-u", "iscsid"))) == 1
+    rejected = "Security negotiation failed"  # the target's own word; iscsid's comes later
+    assert vm.run("dmesg").stdout.count(rejected) == 1
     line = refused(vm, job.BETA)
     assert f"the secret in {FILES[0]} was refused" in line and "not tried again" in line
-    assert len(re.findall(rejected, vm.journal("-u", "iscsid"))) == 1
+    assert vm.run("dmesg").stdout.count(rejected) == 1
     assert [path for path in job.records(vm) if job.BETA in path] == []
     job.configure(vm, f"{PORTAL}{MUTUAL}")
     vm.write(FILES[0], SECRET, 0o600)

@@ -192,8 +192,9 @@ class Machine:
                 if each.point == below or each.point.startswith(below.rstrip("/") + "/")]
 
     def journal(self, *arguments: str) -> str:
-        """Return the journal's messages of this boot: `vm.journal("-u", "autofs")`."""
-        return self.run(["journalctl", "-b", "-o", "cat", "--no-pager", *arguments]).stdout
+        """Return the journal's messages of this boot up to now: `vm.journal("-u", "autofs")`."""
+        command = ["journalctl", "-b", "-o", "cat", "--no-pager", *arguments]
+        return self.run(f"journalctl --sync; {shlex.join(command)}").stdout
 
     def discover(self, portal: str = "127.0.0.1") -> str:
         """Make node records of all that a portal offers, as an administrator does."""
