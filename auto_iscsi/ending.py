@@ -108,8 +108,7 @@ def _logout(host: Host, target: str, verdict: verdicts.Verdict) -> tuple[str, st
             return None
         if session.up and set(says) - {probe.FREE, errno.ENXIO}:  # which is: offline
             return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
-        now = sessions.read(host, session.sid)
-        if now is None or now.inode != session.inode:
+        if not sessions.is_there(host, session):
             return None
         limit = initiator.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
         way = initiator.finish if session.state == sessions.UNBOUND else initiator.logout

@@ -122,8 +122,7 @@ class Login(NamedTuple):
             return False
 
         def gone() -> bool | None:
-            now = sessions.read(self.host, session.sid)
-            return True if now is None or now.inode != session.inode else None
+            return None if sessions.is_there(self.host, session) else True
 
         if not initiator.through(self.host, self.target, self._search.limit.end):
             raise initiator.still_at_it(self.target)

@@ -54,6 +54,12 @@ def read(host: Host, sid: int) -> Session | None:
     return Session(sid, name, portal, state, folder.st_ino)
 
 
+def is_there(host: Host, session: Session) -> bool:
+    """Say whether a session is still there, and not another one of its number."""
+    now = read(host, session.sid)
+    return now is not None and now.inode == session.inode
+
+
 def list_all(host: Host) -> list[Session]:
     """Return all sessions, in their order."""
     names = (entry[len("session") :] for entry in host.names(FOLDER))

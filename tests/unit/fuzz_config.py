@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any
 
 from auto_iscsi import check, config, errors, globs, settings
 from auto_iscsi.output import Paint
+from tests.unit.language import TARGET, an_end
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGET = "iqn.2001-05.com.example:vm-beta-1"
 SLOW = 20  # seconds, traced
 WATCHED = ("config.py", "syntax.py", "kinds.py", "settings.py", "globs.py", "check.py",
            "patterns.py", "portals.py", "configobj/__init__.py")  # fmt: skip
@@ -100,12 +99,7 @@ def covered(data: bytes) -> set[tuple[str, int, int]]:
     return steps
 
 
-def hung(*_: Any) -> None:
-    raise TimeoutError(f"not through after {SLOW} s")
-
-
 def main(minutes: float, seed: int) -> int:
-    signal.signal(signal.SIGALRM, hung)
     choice = random.Random(seed)
     seeds = [path.read_bytes() for path in sorted(CORPUS.iterdir())] or [b""]
     seen: set[tuple[str, int, int]] = set()
@@ -113,15 +107,14 @@ def main(minutes: float, seed: int) -> int:
     while time.monotonic() < end:
         data = seeds[runs] if runs < len(seeds) else mutated(choice, seeds)
         runs += 1
-        signal.alarm(SLOW)
         try:
-            new = covered(data) - seen
+            with an_end(SLOW):
+                new = covered(data) - seen
         except Exception as error:
             name = CORPUS / f"crash-{hashlib.sha256(data).hexdigest()[:12]}"
             name.write_bytes(data)
             print(f"{type(error).__name__}: {error}\nin {name}: {data!r}")
             return 1
-        signal.alarm(0)
         if new:
             seen |= new
             seeds.append(data)

@@ -20,14 +20,14 @@ PATIENCE = 60  # seconds, for what takes years when it takes longer than a momen
 
 
 @contextlib.contextmanager
-def an_end() -> Iterator[None]:
+def an_end(seconds: int = PATIENCE) -> Iterator[None]:
     """Have what is done within come to an end, on however slow a machine; raise TimeoutError."""
 
     def over(*_: object) -> None:
-        raise TimeoutError(f"not through after {PATIENCE} s")
+        raise TimeoutError(f"not through after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(PATIENCE)
+    signal.alarm(seconds)
     try:
         yield
     finally:
