@@ -21,7 +21,7 @@ systemdunitdir ?= $(units)/systemd/system
 # What the programs' first line starts, and whose .pyc they carry.
 PYTHON ?= /usr/bin/python3
 PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
-MODULES := $(wildcard auto_iscsi/*.py)
+MODULES := $(wildcard auto_iscsi/*.py auto_iscsi/*/*.py)
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 DEB = dist/auto-iscsi_$(VERSION)_all.deb
 RPM = dist/auto-iscsi-$(VERSION).noarch.rpm
@@ -122,16 +122,16 @@ dist/auto.iscsi: tools/auto.iscsi dist/auto-iscsi
 	@echo "built $@"
 
 dist/auto-iscsi: $(PARTS)
-	@$(ZIPAPP) cli $@ $(PYTHON)
+	@$(ZIPAPP) admin.cli $@ $(PYTHON)
 	@echo "built $@"
 
 LIBRARIES = build/libraries
 dist/standalone/auto.iscsi: $(PARTS) $(LIBRARIES)/ready
-	@$(ZIPAPP) program $@ $(PYTHON) $(LIBRARIES)
+	@$(ZIPAPP) map.program $@ $(PYTHON) $(LIBRARIES)
 	@echo "built $@"
 
 dist/standalone/auto-iscsi: $(PARTS) $(LIBRARIES)/ready
-	@$(ZIPAPP) cli $@ $(PYTHON) $(LIBRARIES)
+	@$(ZIPAPP) admin.cli $@ $(PYTHON) $(LIBRARIES)
 	@echo "built $@"
 
 $(LIBRARIES)/ready: tools/libraries.txt

@@ -2,7 +2,7 @@
 
 import sys
 
-from auto_iscsi.cli import main
+from auto_iscsi.admin.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

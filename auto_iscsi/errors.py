@@ -120,14 +120,3 @@ class BrokenInstallation(Failure):
     """A program or library that is needed is not there."""
 
     code = "broken-installation"
-
-
-def one_line(text: str, limit: int = 900) -> str:
-    """Return `text` as one line of printable ASCII, at most `limit` characters.
-
-    Keys come from any local user, and what iscsiadm prints can hold what a target sent: neither
-    may bring a line break or a terminal's escape sequence into a log. automount splits a line at
-    1023 bytes (autofs modules/lookup_program.c).
-    """
-    clean = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 3] + "..."

@@ -12,7 +12,7 @@ naming our own files; how open-iscsi and the kernel spell it comes from their si
 from __future__ import annotations
 
 from auto_iscsi import errors
-from auto_iscsi.light import NamedTuple
+from auto_iscsi.lean_stdlib import NamedTuple
 
 LONGEST = 223  # bytes, RFC 7143, 4.2.7.1
 
@@ -62,10 +62,14 @@ def _is_name(name: str) -> bool:
     authority, colon, own = rest.partition(":")
     date, *labels = authority.split(".")
     return (
-        len(date) == 7 and _DIGITS.issuperset(date[:4]) and date[4:] in _MONTHS
-        and bool(labels) and all(map(_is_label, labels))
-        and bool(own) == bool(colon) and _OWN.issuperset(own)
-    )  # fmt: skip
+        len(date) == 7
+        and _DIGITS.issuperset(date[:4])
+        and date[4:] in _MONTHS
+        and bool(labels)
+        and all(map(_is_label, labels))
+        and bool(own) == bool(colon)
+        and _OWN.issuperset(own)
+    )
 
 
 def _is_label(text: str) -> bool:

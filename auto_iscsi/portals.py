@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from auto_iscsi.light import NamedTuple
+from auto_iscsi.lean_stdlib import NamedTuple
 
 PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
 
@@ -46,7 +46,7 @@ def parse(text: str) -> Portal:
     Only numeric addresses: a name would make every lookup depend on a resolver, whose time no
     setting bounds, and udev's links carry the address anyway.
     """
-    from auto_iscsi.light import socket
+    from auto_iscsi.lean_stdlib import socket
 
     place, _, group = text.strip().partition(",")
     if place.startswith("["):

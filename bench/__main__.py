@@ -27,10 +27,11 @@ from bench import host, machine, table
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 HEAD = "# The last `make bench`\n\nHow it is measured: bench/__main__.py.\n"
 PARTS = {
-    "host": "A lookup on this machine", "warm": "What is there, in the virtual machine",
+    "host": "A lookup on this machine",
+    "warm": "What is there, in the virtual machine",
     "cold": "The first visit, in the virtual machine",
     "together": "Many at once, in the virtual machine",
-}  # fmt: skip
+}
 
 
 def about() -> str:

@@ -69,8 +69,11 @@ def links(monitor: pyudev.Monitor, *targets: str) -> None:
         event = monitor.poll(timeout=30)
         assert event is not None, wanted
         if event.action == "add":
-            wanted -= set(event.device_links if hasattr(event, "device_links") else
-                          event.get("DEVLINKS", "").split())
+            wanted -= set(
+                event.device_links
+                if hasattr(event, "device_links")
+                else event.get("DEVLINKS", "").split()
+            )
 
 
 def mount(source: str) -> float:
@@ -103,6 +106,7 @@ def started(target: str) -> tuple[float, float]:
 
 def program(*command: str) -> Callable[[str], tuple[float, float]]:
     """Return what times a map program: until it answers, and with the mount."""
+
     def once(target: str) -> tuple[float, float]:
         began = time.monotonic()
         entry = run(*command, target)
@@ -113,9 +117,12 @@ def program(*command: str) -> Callable[[str], tuple[float, float]]:
 
 
 COLD = {
-    "floor": floor, "started": started, "ours": program(MAP), "mended": program(MENDED),
+    "floor": floor,
+    "started": started,
+    "ours": program(MAP),
+    "mended": program(MENDED),
     "original": program(SLEEPING),
-}  # fmt: skip
+}
 
 
 def cold(rounds: int, target: str) -> dict[str, list[float]]:
@@ -140,9 +147,9 @@ def unasked() -> str:
     place = os.path.join(os.path.dirname(os.path.realpath(MAP)), "unasked")
     with open(MAP) as file:
         script = file.read()
-    begin = "from auto_iscsi import program\n"
+    begin = "from auto_iscsi.map import program\n"
     assert begin in script
-    change = "from auto_iscsi import layout\nlayout._is_swapped = lambda *_: False\n"
+    change = "from auto_iscsi.map import layout\nlayout._is_swapped = lambda *_: False\n"
     with open(place, "w") as file:
         file.write(script.replace(begin, begin + change))
     os.chmod(place, 0o755)
@@ -158,10 +165,13 @@ def warm(rounds: int, target: str) -> dict[str, list[float]]:
     time.sleep(3.1)  # or it waits for the mount of the run before
     for turn in range(rounds + 2):
         for name, command in (
-            ("bare", BARE), ("ours", (MAP, target)),
-            ("unasked", (trusting, target)), ("mended", (MENDED, target)),
-            ("refused", (MAP, ".git")), ("true", ("/bin/true",)),
-        ):  # fmt: skip
+            ("bare", BARE),
+            ("ours", (MAP, target)),
+            ("unasked", (trusting, target)),
+            ("mended", (MENDED, target)),
+            ("refused", (MAP, ".git")),
+            ("true", ("/bin/true",)),
+        ):
             began = time.monotonic()
             subprocess.run(command, check=False, stdin=NULL, stdout=NULL, stderr=NULL)
             if turn > 1:
@@ -182,12 +192,15 @@ def together(rounds: int, *targets: str) -> dict[str, list[float]]:
                 began = time.monotonic()
                 jobs = [
                     subprocess.Popen(
-                        [MAP, t] if name == "ours"
+                        [MAP, t]
+                        if name == "ours"
                         else ["iscsiadm", "-m", "node", "-T", t, "--login"],
-                        stdin=NULL, stdout=NULL, stderr=NULL,
+                        stdin=NULL,
+                        stdout=NULL,
+                        stderr=NULL,
                     )
                     for t in many
-                ]  # fmt: skip
+                ]
                 if name == "floor":
                     links(monitor, *many)
                 failed = sum(job.wait() != 0 for job in jobs)

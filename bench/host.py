@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from auto_iscsi import compiled
+from auto_iscsi.config import file_cache
 from bench.table import Row, compared
 from tests.tree.tree import Content, Link, make_tree
 
@@ -37,16 +37,21 @@ def session(number: int, target: str) -> dict[str, Content]:
     name = f"sd{number}"
     connection = f"/sys/class/iscsi_connection/connection{number}:0"
     return {
-        f"{path}/targetname": target, f"{path}/state": "LOGGED_IN", f"{path}/tpgt": "1",
-        f"{connection}/persistent_address": "10.0.0.1", f"{connection}/persistent_port": "3260",
-        f"{disk}/type": "0", f"{disk}/state": "running",
-        f"{disk}/block/{name}/dev": f"8:{number * 16}", f"{disk}/block/{name}/ro": "1",
+        f"{path}/targetname": target,
+        f"{path}/state": "LOGGED_IN",
+        f"{path}/tpgt": "1",
+        f"{connection}/persistent_address": "10.0.0.1",
+        f"{connection}/persistent_port": "3260",
+        f"{disk}/type": "0",
+        f"{disk}/state": "running",
+        f"{disk}/block/{name}/dev": f"8:{number * 16}",
+        f"{disk}/block/{name}/ro": "1",
         f"{disk}/block/{name}/size": "65536",
         f"{disk}/block/{name}/{name}1/partition": "1",
         f"{disk}/block/{name}/{name}1/dev": f"8:{number * 16 + 1}",
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0": Link(f"../../{name}"),
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0-part1": Link(f"../../{name}1"),
-    }  # fmt: skip
+    }
 
 
 def sections(number: int) -> dict[str, Content]:
@@ -67,17 +72,21 @@ class Machine:
 
     def __init__(self, folder: Path, more: Mapping[str, Content] | None = None) -> None:
         self.root = folder
-        make_tree(folder, {
-            **session(1, BETA), "/run": None,
-            "/etc/auto.iscsi.conf": (ROOT / "etc/auto.iscsi.conf").read_text(),
-            "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
-            "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
-            **(more or {}),
-        })  # fmt: skip
+        make_tree(
+            folder,
+            {
+                **session(1, BETA),
+                "/run": None,
+                "/etc/auto.iscsi.conf": (ROOT / "etc/auto.iscsi.conf").read_text(),
+                "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
+                "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
+                **(more or {}),
+            },
+        )
         # The map as it is built, but for the machine that it looks at.
         script = (DIST / "auto.iscsi").read_text()
         there = f"status = program.main(host=Host({str(folder)!r}))"
-        here = f"from auto_iscsi.host import Host\n{there}"
+        here = f"from auto_iscsi.machine.host import Host\n{there}"
         script = script.replace("\nposix._exit(program.main())", f"\n{here}\nposix._exit(status)")
         assert here in script
         self.map = folder / "auto.iscsi"
@@ -138,6 +147,7 @@ def calls(command: Sequence[str], trace: Path) -> int:
 
 def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
     """Return hosts that have little and much of something."""
+
     def many(number: int) -> dict[str, Content]:
         found: dict[str, Content] = {}
         for n in range(2, number + 1):
@@ -157,10 +167,12 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
         }
 
     kinds = {
-        "sessions": (many, 10, 1000), "node records": (records, 10, 10000),
-        "sections": (sections, 10, 1000), "sections, more": (sections, 10, 10000),
+        "sessions": (many, 10, 1000),
+        "node records": (records, 10, 10000),
+        "sections": (sections, 10, 1000),
+        "sections, more": (sections, 10, 10000),
         "claims": (claims, 10, 10000),
-    }  # fmt: skip
+    }
     found = {}
     for name, (make, few, lots) in kinds.items():
         print(f"bench: making {lots} {name.partition(',')[0]}", file=sys.stderr)
@@ -185,7 +197,7 @@ def rows(rounds: int) -> list[Row]:
         (folder / "shipped").mkdir()
         shipped = Machine(folder / "shipped")
         pairs = growth(folder)
-        time.sleep(compiled.SETTLED + 0.1)
+        time.sleep(file_cache.SETTLED + 0.1)
         for machine in (shipped, *(each for pair in pairs.values() for each in pair)):
             machine.warmed()
         return [*_alone(shipped, rounds), *_grown(pairs, rounds), *_verbs(pairs)]
@@ -200,10 +212,15 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
     each = statistics.median(refused)
     found = [
         compared("warm lookup ÷ bare Python", warm, bare, "≤ 2"),
-        compared("key that is no name ÷ bare Python", refused, bare, "",
-                 f"{1 / each:.0f} a second keep one processor busy"),
+        compared(
+            "key that is no name ÷ bare Python",
+            refused,
+            bare,
+            "",
+            f"{1 / each:.0f} a second keep one processor busy",
+        ),
         compared("invented name ÷ bare Python", invented, bare, "", "nobody has a record of it"),
-    ]  # fmt: skip
+    ]
     memory = peak([str(shipped.peak), BETA]) / peak([PYTHON, "-I", "-S", "-c", PEAK])
     found.append(Row("warm lookup, peak memory ÷ bare Python", f"{memory:.2f}", ""))
     if shutil.which("strace"):
@@ -237,6 +254,13 @@ def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
             if done.returncode > 1:
                 break
         else:
-            found.append(Row(f"{verb}, 10 → 1,000 sessions", f"{took[1] / took[0]:.2f}", "", "",
-                             f"{took[1]:.2f} s with 1,000; the goal is 2 s"))  # fmt: skip
+            found.append(
+                Row(
+                    f"{verb}, 10 → 1,000 sessions",
+                    f"{took[1] / took[0]:.2f}",
+                    "",
+                    "",
+                    f"{took[1]:.2f} s with 1,000; the goal is 2 s",
+                )
+            )
     return found

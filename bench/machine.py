@@ -22,8 +22,10 @@ ROUNDS = {"warm": 9, "cold": 3, "together": 2}
 def mended(script: str) -> str:
     """Return the shell script without its sleep, and with nothing but the entry on its stdout."""
     for old, new in (
-        ("sleep 1\n", "\n"), ('| grep "$IQN"', '| grep -q "$IQN"'), ("echo node exists", ":"),
-    ):  # fmt: skip
+        ("sleep 1\n", "\n"),
+        ('| grep "$IQN"', '| grep -q "$IQN"'),
+        ("echo node exists", ":"),
+    ):
         assert old in script
         script = script.replace(old, new)
     return script
@@ -37,8 +39,10 @@ def prepared(vm: Machine, many: int) -> list[str]:
         san.target(target)
     vm.discover()
     # Where the script looks for node records.
-    vm.run("test -e /var/lib/iscsi/nodes || "
-           "{ mkdir -p /var/lib/iscsi && ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes; }")
+    vm.run(
+        "test -e /var/lib/iscsi/nodes || "
+        "{ mkdir -p /var/lib/iscsi && ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes; }"
+    )
     script = (ROOT / "tests/san/original/auto.iscsi").read_text()
     vm.write("/root/original", script, 0o755)
     vm.write("/root/mended", mended(script), 0o755)
@@ -63,39 +67,63 @@ def rows(job: str) -> list[Row]:
 def _warm(warm: dict[str, list[float]]) -> list[Row]:
     return [
         compared("warm lookup ÷ bare Python", warm["ours"], warm["bare"], "≤ 2"),
-        compared("warm lookup ÷ the script, mended, without sleep", warm["ours"],
-                 warm["mended"], "< 1"),
-        compared("warm lookup ÷ one that does not ask the disk who it is", warm["ours"],
-                 warm["unasked"], "", "INQUIRY"),
+        compared(
+            "warm lookup ÷ the script, mended, without sleep", warm["ours"], warm["mended"], "< 1"
+        ),
+        compared(
+            "warm lookup ÷ one that does not ask the disk who it is",
+            warm["ours"],
+            warm["unasked"],
+            "",
+            "INQUIRY",
+        ),
         compared("key that is no name ÷ bare Python", warm["refused"], warm["bare"]),
-    ]  # fmt: skip
+    ]
 
 
 def _cold(cold: dict[str, list[float]]) -> list[Row]:
     return [
-        compared("first visit ÷ the script", cold["ours, mounted"],
-                 cold["original, mounted"], "< 1"),
-        compared("first visit ÷ the script without sleep", cold["ours, mounted"],
-                 cold["mended, mounted"], "< 1", _failures(cold["mended"])),
-        compared("first lookup ÷ login and udev's link", cold["ours"], cold["floor"],
-                 "≤ 1.15"),
-        compared("bare Python, then login and link ÷ login and link", cold["started"],
-                 cold["floor"], "", "what no Python is quicker than"),
-        compared("first visit ÷ login, link and mount", cold["ours, mounted"],
-                 cold["floor, mounted"], ""),
-    ]  # fmt: skip
+        compared(
+            "first visit ÷ the script", cold["ours, mounted"], cold["original, mounted"], "< 1"
+        ),
+        compared(
+            "first visit ÷ the script without sleep",
+            cold["ours, mounted"],
+            cold["mended, mounted"],
+            "< 1",
+            _failures(cold["mended"]),
+        ),
+        compared("first lookup ÷ login and udev's link", cold["ours"], cold["floor"], "≤ 1.15"),
+        compared(
+            "bare Python, then login and link ÷ login and link",
+            cold["started"],
+            cold["floor"],
+            "",
+            "what no Python is quicker than",
+        ),
+        compared(
+            "first visit ÷ login, link and mount", cold["ours, mounted"], cold["floor, mounted"], ""
+        ),
+    ]
 
 
 def _together(together: dict[str, list[float]]) -> list[Row]:
     one, all_ = "1", f"{MANY}"
     return [
-        compared(f"{MANY} first lookups at once ÷ one", together[f"ours {all_}"],
-                 together[f"ours {one}"]),
-        compared(f"{MANY} bare logins and links at once ÷ one", together[f"floor {all_}"],
-                 together[f"floor {one}"]),
-        compared(f"{MANY} first lookups ÷ {MANY} bare logins and links",
-                 together[f"ours {all_}"], together[f"floor {all_}"]),
-    ]  # fmt: skip
+        compared(
+            f"{MANY} first lookups at once ÷ one", together[f"ours {all_}"], together[f"ours {one}"]
+        ),
+        compared(
+            f"{MANY} bare logins and links at once ÷ one",
+            together[f"floor {all_}"],
+            together[f"floor {one}"],
+        ),
+        compared(
+            f"{MANY} first lookups ÷ {MANY} bare logins and links",
+            together[f"ours {all_}"],
+            together[f"floor {all_}"],
+        ),
+    ]
 
 
 def _failures(times: list[float]) -> str:

@@ -22,22 +22,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Makefile", "LICENSE", "NEWS", "README.md", "setup.cfg", "auto_iscsi", "debian", "etc",
-         "man", "rpm", "tests", "tools")  # fmt: skip
+PARTS = (
+    "Makefile",
+    "LICENSE",
+    "NEWS",
+    "README.md",
+    "setup.cfg",
+    "auto_iscsi",
+    "debian",
+    "etc",
+    "man",
+    "rpm",
+    "tests",
+    "tools",
+)
 #: What pytest needs; the rest of the requirements only look at the code.
 TOOLS = ("hypothesis", "prometheus_client", "pytest", "pytest-xdist")
 TESTS = (
-    "tests/unit", "tests/tree", "tests/program/test_programs.py",
+    "tests/unit",
+    "tests/tree",
+    "tests/program/test_programs.py",
     "tests/program/test_standalone.py",
     "tests/program/test_completion.py",
-)  # fmt: skip
+)
 #: Long, and of nothing but our own code: once, on the Python of the host, is enough.
 LEFT_OUT = (
-    "--ignore=tests/unit/test_language_properties.py", "--ignore=tests/unit/test_keys.py",
+    "--ignore=tests/unit/test_language_properties.py",
+    "--ignore=tests/unit/test_keys.py",
     "--ignore=tests/unit/test_language_globs.py",
     # Somebody who is not root cannot read root's virtual environment.
     "--deselect=tests/unit/test_doctor.py::test_who_is_not_root_is_told_what_could_not_be_looked_at",
-)  # fmt: skip
+)
 
 
 class Set(NamedTuple):
@@ -111,8 +126,11 @@ def run(chosen: Set, python: str, arguments: list[str]) -> bool:
     """Run the tests on a set, and tell whether all passed."""
     say(f"{chosen} ({python})")
     venv, tree = environment(chosen, python), copied(chosen)
-    mine = {**os.environ, "PATH": f"{venv}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    mine = {
+        **os.environ,
+        "PATH": f"{venv}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     for build in (["standalone"], ["build", f"PYTHON={venv}/bin/python3"]):
         subprocess.run(["make", "--silent", *build], cwd=tree, env=mine, check=True)
     pytest = [f"{venv}/bin/python3", "-m", "pytest", "-q", "-n", "4", *LEFT_OUT, *TESTS]

@@ -6,39 +6,32 @@ goes in, too, its licences with it, and the program needs nothing but a Python.
 
 The map program is no such file: what Python does to run one (runpy) takes half as long as all of
 its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
-takes its modules from the other program, beside which it lies: those of most lookups in one piece,
-the first file in the zip, which is for the Python that built it (auto_iscsi/bundle.py).
+takes its modules from the other program, beside which it lies.
 
-Each module is there twice (facts/start-up.md): the .pyc so that the Python that built it need not
+Each module is there twice: the .pyc so that the Python that built it need not
 compile, the .py so that any other Python still can. Entries are stored, not deflated, because
 inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names
 in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOCH play no part.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
-import importlib.util
-import marshal
 import os
 import py_compile
 import sys
 import tempfile
-import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 SHEBANG = "#!{python} -I\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 LAUNCHER = """\
 import sys
 
-from {package} import {module}
+from {package}.{module} import main
 
-sys.exit({module}.main())
+sys.exit(main())
 """
 
 
@@ -56,36 +49,6 @@ def compiled(source: bytes, name: str) -> bytes:
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
         return code.read_bytes()
-
-
-def bundle(package: Path) -> bytes:
-    """Return the modules that a lookup needs in one piece: Python's magic number, then marshal's.
-
-    Without docstrings, and without the import of __future__: to find that in the standard library
-    takes as long as ten of our modules.
-    """
-    def code(name: str) -> types.CodeType:
-        tree = ast.parse((package / f"{name}.py").read_bytes())
-        future = [each for each in tree.body if isinstance(each, ast.ImportFrom)
-                  and each.module == "__future__"]  # fmt: skip
-        flags = __future__.annotations.compiler_flag if future else 0
-        tree.body = [each for each in tree.body if each not in future]
-        file = f"{package.name}/{name}.py"
-        found = compile(tree, file, "exec", flags=flags, dont_inherit=True, optimize=2)
-        assert isinstance(found, types.CodeType)
-        return found
-
-    loader = code("bundle")
-    names: dict[str, Any] = {"__name__": "bundle"}
-    exec(loader, names)
-    parts = [
-        {
-            package.name if name == "__init__" else f"{package.name}.{name}":
-            marshal.dumps(code(name)) for name in part
-        }
-        for part in names["PARTS"]
-    ]  # fmt: skip
-    return importlib.util.MAGIC_NUMBER + marshal.dumps((loader, parts))
 
 
 def modules(folder: Path) -> dict[str, bytes]:
@@ -108,7 +71,7 @@ def notices(libraries: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def entries(package: Path, module: str, libraries: Path | None) -> dict[str, bytes]:
-    """Return every file of the zip by its name, in order: bundle, launcher, modules, licences."""
+    """Return every file of the zip by its name, in order: launcher, modules, licences."""
     launcher = LAUNCHER.format(package=package.name, module=module).encode()
     ours = {f"{package.name}/{name}": source for name, source in modules(package).items()}
     sources = {"__main__.py": launcher, **ours}
@@ -119,9 +82,7 @@ def entries(package: Path, module: str, libraries: Path | None) -> dict[str, byt
         texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
     files = {**sources, **codes, **texts}
-    # The map with its libraries inside is a zip file itself, which Python runs.
-    first = {} if libraries else {"bundle": bundle(package)}
-    return {**first, **{name: files[name] for name in sorted(files)}}
+    return {name: files[name] for name in sorted(files)}
 
 
 def write(output: Path, python: str, files: dict[str, bytes]) -> None:

@@ -57,8 +57,10 @@ class Browse:
         self.disks = disks
         self.holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "sh", "-c", OVERLAY.format(top=folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.users: list[subprocess.Popen[str]] = []
         self.daemon: subprocess.Popen[str] | None = None
         self._next("overlaid")
@@ -89,9 +91,13 @@ class Browse:
         options = ["--foreground", *(["--debug"] if debug else []), "--pid-file=/run/autofs.pid"]
         with open(self.log, "a", encoding="utf-8") as log:
             self.daemon = subprocess.Popen(
-                self.command("automount", *options, "/san/auto.master"), text=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                self.command("automount", *options, "/san/auto.master"),
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         if debug:
             self.wait_for(lambda: self._serving() > before, "automount")
         self.wait_for(lambda: any(line[1] == "/iscsiauto" for line in self.mounts()), "automount")
@@ -141,10 +147,14 @@ class Browse:
         """Have a user do something."""
         # In a session of its own: processes of automount's group trigger no mount.
         person = subprocess.Popen(
-            self.command(*words, user=user), stdin=subprocess.DEVNULL, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            self.command(*words, user=user),
+            stdin=subprocess.DEVNULL,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
             preexec_fn=_interruptible,
-        )  # fmt: skip
+        )
         self.users.append(person)
         return person
 
@@ -223,12 +233,16 @@ class Disks:
         (files / FILE).write_text(f"disk-{number}\n")
         subprocess.run(
             ["mke2fs", "-q", "-t", "ext3", "-J", "size=1", "-d", str(files), str(image), "4M"],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         return subprocess.run(
             ["losetup", "--find", "--show", "--read-only", str(image)],
-            check=True, stdout=subprocess.PIPE, text=True,
-        ).stdout.strip()  # fmt: skip
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout.strip()
 
     def close(self) -> None:
         """Take them away, and those that the kernel had to add for them."""

@@ -56,9 +56,12 @@ class Host:
     def run(self, script: str, check: bool = True) -> str:
         """Run shell commands on it and return what they say."""
         done = subprocess.run(
-            self.command("sh", "-c", script), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            self.command("sh", "-c", script),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert not check or not done.returncode, f"{script}: {done.stdout}"
         return done.stdout
 
@@ -126,8 +129,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     found = subprocess.run(
         ["losetup", "--find", "--show", "--read-only", str(image)],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout.strip()  # fmt: skip
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
     yield found
     subprocess.run(["losetup", "--detach", found], check=True)
 
@@ -138,8 +143,10 @@ def host(tmp_path: Path, device: str) -> Iterator[Host]:
         pytest.fail("needs root: sudo make test", pytrace=False)
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation=private", "sh", "-c", OVERLAY.format(top=tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdin and holder.stdout
     assert holder.stdout.readline() == "ready\n", "no overlay filesystem here?"
     this = Host(holder.pid, tmp_path / "root", device)

@@ -113,7 +113,7 @@ def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(browse: Browse
     impatient.send_signal(signal.SIGINT)
     assert result(impatient) == ""
     again = browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}")
-    # automount runs the map a second time beside the first (shared/facts/autofs.md, 4).
+    # automount runs the map a second time beside the first.
     browse.wait_for(lambda: browse.looked_up(VM_BETA) == 2, "the second run")
     time.sleep(0.2)
     browse.machine.go_on()

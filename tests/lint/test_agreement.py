@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import auto_iscsi
-from auto_iscsi import cli, codes, config, doctor, settings, status, verbs
+from auto_iscsi.admin import cli, codes, doctor, status, verbs
+from auto_iscsi.config import config_files, schema
 
 from .test_code import tracked
 
@@ -34,8 +35,11 @@ def rendered(page: str) -> str:
     """Return a manual page as plain text, its lines joined."""
     said = subprocess.run(
         ["mandoc", "-T", "utf8", f"man/{page}"],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return re.sub(r"\s+", " ", re.sub(".\b", "", said.stdout))
 
 
@@ -65,14 +69,12 @@ def test_both_packages_depend_on_what_setup_cfg_says() -> None:
 
 
 def test_the_manual_names_every_setting_and_no_other() -> None:
-    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(
-        settings.TABLE
-    )
+    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(schema.TABLE)
 
 
 def test_the_manual_knows_the_defaults() -> None:
     page = text("man/auto.iscsi.conf.5")
-    for name, setting in settings.TABLE.items():
+    for name, setting in schema.TABLE.items():
         item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n.Sh ")[0]
         said = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
         assert said, f"{name}: no default"
@@ -88,8 +90,10 @@ def test_the_manual_lists_every_code_under_who_reports_it() -> None:
     known = codes.table()
     assert shown == [
         [code for code in known if codes.LOOKUP in known[code].source.split(", ")],
-        list(config.KINDS), list(status.PROBLEMS), list(doctor.CHECKS),
-    ]  # fmt: skip
+        list(config_files.KINDS),
+        list(status.PROBLEMS),
+        list(doctor.CHECKS),
+    ]
 
 
 def test_every_verb_does_something() -> None:
@@ -114,8 +118,8 @@ def test_the_manual_has_every_verb_with_all_its_options(verb: str) -> None:
 
 def test_the_example_file_shows_every_setting_at_its_default() -> None:
     shown = dict(re.findall(r"^#(\w+) =(?: (.*))?$", text("etc/auto.iscsi.conf"), re.M))
-    assert list(shown) == list(settings.TABLE)
-    for name, setting in settings.TABLE.items():
+    assert list(shown) == list(schema.TABLE)
+    for name, setting in schema.TABLE.items():
         value = shown[name].split(", ") if ", " in shown[name] else shown[name]
         assert setting.parse(value) == setting.default, f"{name}: the file says {shown[name]!r}"
 

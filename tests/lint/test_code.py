@@ -12,17 +12,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ("auto_iscsi", "tests", "tools")
 RUFF = (
-    "--isolated", "--no-cache", "--line-length=100", "--target-version=py39",
-    "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY", "--ignore=SIM905,RUF001,RUF002,RUF003,RUF043",
-)  # fmt: skip
+    "--isolated",
+    "--no-cache",
+    "--line-length=100",
+    "--target-version=py39",
+    "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY",
+    "--ignore=SIM905,RUF001,RUF002,RUF003,RUF043",
+)
 
 
 def tracked(*patterns: str) -> list[str]:
     """Return the files that git has, those that match where patterns are given."""
     said = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--", *patterns],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return [name for name in said.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -44,9 +51,13 @@ def clean(*command: str) -> None:
     """Run a tool in the project's folder; it may neither fail nor say anything."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode or done.stdout.strip():
         pytest.fail(
             f"{' '.join(command[:3])} …: exit {done.returncode}\n{done.stdout}", pytrace=False
@@ -55,6 +66,15 @@ def clean(*command: str) -> None:
 
 def test_ruff_finds_nothing() -> None:
     clean(sys.executable, "-m", "ruff", "check", "--quiet", *RUFF, *PYTHON)
+
+
+def test_the_code_is_formatted() -> None:
+    options = [
+        option
+        for option in RUFF
+        if option.startswith(("--isolated", "--no-cache", "--line", "--target"))
+    ]
+    clean(sys.executable, "-m", "ruff", "format", "--check", "--quiet", *options, *PYTHON)
 
 
 def test_the_types_hold() -> None:

@@ -12,25 +12,39 @@ from typing import Any
 
 import pytest
 
-from auto_iscsi import bundle
-
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("auto.iscsi", "auto-iscsi")
 #: Nothing of these may show in what is built. In Estonian, names have another order: z before t.
 ELSEWHERE = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", "LC_ALL": "et_EE.UTF-8",
-    "TZ": "Pacific/Kiritimati", "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "7",
-    "SOURCE_DATE_EPOCH": "86400", "DEB_BUILD_OPTIONS": "parallel=3",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "et_EE.UTF-8",
+    "TZ": "Pacific/Kiritimati",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONHASHSEED": "7",
+    "SOURCE_DATE_EPOCH": "86400",
+    "DEB_BUILD_OPTIONS": "parallel=3",
     # What is compared with other files' times goes by these as they are.
     "NO_FAKE_STAT": "1",
-}  # fmt: skip
+}
 DATE = "2031-02-03 04:05:06"
 
 
 def copied(to: Path) -> Path:
     """Return a copy of what is built from, with other times and modes, and names turned round."""
-    sources = ["Makefile", "LICENSE", "NEWS", "README.md", "setup.cfg", "auto_iscsi", "etc", "man",
-               "debian", "rpm", "tools"]  # fmt: skip
+    sources = [
+        "Makefile",
+        "LICENSE",
+        "NEWS",
+        "README.md",
+        "setup.cfg",
+        "auto_iscsi",
+        "etc",
+        "man",
+        "debian",
+        "rpm",
+        "tools",
+    ]
     to.mkdir(parents=True)
     for name in reversed(sources):
         source = ROOT / name
@@ -48,9 +62,13 @@ def copied(to: Path) -> Path:
 
 def said(*command: str | Path, **how: Any) -> str:
     done = subprocess.run(
-        command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, **how,
-    )  # fmt: skip
+        command,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **how,
+    )
     assert not done.returncode, done.stdout[-5000:]
     return str(done.stdout)
 
@@ -65,8 +83,19 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert names.split()[:2] == ["z", "t"], "this is no other locale"
     folder = copied(top / "folder")
     # And without a network: all that it takes is on this machine.
-    said("unshare", "--net", "faketime", DATE, "make", "build", "deb", "rpm",
-         cwd=folder, env=there, umask=0o077)  # fmt: skip
+    said(
+        "unshare",
+        "--net",
+        "faketime",
+        DATE,
+        "make",
+        "build",
+        "deb",
+        "rpm",
+        cwd=folder,
+        env=there,
+        umask=0o077,
+    )
     return folder / "dist"
 
 
@@ -82,71 +111,26 @@ def test_two_packages_are_one(kind: str, elsewhere: Path) -> None:
 
 
 def test_it_holds_our_modules_as_source_and_compiled_and_nothing_else() -> None:
-    ours = {f"auto_iscsi/{path.name}" for path in (ROOT / "auto_iscsi").glob("*.py")}
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "auto_iscsi").rglob("*.py")}
     wanted = {"__main__.py", *ours}
     with zipfile.ZipFile(ROOT / "dist/auto-iscsi") as archive:
-        assert set(archive.namelist()) == {"bundle", *wanted, *(f"{name}c" for name in wanted)}
+        assert set(archive.namelist()) == {*wanted, *(f"{name}c" for name in wanted)}
         for entry in archive.infolist():
             assert entry.compress_type == zipfile.ZIP_STORED, entry.filename
         for name in ours:
             assert archive.read(name) == (ROOT / name).read_bytes()
 
 
-IMPORTED = """\
-import sys
-from auto_iscsi import {last}
-ours = [sys.modules[name] for name in sys.modules if name.startswith("auto_iscsi")]
-said = [f"{{m.__name__}} {{'zip' if '__file__' in vars(m) else 'bundle'}}" for m in ours]
-sys.stdout.write("\\n".join(["no search"] * ("__future__" not in sys.modules) + said))
-"""
-
-
-def imported(folder: Path, last: str) -> set[str]:
-    """Return which modules the map brings in for one, and from where."""
-    script = (folder / "auto.iscsi").read_text()
-    begin = script.index("from auto_iscsi import program")
-    (folder / "probe").write_text(script[:begin] + IMPORTED.format(last=last))
-    done = subprocess.run(["/usr/bin/python3", "-IS", folder / "probe"], capture_output=True)
-    assert not done.returncode, done.stderr
-    return set(done.stdout.decode().splitlines())
-
-
-def test_the_map_takes_as_much_of_the_bundle_as_it_gets_to(tmp_path: Path) -> None:
-    for name in PROGRAMS:
-        shutil.copy(ROOT / "dist" / name, tmp_path)
-    with zipfile.ZipFile(ROOT / "dist/auto-iscsi") as archive:
-        assert archive.infolist()[0].filename == "bundle"
-    wanted = {"no search"}
-    for part in bundle.PARTS:
-        names = ("auto_iscsi" if name == "__init__" else f"auto_iscsi.{name}" for name in part)
-        wanted |= {f"{name} bundle" for name in names}
-        assert imported(tmp_path, part[-1]) == wanted
-    # The rest comes from the zip file, and from the bundle what that needs.
-    assert "auto_iscsi.cli zip" in imported(tmp_path, "cli")
-
-
-def test_another_pythons_bundle_is_left_alone(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "dist/auto.iscsi", tmp_path)
-    program = (ROOT / "dist/auto-iscsi").read_bytes()
-    magic = importlib.util.MAGIC_NUMBER
-    # The first one in the file is the bundle's.
-    (tmp_path / "auto-iscsi").write_bytes(program.replace(magic, b"\0\0\r\n", 1))
-    said = imported(tmp_path, "program")
-    assert "auto_iscsi.program zip" in said
-    assert not [line for line in said if line.endswith(" bundle")]
-    # Not the zip of another build, either: without a bundle.
-    with zipfile.ZipFile(tmp_path / "auto-iscsi", "w") as archive:
-        for path in (ROOT / "auto_iscsi").glob("*.py"):
-            archive.write(path, f"auto_iscsi/{path.name}")
-    assert "auto_iscsi.program zip" in imported(tmp_path, "program")
-
-
 def test_the_map_is_found_through_links(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "one").symlink_to(ROOT / "dist/auto.iscsi")
     (tmp_path / "a/two").symlink_to("../one")
-    for command, cwd in ((tmp_path / "a/two", "/"), ("./two", tmp_path / "a"),
-                         ("a/two", tmp_path), ("./auto.iscsi", ROOT / "dist")):  # fmt: skip
+    for command, cwd in (
+        (tmp_path / "a/two", "/"),
+        ("./two", tmp_path / "a"),
+        ("a/two", tmp_path),
+        ("./auto.iscsi", ROOT / "dist"),
+    ):
         done = subprocess.run([command, ".git"], cwd=cwd, capture_output=True, text=True)
         assert done.returncode == 1 and "not an iSCSI target name" in done.stderr
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli, codes
+from auto_iscsi.admin import cli, codes
 from tests.tree.tree import make_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +31,13 @@ _auto_iscsi auto-iscsi
 def complete(line: str, cwd: Path = Path("/")) -> list[str]:
     """Return what is offered for a line, in order; each is put after the last colon."""
     done = subprocess.run(
-        ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line], cwd=cwd,
-        env={"PATH": f"{DIST}:/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line],
+        cwd=cwd,
+        env={"PATH": f"{DIST}:/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.split()
 
@@ -51,12 +54,15 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A machine with node records in both places and a session without one."""
-    make_tree(tmp_path, {
-        f"/etc/iscsi/nodes/{ALPHA}/10.0.0.1,3260,1/default": "",
-        f"/var/lib/iscsi/nodes/{BETA}/10.0.0.1,3260,1/default": "",
-        "/sys/class/iscsi_session/session1/targetname": f"{BETA}\n",
-        "/sys/class/iscsi_session/session2/targetname": f"{OTHER}\n",
-    })  # fmt: skip
+    make_tree(
+        tmp_path,
+        {
+            f"/etc/iscsi/nodes/{ALPHA}/10.0.0.1,3260,1/default": "",
+            f"/var/lib/iscsi/nodes/{BETA}/10.0.0.1,3260,1/default": "",
+            "/sys/class/iscsi_session/session1/targetname": f"{BETA}\n",
+            "/sys/class/iscsi_session/session2/targetname": f"{OTHER}\n",
+        },
+    )
     return tmp_path
 
 
@@ -83,8 +89,9 @@ def test_targets_come_from_node_records_and_sessions(root: Path, verb: str) -> N
 def test_a_name_goes_on_behind_the_colon_that_was_typed_last(root: Path) -> None:
     asked = f"auto-iscsi --root {root} explain "
     assert complete(asked + "iqn.2001-05.com.equallogic:") == [
-        ALPHA.partition(":")[2], BETA.partition(":")[2],
-    ]  # fmt: skip
+        ALPHA.partition(":")[2],
+        BETA.partition(":")[2],
+    ]
     assert complete(asked + BETA[:-4]) == ["00:01"]
     assert complete(asked + "iqn.2001-05.com.equallogic:no-such") == []
 
@@ -108,11 +115,14 @@ def test_files_where_files_are_wanted(tmp_path: Path) -> None:
 
 def test_in_a_shell_at_a_terminal_the_name_is_whole(root: Path) -> None:
     # Typed, with the Tab, into a bash whose readline splits at colons.
-    typed = f"source {SCRIPT}\nauto-iscsi() {{ echo \"<$4>\"; }}\n"
+    typed = f'source {SCRIPT}\nauto-iscsi() {{ echo "<$4>"; }}\n'
     typed += f"auto-iscsi --root {root} lookup {BETA[:-12]}\t\nexit\n"
     done = subprocess.run(
         ["script", "--quiet", "--command", "bash --norc --noprofile -i", "/dev/null"],
-        input=typed, env={"PATH": "/usr/bin:/bin", "TERM": "dumb"}, capture_output=True, text=True,
+        input=typed,
+        env={"PATH": "/usr/bin:/bin", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
         timeout=30,
-    )  # fmt: skip
+    )
     assert f"<{BETA}>" in done.stdout, done.stdout

@@ -17,7 +17,7 @@ def make(*words: str, umask: int = 0o022) -> str:
     """Run make on what is built already, and return what it says."""
     return subprocess.run(
         ["make", *words], cwd=ROOT, check=True, umask=umask, text=True, stdout=subprocess.PIPE
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 def installed(root: Path) -> dict[str, bytes]:
@@ -52,9 +52,12 @@ def test_it_puts_the_packages_files_below_a_prefix_and_takes_them_away(
         for name, content in texts.items():
             for package in (b"/usr/libexec", b"/usr/sbin/auto", b"/usr/share/auto"):
                 assert package not in content, name
-    assert found[f"{units}/systemd/system/auto-iscsi.service"].count(
-        f"ExecStart={prefix}/sbin/auto-iscsi reap".encode()
-    ) == 1  # fmt: skip
+    assert (
+        found[f"{units}/systemd/system/auto-iscsi.service"].count(
+            f"ExecStart={prefix}/sbin/auto-iscsi reap".encode()
+        )
+        == 1
+    )
     make("install", *where)
     assert installed(tmp_path) == found
     make("uninstall", *where)
@@ -67,16 +70,20 @@ def test_it_keeps_what_the_administrator_has(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     (etc / "cron.d").mkdir(parents=True)
     theirs = {
-        "auto.iscsi": "the shell script\n", "auto.iscsi.conf": "lun = 3\n",
+        "auto.iscsi": "the shell script\n",
+        "auto.iscsi.conf": "lun = 3\n",
         "cron.d/auto-iscsi": "# not here\n",
-    }  # fmt: skip
+    }
     for name, content in theirs.items():
         (etc / name).write_text(content)
     for _ in range(2):
         said = make("install", f"DESTDIR={tmp_path}")
         assert "/etc/auto.iscsi.conf (yours stays)" in said
-    kept = {"/etc/auto.iscsi.conf": b"lun = 3\n", "/etc/cron.d/auto-iscsi": b"# not here\n",
-            "/etc/auto.iscsi.orig": b"the shell script\n"}  # fmt: skip
+    kept = {
+        "/etc/auto.iscsi.conf": b"lun = 3\n",
+        "/etc/cron.d/auto-iscsi": b"# not here\n",
+        "/etc/auto.iscsi.orig": b"the shell script\n",
+    }
     link = {"/etc/auto.iscsi": b"/usr/local/libexec/auto-iscsi/auto.iscsi"}
     found = {k: v for k, v in installed(tmp_path).items() if k.startswith("/etc/")}
     assert found == {**kept, **link}
@@ -97,9 +104,13 @@ def test_a_link_of_the_administrators_is_not_ours_to_take_away(tmp_path: Path) -
 def test_on_another_distribution_what_is_there_is_enough_to_build(tmp_path: Path) -> None:
     def prepare(target: str) -> tuple[int, str]:
         done = subprocess.run(
-            [ROOT / "tests/prepare", target], env={"PATH": str(tmp_path)}, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [ROOT / "tests/prepare", target],
+            env={"PATH": str(tmp_path)},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         return done.returncode, done.stdout
 
     for name in ("dirname", "python3", "rpmbuild"):

@@ -13,13 +13,16 @@ TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta"
 SESSION = "/sys/class/iscsi_session/session1"
 DISK = f"{SESSION}/device/target3:0:0/3:0:0:0"
 UP: dict[str, Content] = {
-    f"{SESSION}/targetname": TARGET, f"{SESSION}/state": "LOGGED_IN", f"{SESSION}/tpgt": "1",
+    f"{SESSION}/targetname": TARGET,
+    f"{SESSION}/state": "LOGGED_IN",
+    f"{SESSION}/tpgt": "1",
     "/sys/class/iscsi_connection/connection1:0/persistent_address": "10.0.0.1",
     "/sys/class/iscsi_connection/connection1:0/persistent_port": "3260",
-    f"{DISK}/type": "0", f"{DISK}/block/sdb/sdb1/partition": "1",
+    f"{DISK}/type": "0",
+    f"{DISK}/block/sdb/sdb1/partition": "1",
     f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0-part1": Link("../../sdb1"),
     "/run": None,
-}  # fmt: skip
+}
 
 
 def configuration(sections: int) -> str:
@@ -35,7 +38,8 @@ def configuration(sections: int) -> str:
 def imported(root: Path) -> str:
     """Return what the map program imports for a target whose session is up."""
     code = (
-        f"import sys; sys.path.insert(0, {str(MODULES)!r}); from auto_iscsi import host, program;"
+        f"import sys; sys.path.insert(0, {str(MODULES)!r});"
+        f"from auto_iscsi.machine import host; from auto_iscsi.map import program;"
         f"status = program.main([{TARGET!r}], host.Host({str(root)!r}));"
         f"print(*sys.modules); sys.exit(status)"
     )

@@ -77,8 +77,9 @@ def test_its_folders_are_open_to_read() -> None:
 def test_only_configuration_and_cron_line_are_conffiles() -> None:
     # The master line is not: what it becomes depends on the host (tools/join-automount).
     assert said("dpkg-deb", "--info", str(DEB), "conffiles").split() == [
-        "/etc/auto.iscsi.conf", "/etc/cron.d/auto-iscsi",
-    ]  # fmt: skip
+        "/etc/auto.iscsi.conf",
+        "/etc/cron.d/auto-iscsi",
+    ]
 
 
 def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
@@ -86,14 +87,22 @@ def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
     for installed, built in [
         ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"),
         ("usr/libexec/auto-iscsi/auto-iscsi", "auto-iscsi"),
-    ]:  # fmt: skip
+    ]:
         assert (tmp_path / installed).read_bytes() == (ROOT / "dist" / built).read_bytes()
 
 
 def test_it_depends_on_each_library_and_carries_none() -> None:
     needs = [need.split()[0] for need in control("Depends").split(", ")]
-    assert needs == ["autofs", "iproute2", "open-iscsi", "python3", "python3-configobj",
-                     "python3-pyudev", "python3-sh", "sensible-utils"]  # fmt: skip
+    assert needs == [
+        "autofs",
+        "iproute2",
+        "open-iscsi",
+        "python3",
+        "python3-configobj",
+        "python3-pyudev",
+        "python3-sh",
+        "sensible-utils",
+    ]
 
 
 def test_lintian_finds_nothing() -> None:

@@ -35,12 +35,16 @@ def test_help_goes_to_stdout(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (), ("--root",), ("--root", "/"), ("frobnicate",), ("lookup",),
+        (),
+        ("--root",),
+        ("--root", "/"),
+        ("frobnicate",),
+        ("lookup",),
         ("--rooot", "/", "lookup", "x"),
         ("lookup", "iqn.2001-05.com.example:a", "iqn.2001-05.com.example:b"),
         ("--root", "/no/such/folder", "lookup", "iqn.2001-05.com.example:a"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     status, out, err = run("auto-iscsi", *arguments)
     assert (status, out) == (2, "")
@@ -75,8 +79,12 @@ def test_the_environment_and_folder_of_a_stranger_change_nothing(tmp_path: Path)
         (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "PYTHONINSPECT": "1"}
     done = subprocess.run(
-        [str(DIST / "auto.iscsi"), "foo"], cwd=tmp_path, env=environment,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True,
-    )  # fmt: skip
+        [str(DIST / "auto.iscsi"), "foo"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "not an iSCSI target name" in done.stderr

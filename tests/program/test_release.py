@@ -16,20 +16,34 @@ VERSION = auto_iscsi.__version__
 
 
 def git(folder: Path, *words: str) -> str:
-    who = ("-c", "user.name=Tester", "-c", "user.email=tester@auto-iscsi.invalid",
-           "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false", "-c", "safe.directory=*")
+    who = (
+        "-c",
+        "user.name=Tester",
+        "-c",
+        "user.email=tester@auto-iscsi.invalid",
+        "-c",
+        "commit.gpgsign=false",
+        "-c",
+        "tag.gpgsign=false",
+        "-c",
+        "safe.directory=*",
+    )
     return subprocess.run(
         ["git", *who, *words], cwd=folder, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 def release(folder: Path, *words: str) -> tuple[int, str]:
     """Run make release, and return its status and all that it says."""
     done = subprocess.run(
-        ["make", "release", *words], cwd=folder, text=True,
+        ["make", "release", *words],
+        cwd=folder,
+        text=True,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.returncode, done.stdout
 
 
@@ -93,10 +107,15 @@ def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
     dist = clone / "dist"
     found = {str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file()}
     assert found == {
-        "SHA256SUMS", "auto-iscsi", "auto.iscsi", "standalone/auto-iscsi", "standalone/auto.iscsi",
-        f"auto-iscsi_{VERSION}_all.deb", f"auto-iscsi-{VERSION}.noarch.rpm",
+        "SHA256SUMS",
+        "auto-iscsi",
+        "auto.iscsi",
+        "standalone/auto-iscsi",
+        "standalone/auto.iscsi",
+        f"auto-iscsi_{VERSION}_all.deb",
+        f"auto-iscsi-{VERSION}.noarch.rpm",
         f"auto-iscsi-{VERSION}.tar.gz",
-    }  # fmt: skip
+    }
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=dist, check=True)
     listed = {line.split()[1] for line in (dist / "SHA256SUMS").read_text().splitlines()}
     assert listed == found - {"SHA256SUMS"}
@@ -104,6 +123,8 @@ def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
         assert (dist / name).read_bytes() == (ROOT / "dist" / name).read_bytes(), name
     content = subprocess.run(
         ["tar", "-tzf", dist / f"auto-iscsi-{VERSION}.tar.gz"],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout  # fmt: skip
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     assert f"auto-iscsi-{VERSION}/Makefile\n" in content

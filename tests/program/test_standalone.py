@@ -65,8 +65,11 @@ def test_the_map_is_the_map(bare: list[str]) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_pinned_libraries_are_in_it_with_their_licences(program: str) -> None:
-    pins = [line.split()[0] for line in (ROOT / "tools/libraries.txt").read_text().splitlines()
-            if line[0] != "#"]  # fmt: skip
+    pins = [
+        line.split()[0]
+        for line in (ROOT / "tools/libraries.txt").read_text().splitlines()
+        if line[0] != "#"
+    ]
     with zipfile.ZipFile(BUILT / program) as archive:
         names = archive.namelist()
         licences = {name.split("/")[1] for name in names if name.startswith("licenses/")}
@@ -102,8 +105,18 @@ def test_two_builds_are_one(tmp_path: Path) -> None:
     for path in (tmp_path / "elsewhere").rglob("*"):
         os.utime(path, (10**9, 10**9))
     subprocess.run(
-        ["/usr/bin/python3", "-B", "-S", "tools/build_zipapp.py", "cli", "again",
-         "/usr/bin/python3", "elsewhere"],
-        cwd=tmp_path, check=True, umask=0o077,
-    )  # fmt: skip
+        [
+            "/usr/bin/python3",
+            "-B",
+            "-S",
+            "tools/build_zipapp.py",
+            "admin.cli",
+            "again",
+            "/usr/bin/python3",
+            "elsewhere",
+        ],
+        cwd=tmp_path,
+        check=True,
+        umask=0o077,
+    )
     assert (tmp_path / "again").read_bytes() == (BUILT / "auto-iscsi").read_bytes()

@@ -56,8 +56,10 @@ def original(vm: Machine, path: str) -> None:
     link = '"/dev/disk/by-path/ip-${IP}:${PORT}-iscsi-${IQN}-lun-0-part1"'
     patience = f"for _ in $(seq 60); do [ -e {link} ] && break; sleep 1; done"
     vm.write(path, ORIGINAL.read_text().replace("sleep 1", patience), 0o755)
-    vm.run("mkdir -p /var/lib/iscsi; [ -e /var/lib/iscsi/nodes ] ||"
-           " ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes")
+    vm.run(
+        "mkdir -p /var/lib/iscsi; [ -e /var/lib/iscsi/nodes ] ||"
+        " ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes"
+    )
 
 
 def configure(vm: Machine, text: str) -> None:
@@ -83,8 +85,9 @@ def refusal(vm: Machine, iqn: str) -> str:
 
 def records(vm: Machine) -> dict[str, bytes]:
     """Return every node record, byte for byte."""
-    paths = vm.run("find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null",
-                   check=False).lines
+    paths = vm.run(
+        "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null", check=False
+    ).lines
     return {path: vm.read(path) for path in paths}
 
 

@@ -63,8 +63,11 @@ def walk(seed: int) -> None:
             visitors.add(seed)
         begun = time.monotonic()
         reading = subprocess.run(
-            ["cat", f"{ROOT}/{target}/marker"], user="user", capture_output=True, check=False,
-        )  # fmt: skip
+            ["cat", f"{ROOT}/{target}/marker"],
+            user="user",
+            capture_output=True,
+            check=False,
+        )
         with pause:
             visitors.remove(seed)
             pause.notify_all()
@@ -109,8 +112,11 @@ def lookups() -> Iterator[tuple[int, str]]:
                 words = file.read().decode().split("\0")
         except OSError:
             continue
-        if words[-2:-1] and words[-2] in targets and any(word.startswith("/etc/auto") or
-                                                         word == MAP for word in words):
+        if (
+            words[-2:-1]
+            and words[-2] in targets
+            and any(word.startswith("/etc/auto") or word == MAP for word in words)
+        ):
             yield int(pid), words[-2]
 
 
@@ -150,8 +156,10 @@ def refusals(since: float) -> str:
     """Return what lookups have refused since a time (time.time())."""
     return subprocess.run(
         ["journalctl", "-qu", "autofs", f"--since=@{since:.0f}", "--grep=auto.iscsi: key"],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
 
 
 def restart_automount() -> None:

@@ -33,5 +33,5 @@ def test_a_login_is_noted_once_with_who_wanted_it(vm: Machine, san: San) -> None
     vm.run("sleep 1.2; systemctl start auto-iscsi.service", timeout=120)
     assert vm.sessions() == []
     (line,) = noted(vm)[2:]
-    assert line.startswith(f"logout {FIELDS[:-1]}2 reason=\"idle for ")
+    assert line.startswith(f'logout {FIELDS[:-1]}2 reason="idle for ')
     assert line.endswith('" uid=0 user=root via=systemd')

@@ -55,8 +55,12 @@ def test_the_initiator_is_brought_back_to_before_its_first_use(bare: Machine, sa
 
 @pytest.mark.parametrize("table", ["dos", "gpt"])
 def test_partitions_appear_with_their_filesystems(bare: Machine, san: San, table: str) -> None:
-    parts = [san.fs("ext3", {"first": "1"}), san.fs("ext4", {"d/second": "2"}, label="two"),
-             san.fs("xfs", {"third": "3"}), san.fs("btrfs", {"e/f/fourth": "4"})]
+    parts = [
+        san.fs("ext3", {"first": "1"}),
+        san.fs("ext4", {"d/second": "2"}, label="two"),
+        san.fs("xfs", {"third": "3"}),
+        san.fs("btrfs", {"e/f/fourth": "4"}),
+    ]
     san.target(IQN, {5: san.disk(parts, table=table)})
     bare.discover()
     bare.run(["iscsiadm", "-m", "node", "-T", IQN, "--login"])
@@ -66,7 +70,11 @@ def test_partitions_appear_with_their_filesystems(bare: Machine, san: San, table
     disk = session.disks[5]
     seen = bare.run(f"lsblk -nro FSTYPE,LABEL /dev/{disk}").stdout.split("\n")
     assert [line.split() for line in seen if line.strip()] == [
-        ["ext3"], ["ext4", "two"], ["xfs"], ["btrfs"]]
+        ["ext3"],
+        ["ext4", "two"],
+        ["xfs"],
+        ["btrfs"],
+    ]
     for number, file in enumerate(["first", "d/second", "third", "e/f/fourth"], 1):
         bare.run(f"mount -o ro /dev/{disk}{number} /mnt")
         assert bare.read(f"/mnt/{file}") == str(number).encode()
@@ -103,10 +111,13 @@ def test_a_portal_refuses_with_a_status(
 
 def login_once(bare: Machine) -> int:
     """Return the status of a login that is not tried again."""
-    for name, value in {"node.session.initial_login_retry_max": 1,
-                        "node.conn[0].timeo.login_timeout": 3}.items():
-        bare.run(["iscsiadm", "-m", "node", "-T", IQN, "-o", "update", "-n", name, "-v",
-                  str(value)])
+    for name, value in {
+        "node.session.initial_login_retry_max": 1,
+        "node.conn[0].timeo.login_timeout": 3,
+    }.items():
+        bare.run(
+            ["iscsiadm", "-m", "node", "-T", IQN, "-o", "update", "-n", name, "-v", str(value)]
+        )
     return bare.run(["iscsiadm", "-m", "node", "-T", IQN, "--login"], check=False).status
 
 
@@ -145,10 +156,26 @@ def test_chap_lets_in_who_knows_the_secret(bare: Machine, san: San) -> None:
     san.target(IQN, chap=("browse", "a-long-secret"), read_only=True)
     bare.discover()
     assert login_once(bare) == 24
-    for name, value in {"authmethod": "CHAP", "username": "browse",
-                        "password": "a-long-secret"}.items():
-        bare.run(["iscsiadm", "-m", "node", "-T", IQN, "-o", "update",
-                  "-n", f"node.session.auth.{name}", "-v", value])
+    for name, value in {
+        "authmethod": "CHAP",
+        "username": "browse",
+        "password": "a-long-secret",
+    }.items():
+        bare.run(
+            [
+                "iscsiadm",
+                "-m",
+                "node",
+                "-T",
+                IQN,
+                "-o",
+                "update",
+                "-n",
+                f"node.session.auth.{name}",
+                "-v",
+                value,
+            ]
+        )
     assert login_once(bare) == 0
     bare.run("udevadm settle")
     assert bare.run(f"blockdev --getro /dev/{bare.sessions()[0].disks[0]}").stdout == "1\n"

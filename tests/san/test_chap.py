@@ -46,8 +46,9 @@ def secrets(vm: Machine) -> None:
 
 def readable_by_others(vm: Machine) -> list[str]:
     """Return the files with a secret that somebody who is not root can read."""
-    found = vm.run(f"({WRITTEN}) | xargs -0 grep -slaF -e {SECRET} -e {OTHER}; true",
-                   user="user", timeout=300)
+    found = vm.run(
+        f"({WRITTEN}) | xargs -0 grep -slaF -e {SECRET} -e {OTHER}; true", user="user", timeout=300
+    )
     return found.lines
 
 

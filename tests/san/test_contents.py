@@ -9,9 +9,7 @@ from tests.san.bed.disk import Filesystem
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
-AUTO = (
-    "options = nocheck, ro, nosuid, nodev\nfstype = auto\npartition = auto\nudev_timeout = 50s\n"
-)
+AUTO = "options = nocheck, ro, nosuid, nodev\nfstype = auto\npartition = auto\nudev_timeout = 50s\n"
 
 
 def explained(vm: Machine, iqn: str) -> str:
@@ -42,9 +40,19 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         return san.fs(kind, {name: f"{kind}\n"})
 
     efi = san.fs("vfat", {"EFI/BOOT/x": "vfat\n"}, label="ESP", efi=True)
-    mixed = san.disk([efi, fs("ext2"), fs("ext3", "etc/marker"), fs("ext4"), fs("squashfs"),
-                      san.fs("swap"), *[san.fs("")] * 3,
-                      san.fs("", size=64)], table="gpt")  # blkid sees no smaller ZFS
+    mixed = san.disk(
+        [
+            efi,
+            fs("ext2"),
+            fs("ext3", "etc/marker"),
+            fs("ext4"),
+            fs("squashfs"),
+            san.fs("swap"),
+            *[san.fs("")] * 3,
+            san.fs("", size=64),
+        ],
+        table="gpt",
+    )  # blkid sees no smaller ZFS
     luns = {
         0: mixed,
         1: san.disk(whole=fs("xfs")),
@@ -55,20 +63,25 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         300: san.disk([efi, fs("ext4")], block_size=4096, table="gpt"),
     }
     vm.write("/root/zfs", zfs_label())
-    vm.run(f"device=$(losetup -o {49 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
-           "pvcreate -qq $device && losetup -d $device; "
-           f"printf 'LUKS\\xba\\xbe\\0\\1' | dd of={mixed.path} bs=1M seek=57 conv=notrunc;"
-           f"device=$(losetup -o {65 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
-           "mdadm --create --quiet --run --force --level=1 --raid-devices=2 /dev/md9 $device "
-           "missing && mdadm --quiet --stop /dev/md9 && losetup -d $device; "
-           f"dd if=/root/zfs of={mixed.path} bs=1K seek={(73 << 10) + 16} conv=notrunc;"
-           # The uberblocks of a pool's first label (OpenZFS include/sys/uberblock_impl.h).
-           f"for n in $(seq {(73 << 10) + 128} {(73 << 10) + 160}); do "
-           f"printf '\\x0c\\xb1\\xba\\0' | dd of={mixed.path} bs=1K seek=$n conv=notrunc; done")
+    vm.run(
+        f"device=$(losetup -o {49 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
+        "pvcreate -qq $device && losetup -d $device; "
+        f"printf 'LUKS\\xba\\xbe\\0\\1' | dd of={mixed.path} bs=1M seek=57 conv=notrunc;"
+        f"device=$(losetup -o {65 << 20} --sizelimit {8 << 20} -f --show {mixed.path}); "
+        "mdadm --create --quiet --run --force --level=1 --raid-devices=2 /dev/md9 $device "
+        "missing && mdadm --quiet --stop /dev/md9 && losetup -d $device; "
+        f"dd if=/root/zfs of={mixed.path} bs=1K seek={(73 << 10) + 16} conv=notrunc;"
+        # The uberblocks of a pool's first label (OpenZFS include/sys/uberblock_impl.h).
+        f"for n in $(seq {(73 << 10) + 128} {(73 << 10) + 160}); do "
+        f"printf '\\x0c\\xb1\\xba\\0' | dd of={mixed.path} bs=1K seek=$n conv=notrunc; done"
+    )
     san.target(job.BETA, luns)
     vm.discover()
-    job.configure(vm, "options = nocheck, ro, nosuid\nfstype = auto\npartition = all\nlun = all\n"
-                      "udev_timeout = 4m\nlookup_timeout = 5m\n")
+    job.configure(
+        vm,
+        "options = nocheck, ro, nosuid\nfstype = auto\npartition = all\nlun = all\n"
+        "udev_timeout = 4m\nlookup_timeout = 5m\n",
+    )
     vm.automount("--timeout=600 --negative-timeout=1")
     key = f"{job.ROOT}/{job.BETA}"
 
@@ -78,27 +91,46 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     assert read("lun0/p4/marker") == "ext4\n"
     # Only what was entered is mounted.
     assert [m.point for m in vm.mounts(key) if m.fstype != "autofs"] == [f"{key}/lun0/p4"]
-    seen = {name: read(name) for name in (
-        "lun0/p1/EFI/BOOT/x", "lun0/p2/marker", "lun0/p3/etc/marker", "lun0/p5/marker",
-        "lun1/marker", "lun3/marker", "lun4/marker", "lun6/p1/marker", "lun300/p2/marker",
-    )}  # fmt: skip
+    seen = {
+        name: read(name)
+        for name in (
+            "lun0/p1/EFI/BOOT/x",
+            "lun0/p2/marker",
+            "lun0/p3/etc/marker",
+            "lun0/p5/marker",
+            "lun1/marker",
+            "lun3/marker",
+            "lun4/marker",
+            "lun6/p1/marker",
+            "lun300/p2/marker",
+        )
+    }
     kinds = ("vfat", "ext2", "ext3", "squashfs", "xfs", "btrfs", "iso9660", "ext4", "ext4")
     assert list(seen.values()) == [f"{kind}\n" for kind in kinds]
-    mounted = {m.point[len(key) + 1:]: m for m in vm.mounts(key) if m.fstype != "autofs"}
+    mounted = {m.point[len(key) + 1 :]: m for m in vm.mounts(key) if m.fstype != "autofs"}
     assert all({"ro", "nosuid"} <= set(m.options.split(",")) for m in mounted.values())
     assert "nouuid" in mounted["lun1"].super
     (line,) = job.said(vm)  # what was left out, and why
-    wanted = ["lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
-              "partition 7 is an LVM physical volume", "partition 8 is LUKS encrypted",
-              "partition 9 is a member of an md RAID", "partition 10 is a member of a ZFS pool"]
+    wanted = [
+        "lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
+        "partition 7 is an LVM physical volume",
+        "partition 8 is LUKS encrypted",
+        "partition 9 is a member of an md RAID",
+        "partition 10 is a member of a ZFS pool",
+    ]
     if vm.run("modprobe ntfs3", check=False).status == 0:
         assert read("lun5/marker") == "ntfs\n"
     else:
         wanted.append("lun5 is left out: LUN 5 (sde): this kernel has no ntfs3")
     told = explained(vm, job.BETA)
     disks = vm.sessions(job.BETA)[0].disks
-    sizes = {lun: [vm.read(f"/sys/block/{disks[lun]}/queue/{kind}_block_size").decode().strip()
-                   for kind in ("logical", "physical")] for lun in (0, 6, 300)}
+    sizes = {
+        lun: [
+            vm.read(f"/sys/block/{disks[lun]}/queue/{kind}_block_size").decode().strip()
+            for kind in ("logical", "physical")
+        ]
+        for lun in (0, 6, 300)
+    }
     assert sizes == {0: ["512", "512"], 6: ["512", "4096"], 300: ["4096", "4096"]}
     for why in wanted:
         why = why.replace("sda", disks[0]).replace("sde", disks[5])
@@ -111,18 +143,22 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
 
 def test_what_is_meant_among_partitions(vm: Machine, san: San) -> None:
     """One visit after another, each with another configuration, of one session."""
-    disk = san.disk([
-        san.fs("vfat", label="ESP", efi=True),
-        san.fs("ext4", {"marker": "root\n"}, label="root"),
-        san.fs("ext3", {"marker": "home\n"}, label="home"),
-    ], table="gpt")
+    disk = san.disk(
+        [
+            san.fs("vfat", label="ESP", efi=True),
+            san.fs("ext4", {"marker": "root\n"}, label="root"),
+            san.fs("ext3", {"marker": "home\n"}, label="home"),
+        ],
+        table="gpt",
+    )
     san.target(job.BETA, {5: disk})
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
     job.configure(vm, AUTO + "lun = 5\n")
     line = job.refusal(vm, job.BETA)
-    listed = ("1: 8 MiB vfat 'ESP' (EFI system partition), 2: 8 MiB ext4 'root', "
-              "3: 8 MiB ext3 'home'")
+    listed = (
+        "1: 8 MiB vfat 'ESP' (EFI system partition), 2: 8 MiB ext4 'root', 3: 8 MiB ext3 'home'"
+    )
     assert f"LUN 5 (sda) has more than one filesystem: {listed}" in line
     assert "set partition to one of the numbers, or to all" in line
     assert listed in explained(vm, job.BETA)
@@ -137,14 +173,19 @@ def test_what_is_meant_among_partitions(vm: Machine, san: San) -> None:
 
     job.configure(vm, AUTO.replace("partition = auto", "partition = all") + "lun = 5\n")
     key = f"{job.ROOT}/{job.BETA}"
-    seen = job.until(lambda: vm.run(f"ls {key}; cat {key}/p2/marker", user="user", check=False,
-                                    timeout=60).stdout)
+    seen = job.until(
+        lambda: (
+            vm.run(f"ls {key}; cat {key}/p2/marker", user="user", check=False, timeout=60).stdout
+        )
+    )
     assert seen.split() == ["p1", "p2", "p3", "root"]
     assert vm.run(["cat", f"{key}/p3/marker"], user="user").stdout == "home\n"
     # And all of it goes again, and comes again.
     assert job.until(lambda: not [m for m in vm.mounts(key) if m.fstype != "autofs"])
-    assert job.until(lambda: vm.run(["cat", f"{key}/p3/marker"], user="user",
-                                    check=False).stdout) == "home\n"
+    assert (
+        job.until(lambda: vm.run(["cat", f"{key}/p3/marker"], user="user", check=False).stdout)
+        == "home\n"
+    )
     assert len(vm.sessions(job.BETA)) == 1
 
 

@@ -41,8 +41,9 @@ def test_eight_targets_at_once(watched: Machine, san: San) -> None:
     vm = watched
     for iqn in NAMES:
         san.target(iqn)
-    job.configure(vm, "portals = 127.0.0.1\nlogin_timeout = 60s\nudev_timeout = 60s\n"
-                      "lookup_timeout = 3m\n")
+    job.configure(
+        vm, "portals = 127.0.0.1\nlogin_timeout = 60s\nudev_timeout = 60s\nlookup_timeout = 3m\n"
+    )
     reading = [
         vm.start(["cat", f"{job.ROOT}/{iqn}/marker"], user="user", timeout=180) for iqn in NAMES
     ]

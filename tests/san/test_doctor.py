@@ -30,8 +30,12 @@ def test_a_host_as_it_was_installed_and_at_work(vm: Machine, san: San) -> None:
     assert doubtful <= {"autofs-version", "lvm-activation"}, said
     seen = levels(vm, "user")
     assert {code for code, level in seen.items() if level == "unknown"} <= {
-        "initiator-name", "iscsi-lock", "startup-automatic", "iscsi-secrets", "run-folder",
-    }  # fmt: skip
+        "initiator-name",
+        "iscsi-lock",
+        "startup-automatic",
+        "iscsi-secrets",
+        "run-folder",
+    }
     assert "problem" not in seen.values()
 
 

@@ -50,9 +50,7 @@ def test_the_target_is_gone(host: Machine, san: San) -> None:
     san.targets[job.BETA].recreate()
 
 
-def test_the_target_is_offline_and_the_record_is_an_administrators(
-    host: Machine, san: San
-) -> None:
+def test_the_target_is_offline_and_the_record_is_an_administrators(host: Machine, san: San) -> None:
     """Its record makes iscsid try for two minutes: we say so, and it goes on."""
     kept = job.records(host)
     san.targets[job.BETA].revoke()
@@ -92,10 +90,26 @@ def test_chap_is_refused(vm: Machine, san: San) -> None:
     vm.discover()
     line = refused(vm, "127.0.0.1:3260", "CHAP", "iscsiadm exit 24", "node.session.auth")
     assert "127.0.0.2" not in line  # the same secret, the same answer: not tried again
-    for name, value in {"authmethod": "CHAP", "username": "browse",
-                        "password": "a-long-secret"}.items():  # fmt: skip
-        vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "-o", "update", "-n",
-                f"node.session.auth.{name}", "-v", value])  # fmt: skip
+    for name, value in {
+        "authmethod": "CHAP",
+        "username": "browse",
+        "password": "a-long-secret",
+    }.items():
+        vm.run(
+            [
+                "iscsiadm",
+                "-m",
+                "node",
+                "-T",
+                job.BETA,
+                "-o",
+                "update",
+                "-n",
+                f"node.session.auth.{name}",
+                "-v",
+                value,
+            ]
+        )
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 

@@ -42,9 +42,7 @@ def checksum(vm: Machine, disk: LiveDisk) -> str:
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_a_dirty_journal_is_refused_skipped_or_replayed(
-    vm: Machine, san: San, kind: str
-) -> None:
+def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, kind: str) -> None:
     disk = taken_in_use(vm, san, kind)
     protected, writable = f"{job.ARRAY}-{kind}-protected", f"{job.ARRAY}-{kind}-writable"
     clean = f"{job.ARRAY}-{kind}-clean"

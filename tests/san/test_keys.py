@@ -8,18 +8,45 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import attempts
+from auto_iscsi.iscsi import rate_limit
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
 KEYS: list[str | bytes] = [
-    "-rf", "--help", "-V", ".hidden", "a b", "tab\there", "new\nline", "*", "&", "?", "$(id)",
-    "`id`", ";id", "'", '"', "\\", "%s%n", "\x1b[31mred", b"\xff\xfe", "autorun.inf",
-    ".Trash-1000", ".git", "iqn", "iqn.*", "...", "iqn.2001-05.com.equallogic:*",
-    "iqn.2001-05.com.equallogic:a b", "iqn.2001-05.com.equallogic:a\n", "iqn.2001-13.com.x:a",
-    f"{job.BETA}\n{job.ALPHA}", "iqn.2001-05.com.x:" + "a" * 230, "x" * 253,
-]  # fmt: skip
+    "-rf",
+    "--help",
+    "-V",
+    ".hidden",
+    "a b",
+    "tab\there",
+    "new\nline",
+    "*",
+    "&",
+    "?",
+    "$(id)",
+    "`id`",
+    ";id",
+    "'",
+    '"',
+    "\\",
+    "%s%n",
+    "\x1b[31mred",
+    b"\xff\xfe",
+    "autorun.inf",
+    ".Trash-1000",
+    ".git",
+    "iqn",
+    "iqn.*",
+    "...",
+    "iqn.2001-05.com.equallogic:*",
+    "iqn.2001-05.com.equallogic:a b",
+    "iqn.2001-05.com.equallogic:a\n",
+    "iqn.2001-13.com.x:a",
+    f"{job.BETA}\n{job.ALPHA}",
+    "iqn.2001-05.com.x:" + "a" * 230,
+    "x" * 253,
+]
 
 TOUCH = """
 import json, os, sys
@@ -109,7 +136,7 @@ def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San
     executed, _ = did(vm, automount)
     assert executed.count(MAP) >= 16
     discoveries = sum(path.endswith("/iscsiadm") for path in executed)
-    assert 1 <= discoveries <= 1 + seconds / attempts.FRESH
+    assert 1 <= discoveries <= 1 + seconds / rate_limit.FRESH
 
     def refused() -> bool:
         job.visit(vm, job.ALPHA, check=False)

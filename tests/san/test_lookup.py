@@ -67,9 +67,7 @@ def test_the_entry_names_the_disk_by_a_link_that_is_only_this_targets(
     assert vm.run(["readlink", "-f", link]).stdout == f"/dev/{disk}1\n"
 
 
-def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(
-    vm: Machine, san: San
-) -> None:
+def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
     job.original(vm, "/root/original")
@@ -94,8 +92,10 @@ def test_settings_of_a_section_reach_the_mount(vm: Machine, san: San) -> None:
     san.target(job.BETA, {3: whole})
     vm.discover()
     job.configure(
-        vm, "[iqn.2001-05.com.equallogic:*-vm-beta-*]\n  lun = 3\n  partition = none\n"
-        "  fstype = xfs\n  options = ro, norecovery, nouuid, noexec\n")  # fmt: skip
+        vm,
+        "[iqn.2001-05.com.equallogic:*-vm-beta-*]\n  lun = 3\n  partition = none\n"
+        "  fstype = xfs\n  options = ro, norecovery, nouuid, noexec\n",
+    )
     assert job.visit(vm, job.BETA, FILE).stdout == "xfs\n"
     mounted = job.mount(vm, job.BETA)
     assert mounted is not None
@@ -120,7 +120,10 @@ def test_a_session_of_somebody_else_is_used_and_left_alone(vm: Machine, san: San
     assert job.visit(vm, job.BETA, FILE).stdout == "two days ago\n"
     after = job.session(vm, job.BETA)
     assert (after.number, after.state, vm.run(recovery).stdout) == (
-        before.number, "LOGGED_IN", patience)  # fmt: skip
+        before.number,
+        "LOGGED_IN",
+        patience,
+    )
     assert job.records(vm) == kept
     claim = vm.read(f"/run/auto-iscsi/claims/{job.BETA}").decode().splitlines()
     assert not [line for line in claim if line.startswith(("opened ", "asked "))]

@@ -25,22 +25,38 @@ def shown(introduction: str) -> str:
 
 def test_one_path_to_each(vm: Machine, san: San) -> None:
     """All but the one with two portals, one after the other."""
+
     def disk(kind: str, content: str, *, whole: bool = False) -> LiveDisk:
         made = san.fs(kind, {"marker": f"{content}\n"})
         return san.disk(whole=made) if whole else san.disk([made])
 
-    names = {name: f"{SNAPSHOTS}-{name}" for name in (
-        "script", "found", "modern", "ext4-1", "xfs-1", "db-1", "other", "flat-1", "payroll-1",
-    )}  # fmt: skip
+    names = {
+        name: f"{SNAPSHOTS}-{name}"
+        for name in (
+            "script",
+            "found",
+            "modern",
+            "ext4-1",
+            "xfs-1",
+            "db-1",
+            "other",
+            "flat-1",
+            "payroll-1",
+        )
+    }
     efi = san.fs("vfat", label="ESP", efi=True)
     root = san.fs("xfs", {"marker": "modern\n"})
     disks = {
-        "script": disk("ext3", "script"), "found": disk("ext4", "found"),
-        "modern": san.disk([efi, root], table="gpt"), "ext4-1": disk("ext4", "ext4-1"),
-        "xfs-1": disk("xfs", "xfs-1", whole=True), "db-1": disk("ext4", "db-1"),
-        "other": disk("btrfs", "other", whole=True), "flat-1": disk("ext3", "flat-1", whole=True),
+        "script": disk("ext3", "script"),
+        "found": disk("ext4", "found"),
+        "modern": san.disk([efi, root], table="gpt"),
+        "ext4-1": disk("ext4", "ext4-1"),
+        "xfs-1": disk("xfs", "xfs-1", whole=True),
+        "db-1": disk("ext4", "db-1"),
+        "other": disk("btrfs", "other", whole=True),
+        "flat-1": disk("ext3", "flat-1", whole=True),
         "payroll-1": disk("ext3", "payroll-1"),
-    }  # fmt: skip
+    }
     for name, iqn in names.items():
         san.target(iqn, [disks[name]])
     vm.discover()

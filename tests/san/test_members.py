@@ -49,8 +49,11 @@ def test_a_volume_group_is_not_activated_beside_its_volumes_own(vm: Machine, san
 
     vm.write(f"/etc/udev/rules.d/{RULE.name}", RULE.read_text())
     vm.run("udevadm control --reload")
-    vm.run("losetup /dev/loop7 /run/volume.img && vgchange -qq -ay data && mkdir /run/root && "
-           "mount /dev/data/root /run/root && echo own >/run/root/own", timeout=120)
+    vm.run(
+        "losetup /dev/loop7 /run/volume.img && vgchange -qq -ay data && mkdir /run/root && "
+        "mount /dev/data/root /run/root && echo own >/run/root/own",
+        timeout=120,
+    )
     line = job.refusal(vm, job.BETA)
     (name,) = job.session(vm, job.BETA).disks.values()
     assert f"({name}) is an LVM physical volume and is left alone" in line

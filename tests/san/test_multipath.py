@@ -19,10 +19,11 @@ BIG = hashlib.sha256(b"big").digest() * (1 << 15)  # 1 MiB
 
 def multipathd(vm: Machine, more: str = "") -> None:
     """Have multipathd take every disk but the guest's own."""
-    conf = 'defaults {\nfind_multipaths greedy\npolling_interval 1\n}\n'
+    conf = "defaults {\nfind_multipaths greedy\npolling_interval 1\n}\n"
     vm.write("/etc/multipath.conf", f'{conf}blacklist {{\ndevnode "^vd"\n{more}}}\n')
-    vm.run("systemctl unmask multipathd.socket multipathd && systemctl start multipathd",
-           timeout=120)
+    vm.run(
+        "systemctl unmask multipathd.socket multipathd && systemctl start multipathd", timeout=120
+    )
 
 
 def target(san: San, iqn: str) -> None:
@@ -98,9 +99,7 @@ def test_one_path_is_down_and_multipathd_takes_nothing(vm: Machine, san: San) ->
     assert len(vm.sessions(job.ALPHA)) == 2
 
 
-def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(
-    vm: Machine, san: San
-) -> None:
+def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(vm: Machine, san: San) -> None:
     multipathd(vm)
     target(san, job.BETA)
     target(san, job.ALPHA)

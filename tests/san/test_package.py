@@ -57,9 +57,13 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Package:
     with open(folder / "etc/auto.iscsi.conf", "a") as stream:
         stream.write("# This is new.\n")
     said = subprocess.run(
-        ["make", "deb", "rpm"], cwd=folder, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["make", "deb", "rpm"],
+        cwd=folder,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert not said.returncode, said.stdout
     return built(folder / "dist", LATER)
 
@@ -96,8 +100,11 @@ def dpkg(vm: Machine, *words: str, package: bytes = b"") -> str:
         vm.write(path, package)
     # As apt does for who wants to keep what was edited.
     options = ["--force-confold"] if package else []
-    return vm.run(["dpkg", *options, *words, *([path] if package else [])],
-                  env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300).stdout  # fmt: skip
+    return vm.run(
+        ["dpkg", *options, *words, *([path] if package else [])],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        timeout=300,
+    ).stdout
 
 
 def rpm(vm: Machine, *words: str, package: bytes = b"") -> str:
@@ -116,8 +123,10 @@ def timer(vm: Machine) -> list[str]:
 
 def edit(vm: Machine) -> str:
     """Change all that is the administrator's to change, and return it."""
-    vm.run(f"echo 'udev_timeout = 31s' >> /etc/auto.iscsi.conf; echo '# mine' >> {LINE};"
-           " sed -i 's/^[*]/#*/' /etc/cron.d/auto-iscsi")  # fmt: skip
+    vm.run(
+        f"echo 'udev_timeout = 31s' >> /etc/auto.iscsi.conf; echo '# mine' >> {LINE};"
+        " sed -i 's/^[*]/#*/' /etc/cron.d/auto-iscsi"
+    )
     return edited(vm)
 
 
@@ -135,8 +144,10 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     level = vm.run("systemd-analyze security --no-pager auto-iscsi.service").lines[-1]
     assert "OK" in level, level
     # Sooner than shipped.
-    vm.write(f"/etc/systemd/system/{TIMER}.d/soon.conf",
-             "[Timer]\nOnCalendar=*:*:0/15\nAccuracySec=100ms\n")  # fmt: skip
+    vm.write(
+        f"/etc/systemd/system/{TIMER}.d/soon.conf",
+        "[Timer]\nOnCalendar=*:*:0/15\nAccuracySec=100ms\n",
+    )
     vm.run(f"systemctl daemon-reload && systemctl restart {TIMER}")
     job.configure(vm, "idle = 3s\nlease = 3s\nudev_timeout = 50s\n")
     vm.automount("--timeout=2 --negative-timeout=1", program="/usr/libexec/auto-iscsi/auto.iscsi")
@@ -144,8 +155,10 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     lurker = stay(vm, hidden)
     # As in a container. (A copy at its own place ends with it: automount removes the directory,
     # and that unmounts what is mounted on it in any namespace.)
-    vm.run(f"unshare --mount --propagation private sh -c 'mount --bind {job.ROOT}/{hidden} /mnt;"
-           " sleep 3000 >/dev/null 2>&1 &'")  # fmt: skip
+    vm.run(
+        f"unshare --mount --propagation private sh -c 'mount --bind {job.ROOT}/{hidden} /mnt;"
+        " sleep 3000 >/dev/null 2>&1 &'"
+    )
     lurker.kill()
     assert works(vm, gone)
     found = job.mount(vm, gone)
@@ -233,9 +246,7 @@ def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
     assert works(vm, job.BETA)
 
 
-def test_the_rpm_goes_the_same_way(
-    bare: Machine, san: San, now: Package, later: Package
-) -> None:
+def test_the_rpm_goes_the_same_way(bare: Machine, san: San, now: Package, later: Package) -> None:
     present(bare, san, job.BETA, job.ALPHA)
     rpm(bare, "--install", package=now.rpm)
     worker = stay(bare, job.BETA)
@@ -274,9 +285,12 @@ def test_make_install_with_the_libraries_inside_on_a_host_without_them(
             archive.add(TREE / name, f"tree/{name}")
     bare.write("/root/tree.tgz", packed.getvalue())
     install = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", "install", "BUNDLED=yes"], cwd=TREE,
-        check=True, text=True, stdout=subprocess.PIPE,
-    ).stdout.splitlines()[-1]  # fmt: skip
+        ["make", "--dry-run", "--no-print-directory", "install", "BUNDLED=yes"],
+        cwd=TREE,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    ).stdout.splitlines()[-1]
     present(bare, san, job.BETA)
     bare.run("tar -C /root -xzf /root/tree.tgz")
     libraries = [f"python3-{name}" for name in ("configobj", "pyudev", "sh")]

@@ -80,7 +80,8 @@ def test_the_whole_life(vm: Machine, san: San) -> None:
 # What holds a disk, that /proc/self/mountinfo does not show: how it is begun, and what is said.
 HOLDERS = {
     "a mount namespace of its own": (
-        "unshare -m sh -c 'mount -o ro $DISK1 /mnt && exec sleep 300'", "mounted at /mnt by process"
+        "unshare -m sh -c 'mount -o ro $DISK1 /mnt && exec sleep 300'",
+        "mounted at /mnt by process",
     ),
     "device mapper": (
         'dmsetup create held --table "0 $(blockdev --getsz $DISK1) linear $DISK1 0"',
@@ -89,9 +90,10 @@ HOLDERS = {
     "a loop device": ("losetup -r /dev/loop5 $DISK1; exec sleep 300", "behind loop5"),
     "a program that wants it alone": (
         "exec python3 -c 'import os, sys, time; os.open(sys.argv[1], os.O_EXCL);"
-        " time.sleep(300)' $DISK1", "open in process"
+        " time.sleep(300)' $DISK1",
+        "open in process",
     ),
-}  # fmt: skip
+}
 
 
 def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
@@ -110,9 +112,11 @@ def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
     # With a namespace that no process is in: only the kernel knows.
     vm.run(["auto-iscsi", "lookup", seen_alone])
     disk = job.session(vm, seen_alone).disks[0]
-    vm.run(f"touch /run/ns && unshare --mount=/run/ns true 2>/dev/null || "
-           f"(mount --bind --make-private /run /run && unshare --mount=/run/ns true); "
-           f"nsenter --mount=/run/ns mount -o ro /dev/{disk}1 /mnt")  # fmt: skip
+    vm.run(
+        f"touch /run/ns && unshare --mount=/run/ns true 2>/dev/null || "
+        f"(mount --bind --make-private /run /run && unshare --mount=/run/ns true); "
+        f"nsenter --mount=/run/ns mount -o ro /dev/{disk}1 /mnt"
+    )
     vm.discover()
     vm.run(["iscsiadm", "-m", "node", "-T", theirs, "--login"])
     vm.run(["auto-iscsi", "lookup", theirs])  # used by us, too

@@ -70,8 +70,9 @@ def test_filesystems_with_one_uuid_are_two(vm: Machine, san: San) -> None:
 def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, san: San) -> None:
     """Sizes and partitions differ, so that what the kernel remembers is wrong in every way."""
     first = san.disk([san.fs("ext3", {"marker": "first\n"})], serial="1111")
-    second = san.disk([san.fs("", size=3), san.fs("ext3", {"marker": "second\n"}, size=20)],
-                      serial="2222")
+    second = san.disk(
+        [san.fs("", size=3), san.fs("ext3", {"marker": "second\n"}, size=20)], serial="2222"
+    )
     third = san.disk([san.fs("ext3", {"marker": "third\n"}, size=12)], serial="3333")
     target = san.target(job.BETA, [first])
     vm.discover()
@@ -96,8 +97,10 @@ def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, s
     seen = vm.run(["auto-iscsi", "lookup", job.BETA], check=False, timeout=120)
     assert seen.status == 1 and "another volume than it was" in seen.stderr
     assert "still in use" in seen.stderr
-    assert "another volume is behind this disk" in vm.run(
-        ["auto-iscsi", "explain", job.BETA], check=False).stdout
+    assert (
+        "another volume is behind this disk"
+        in vm.run(["auto-iscsi", "explain", job.BETA], check=False).stdout
+    )
     user.kill()
     assert job.expired(vm, job.BETA)
     # Also where somebody has had the kernel look at the disk anew, and it keeps the old table.

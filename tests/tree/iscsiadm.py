@@ -370,4 +370,3 @@ def main() -> int:
     finally:
         note(end=status)
     return status
-

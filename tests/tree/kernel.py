@@ -1,6 +1,6 @@
 """What the kernel and udev make of a login, below a root directory.
 
-The folders, files and links are those of a real kernel (shared/facts/open-iscsi.md; recorded ones
+The folders, files and links are those of a real kernel (recorded ones
 are in tests/san). The fake iscsiadm runs this in the tree, and tests lay out with it what was there
 before. It imports nothing but the standard library, for the tree has nothing else.
 """
@@ -86,9 +86,10 @@ def open_session(
         write(root, f"{connection}/{name}", value)
         write(root, f"{connection}/persistent_{name}", value)
     link(
-        root, f"{CONNECTIONS}/connection{sid}:0",
+        root,
+        f"{CONNECTIONS}/connection{sid}:0",
         f"../../devices{connection[len('/sys/devices') :]}",
-    )  # fmt: skip
+    )
     write(root, f"{session}/tpgt", f"{tpgt}")
     write(root, f"{session}/state", state)
     return sid

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from auto_iscsi import claims
-from auto_iscsi.host import Host
+from auto_iscsi.iscsi import claims
+from auto_iscsi.machine.host import Host
 from tests.tree import kernel
 from tests.tree.tree import Content, make_tree
 
@@ -77,9 +77,14 @@ class Lookup:
         environment.update({"PYTHONPYCACHEPREFIX": cache} if cache else NO_CACHE)
         self.since = time.monotonic()
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         self.said = ("", "")
         self.seconds = 0.0
         self.listener = threading.Thread(target=self._listen, daemon=True)
@@ -117,9 +122,12 @@ class Machine:
     """A tree with a fake iscsiadm in it, and portals that listen on this machine's loopback."""
 
     def __init__(
-        self, root: Path, nodes: str = "/etc/iscsi/nodes", cache: str = "",
+        self,
+        root: Path,
+        nodes: str = "/etc/iscsi/nodes",
+        cache: str = "",
         python: str = sys.executable,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Lay it out below `root`; in `cache` are the modules that Python has compiled."""
         self.root = root
         self.cache = cache
@@ -128,16 +136,19 @@ class Machine:
         self.plan: dict[str, Any] = {"nodes": nodes, "targets": {}}
         self.sockets: list[socket.socket] = []
         self.lookups: list[Lookup] = []
-        make_tree(root, {
-            "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
-            "/etc/iscsi/iscsid.conf": "".join(f"{n} = {v}\n" for n, v in ISCSID_CONF.items()),
-            "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
-            "/proc/77/comm": "iscsid\n",
-            "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
-            "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
-            "/dev/disk/by-path": None,
-            "/iscsiauto": None,
-        })  # fmt: skip
+        make_tree(
+            root,
+            {
+                "/usr/sbin/iscsiadm": LAUNCHER.format(python=python, cache=cache),
+                "/etc/iscsi/iscsid.conf": "".join(f"{n} = {v}\n" for n, v in ISCSID_CONF.items()),
+                "/etc/iscsi/initiatorname.iscsi": f"## its name\nInitiatorName={INITIATOR}\n",
+                "/proc/77/comm": "iscsid\n",
+                "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
+                "/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
+                "/dev/disk/by-path": None,
+                "/iscsiauto": None,
+            },
+        )
         (root / "usr/sbin/iscsiadm").chmod(0o755)
         for name in ("kernel.py", "iscsiadm.py"):
             code = Path(__file__).with_name(name).read_text()
@@ -199,9 +210,13 @@ class Machine:
         return f"{f'[{address}]' if ':' in address else address}:{bound.getsockname()[1]}"
 
     def target(
-        self, name: str, *portals: str, luns: Mapping[int, Mapping[str, Any]] | None = None,
-        record: bool = True, **plan: Any,
-    ) -> str:  # fmt: skip
+        self,
+        name: str,
+        *portals: str,
+        luns: Mapping[int, Mapping[str, Any]] | None = None,
+        record: bool = True,
+        **plan: Any,
+    ) -> str:
         """Have the SAN offer a target, and open-iscsi hold records of it; return its first portal.
 
         `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
@@ -238,9 +253,7 @@ class Machine:
         lines = (self.folder(name, portal) / "default").read_text().splitlines()
         return dict(line.split(" = ") for line in lines if line[0] != "#")
 
-    def session(
-        self, name: str, portal: str, state: str = "LOGGED_IN", udev: bool = True
-    ) -> int:
+    def session(self, name: str, portal: str, state: str = "LOGGED_IN", udev: bool = True) -> int:
         """Have a session that something else logged in; return its number."""
         address, _, port = portal.rpartition(":")
         root = str(self.root)
@@ -341,9 +354,14 @@ class Machine:
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
         environment.update({"PYTHONPYCACHEPREFIX": self.cache} if self.cache else NO_CACHE)
         return subprocess.run(
-            [*python, "--root", str(self.root), *words], env=environment, capture_output=True,
-            stdin=subprocess.DEVNULL, text=True, check=False, timeout=timeout,
-        )  # fmt: skip
+            [*python, "--root", str(self.root), *words],
+            env=environment,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
 
     def reap(self, *words: str, timeout: float = PATIENCE) -> Reaped:
         """Run the reaper."""
@@ -354,9 +372,13 @@ class Machine:
     def age(self, name: str, seconds: float) -> None:
         """Have all that a claim knows lie back by some time."""
         claim = self.claim(name)
-        claims.write(self.host, name.lower(), claim._replace(
-            looked_up=claim.looked_up - seconds, used=claim.used and claim.used - seconds
-        ))  # fmt: skip
+        claims.write(
+            self.host,
+            name.lower(),
+            claim._replace(
+                looked_up=claim.looked_up - seconds, used=claim.used and claim.used - seconds
+            ),
+        )
 
     # What was done
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from auto_iscsi import attempts, claims, errors
+from auto_iscsi import errors
+from auto_iscsi.iscsi import claims, rate_limit
 from tests.tree.machine import VOL1, VOL10, Machine
 
 NAMES = [f"iqn.2001-05.com.equallogic:invented-{number}" for number in range(12)]
@@ -18,7 +19,7 @@ def test_names_that_anybody_invents_are_one_discovery(machine: Machine) -> None:
     assert {answer.status for answer in answers} == {1}
     assert all(f"discovery at {portal}: the target is not off" in a.log for a in answers)
     took = max(answer.seconds for answer in answers)
-    assert 1 <= len(machine.runs("discovery")) <= 1 + took / attempts.FRESH
+    assert 1 <= len(machine.runs("discovery")) <= 1 + took / rate_limit.FRESH
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     # What was offered is one thing, what is presented a moment later another.
     machine.target(VOL10, portal, record=False)
@@ -58,7 +59,7 @@ def test_after_a_minute_it_may_be_tried_again(
     monkeypatch.setattr(claims, "now", lambda: clock[0])
 
     def begin(subject: str) -> float:
-        return attempts.begin(machine.host, subject, 8, float("inf"))
+        return rate_limit.begin(machine.host, subject, 8, float("inf"))
 
     for number in range(8):
         begin(f"target-{number}")
@@ -72,5 +73,5 @@ def test_after_a_minute_it_may_be_tried_again(
     began = begin("another")
     with pytest.raises(errors.TooOften):
         begin("one more")
-    attempts.undo(machine.host, "another", began, float("inf"))
+    rate_limit.undo(machine.host, "another", began, float("inf"))
     begin("one more")

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from auto_iscsi import errors, lookup
+from auto_iscsi import errors
+from auto_iscsi.map import lookup
 from tests.tree.machine import INITIATOR, VOL1, VOL10, Machine
 from tests.tree.tree import contents
 

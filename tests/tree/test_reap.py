@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from auto_iscsi import claims, verdicts
+from auto_iscsi.iscsi import claims
+from auto_iscsi.reaper import decisions
 from tests.tree.machine import VOL1, VOL10, Machine, Reaped
 from tests.tree.tree import make_tree
 
@@ -14,9 +15,9 @@ DAY = 86400.0
 NOTHING = Reaped(0, "", "")
 
 
-def verdict(machine: Machine, target: str = VOL1) -> verdicts.Verdict:
+def verdict(machine: Machine, target: str = VOL1) -> decisions.Decision:
     """Return the verdict on a target's one session."""
-    (found,) = [each for each in verdicts.look(machine.host) if each.target == target]
+    (found,) = [each for each in decisions.decide(machine.host) if each.target == target]
     return found
 
 
@@ -99,10 +100,14 @@ def in_use(machine: Machine, by: str) -> str:
     """Have something use partition 1 of the disk sdb; return what is said of it."""
     disk = "/sys/class/iscsi_session/session1/device/target2:0:0/2:0:0:0/block/sdb"
     if by == "another mount namespace":
-        machine.files({
-            "/proc/self/ns/mnt": "", "/proc/4711/ns/mnt": "", "/proc/4711/comm": "container\n",
-            "/proc/4711/mountinfo": "99 22 8:17 / /data ro - ext3 /dev/sdb1 ro\n",
-        })  # fmt: skip
+        machine.files(
+            {
+                "/proc/self/ns/mnt": "",
+                "/proc/4711/ns/mnt": "",
+                "/proc/4711/comm": "container\n",
+                "/proc/4711/mountinfo": "99 22 8:17 / /data ro - ext3 /dev/sdb1 ro\n",
+            }
+        )
         return "mounted at /data by process 4711 (container)"
     if by == "btrfs":
         machine.files({"/proc/self/mountinfo": "99 22 0:44 / /mnt ro - btrfs /dev/sdb1 ro\n"})
@@ -320,17 +325,27 @@ def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
         )
         unit = f"device/target{number}:0:0/{number}:0:0:0"
         address, _, port = portal.rpartition(":")
-        make_tree(session, {
-            "targetname": f"{VOL1}-{number}\n", "state": "LOGGED_IN\n", "tpgt": "1\n",
-            f"{unit}/type": "0\n", f"{unit}/block/sd{number}/dev": f"8:{number}\n",
-            f"{unit}/block/sd{number}/sd{number}1/partition": "1\n",
-        })  # fmt: skip
+        make_tree(
+            session,
+            {
+                "targetname": f"{VOL1}-{number}\n",
+                "state": "LOGGED_IN\n",
+                "tpgt": "1\n",
+                f"{unit}/type": "0\n",
+                f"{unit}/block/sd{number}/dev": f"8:{number}\n",
+                f"{unit}/block/sd{number}/sd{number}1/partition": "1\n",
+            },
+        )
         make_tree(connection, {"persistent_address": address, "persistent_port": port})
-        make_tree(machine.root, {
-            f"/run/auto-iscsi/claims/{VOL1}-{number}": text, f"/dev/sd{number}": "",
-        })  # fmt: skip
+        make_tree(
+            machine.root,
+            {
+                f"/run/auto-iscsi/claims/{VOL1}-{number}": text,
+                f"/dev/sd{number}": "",
+            },
+        )
     begun = time.monotonic()
-    assert len(verdicts.look(machine.host)) == 1001
+    assert len(decisions.decide(machine.host)) == 1001
     assert time.monotonic() - begun < 10  # 0.3 s on a quiet machine
 
 

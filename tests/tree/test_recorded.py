@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from auto_iscsi import disks, errors, keys, lookup, nodes, sessions
-from auto_iscsi.host import Host
+from auto_iscsi import errors, keys
+from auto_iscsi.disks import scsi_disks
+from auto_iscsi.iscsi import node_records, sessions
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import lookup
 from tests.tree.tree import Content, Link, make_tree
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -76,19 +79,22 @@ def test_every_link_that_udev_made_is_the_one_that_is_said(
 def test_a_session_has_its_own_disks_and_no_others(scene: str, tmp_path: Path) -> None:
     here = host(scene, tmp_path)
     luns = {
-        name: [disk.lun for session in sessions.find_all(here, f"{ARRAY}-{name}")
-               for disk in disks.list_all(here, session)]
+        name: [
+            disk.lun
+            for session in sessions.find_all(here, f"{ARRAY}-{name}")
+            for disk in scsi_disks.list_all(here, session)
+        ]
         for name in ("vol", "vol1", "vol10", "v6", "two")
-    }  # fmt: skip
+    }
     assert luns == {"vol": [], "vol1": [0], "vol10": [0, 1, 300], "v6": [0], "two": [0, 0]}
 
 
 @pytest.mark.parametrize("scene", scenes("known"))
 def test_records_are_read_and_a_dead_portal_is_named(scene: str, tmp_path: Path) -> None:
     here = host(scene, tmp_path)
-    (record,) = nodes.find_all(here, BETA)
+    (record,) = node_records.find_all(here, BETA)
     assert (record.target, str(record.portal), record.portal.tpgt) == (BETA, "127.0.0.1:3260", 1)
-    assert nodes.values(here, record)["node.session.initial_login_retry_max"] == "8"
+    assert node_records.values(here, record)["node.session.initial_login_retry_max"] == "8"
     with pytest.raises(errors.LoginFailed, match=r"login through 127\.0\.0\.1:3260: "):
         lookup.lookup(here, BETA)
 

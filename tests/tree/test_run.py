@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from auto_iscsi import errors
-from auto_iscsi.host import Host
+from auto_iscsi.machine.host import Host
 
 pytestmark = pytest.mark.parametrize("quick", [True, False], ids=["forked", "by sh"])
 
@@ -40,9 +40,13 @@ class Start:
     def __call__(self, *words: str, seconds: float = 30) -> int | None:
         with open(self.root / "out", "wb") as out, open(self.root / "err", "wb") as err:
             return Host(str(self.root)).run(
-                "program", *words, out=out.fileno(), err=err.fileno(),
-                until=time.monotonic() + seconds, quick=self.quick,
-            )  # fmt: skip
+                "program",
+                *words,
+                out=out.fileno(),
+                err=err.fileno(),
+                until=time.monotonic() + seconds,
+                quick=self.quick,
+            )
 
     def said(self, where: str = "out") -> list[str]:
         return (self.root / where).read_text().splitlines()

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from auto_iscsi import claims, cli, codes, metrics, output, status
+from auto_iscsi.admin import cli, codes, metrics, output, status
+from auto_iscsi.iscsi import claims
 from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
 from tests.tree.test_recorded import BETA, host, scenes
 from tests.tree.tree import Content, make_tree
@@ -77,8 +78,14 @@ def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> N
     line = "40 22 8:17 / {} ro - ext3 /dev/sdb1 ro\n"
     for pid, point in ((50, f"/iscsiauto/{VOL1}"), (51, "/mnt")):
         text = line.format(point)
-        make_tree(used.root, {f"/proc/{pid}/mountinfo": text, f"/proc/{pid}/comm": "udevd\n",
-                              f"/proc/{pid}/ns/mnt": ""})  # fmt: skip
+        make_tree(
+            used.root,
+            {
+                f"/proc/{pid}/mountinfo": text,
+                f"/proc/{pid}/comm": "udevd\n",
+                f"/proc/{pid}/ns/mnt": "",
+            },
+        )
     make_tree(used.root, {"/proc/self/ns/mnt": ""})
     found, _ = told(used)
     assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}", "/mnt by process 51 (udevd)")
@@ -180,12 +187,18 @@ def test_a_thousand_sessions_are_told_in_no_time(machine: Machine) -> None:
         session = f"/sys/class/iscsi_session/session{sid}"
         connection = f"/sys/class/iscsi_connection/connection{sid}:0"
         disk = f"{session}/device/target{sid}:0:0/{sid}:0:0:0"
-        files.update({
-            f"{session}/targetname": f"{VOL1}{sid}", f"{session}/state": "LOGGED_IN",
-            f"{session}/tpgt": "1", f"{connection}/persistent_address": "10.0.0.1",
-            f"{connection}/persistent_port": "3260", f"{disk}/type": "0",
-            f"{disk}/block/sd{sid}/dev": f"8:{sid}", f"/dev/sd{sid}": "",
-        })  # fmt: skip
+        files.update(
+            {
+                f"{session}/targetname": f"{VOL1}{sid}",
+                f"{session}/state": "LOGGED_IN",
+                f"{session}/tpgt": "1",
+                f"{connection}/persistent_address": "10.0.0.1",
+                f"{connection}/persistent_port": "3260",
+                f"{disk}/type": "0",
+                f"{disk}/block/sd{sid}/dev": f"8:{sid}",
+                f"/dev/sd{sid}": "",
+            }
+        )
     machine.files(files)
     begun = time.monotonic()
     report = status.report(machine.host, PLAIN)
@@ -209,7 +222,6 @@ def test_what_a_real_kernel_showed_is_told(scene: str, tmp_path: Path) -> None:
         assert " [::1]:3261 " in "\n".join(status.report(here, PLAIN).lines)
 
 
-
 def test_every_code_is_one_that_can_be_explained() -> None:
     assert set(status.PROBLEMS) <= set(codes.table())
 
@@ -221,8 +233,10 @@ def test_prometheus_reads_the_same(used: Machine, capsys: pytest.CaptureFixture[
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert all(name.startswith("auto_iscsi_") for name in families)
     assert all(family.documentation and family.type == "gauge" for family in families.values())
-    counts = {(s.labels["state"], s.labels["owner"]): s.value
-              for s in families["auto_iscsi_sessions"].samples}  # fmt: skip
+    counts = {
+        (s.labels["state"], s.labels["owner"]): s.value
+        for s in families["auto_iscsi_sessions"].samples
+    }
     assert counts == {("FAILED", "ours"): 1, ("LOGGED_IN", "other"): 1}
     up = {s.labels["target"]: s.value for s in families["auto_iscsi_session_up"].samples}
     assert up == {VOL1: 0, VOL10: 1}
@@ -250,9 +264,11 @@ def test_colour_is_for_a_terminal_that_wants_it(
     used.state(1, "FAILED")
     ours, its = pty.openpty()
     subprocess.run(
-        [sys.executable, "-m", "auto_iscsi", "--root", str(used.root), "status"], stdout=its,
-        cwd=REPOSITORY, env={"TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1", **environment},
-    )  # fmt: skip
+        [sys.executable, "-m", "auto_iscsi", "--root", str(used.root), "status"],
+        stdout=its,
+        cwd=REPOSITORY,
+        env={"TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1", **environment},
+    )
     os.close(its)
     text = os.read(ours, 1 << 16)
     os.close(ours)

@@ -17,9 +17,20 @@ MANY = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
 
 # Every step that iscsiadm takes for a target that has no record yet, and the kernel after it.
 STEPS = [
-    "discover", "discover-done", "new", "new-done", "update", "update-done", "login", "session",
-    "logged-in", "disk", "partition", "udev", "login-done",
-]  # fmt: skip
+    "discover",
+    "discover-done",
+    "new",
+    "new-done",
+    "update",
+    "update-done",
+    "login",
+    "session",
+    "logged-in",
+    "disk",
+    "partition",
+    "udev",
+    "login-done",
+]
 
 
 @pytest.mark.parametrize("record", [True, False], ids=["record", "discovered"])

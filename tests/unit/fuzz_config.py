@@ -15,37 +15,81 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from auto_iscsi import check, config, errors, globs, settings
-from auto_iscsi.output import Paint
+from auto_iscsi import errors
+from auto_iscsi.admin import check
+from auto_iscsi.admin.output import Paint
+from auto_iscsi.config import config_files, patterns, schema
 from tests.unit.language import TARGET, an_end
 
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = 20  # seconds, traced
-WATCHED = ("config.py", "syntax.py", "kinds.py", "settings.py", "globs.py", "check.py",
-           "patterns.py", "portals.py", "configobj/__init__.py")  # fmt: skip
+WATCHED = (
+    "config.py",
+    "syntax.py",
+    "kinds.py",
+    "settings.py",
+    "globs.py",
+    "check.py",
+    "patterns.py",
+    "portals.py",
+    "configobj/__init__.py",
+)
 PIECES = [
-    b"[", b"]", b"[[", b"]]", b'"', b"'", b'"""', b"'''", b"=", b",", b"#", b"\n", b"\r\n", b" ",
-    b"\t", b"*", b"?", b"[0-9]", b"[!a]", b"\xef\xbb\xbf", b"\x00", b"\xff", b"\xc2\x85",
-    b"\xe2\x80\xa8", b"lun = 1\n", b"[*]\n", b"[iqn.*]\n", b"portals = [fd00::1]:3260, 10.0.0.1\n",
-    b"options = ro,  nosuid\n", b"partition = none\n", b"%(lun)s", b"\\", b"login_timeout = 5m\n",
-    b"9" * 20, b"  # c", b"naa.", b"eui.", b"_",
-]  # fmt: skip
+    b"[",
+    b"]",
+    b"[[",
+    b"]]",
+    b'"',
+    b"'",
+    b'"""',
+    b"'''",
+    b"=",
+    b",",
+    b"#",
+    b"\n",
+    b"\r\n",
+    b" ",
+    b"\t",
+    b"*",
+    b"?",
+    b"[0-9]",
+    b"[!a]",
+    b"\xef\xbb\xbf",
+    b"\x00",
+    b"\xff",
+    b"\xc2\x85",
+    b"\xe2\x80\xa8",
+    b"lun = 1\n",
+    b"[*]\n",
+    b"[iqn.*]\n",
+    b"portals = [fd00::1]:3260, 10.0.0.1\n",
+    b"options = ro,  nosuid\n",
+    b"partition = none\n",
+    b"%(lun)s",
+    b"\\",
+    b"login_timeout = 5m\n",
+    b"9" * 20,
+    b"  # c",
+    b"naa.",
+    b"eui.",
+    b"_",
+]
 
 
 def one(data: bytes) -> None:
     """Run everything that reads a file over one; raise when it contradicts itself."""
-    sections, problems = config.parse("F", data)
+    sections, problems = config_files.parse("F", data)
     last = data.count(b"\n") + 1
     assert all(1 <= problem.line <= last for problem in problems), problems
     lines = [n for section in sections for n in (section.line, *section.lines.values()) if n]
     # A broken header's settings follow it: without problems, the order is the file's.
     assert problems or lines == sorted(set(lines)), lines
-    assert config.parse("F", data) == (sections, problems)
-    wrong = [problem for section in sections for problem in settings.read(section)[1]]
-    applying = [s for s in sections if globs.matches(s.glob, TARGET)]
-    refused = any(settings.read(section)[1] for section in applying)
+    assert config_files.parse("F", data) == (sections, problems)
+    wrong = [problem for section in sections for problem in schema.read(section)[1]]
+    applying = [s for s in sections if patterns.matches(s.glob, TARGET)]
+    refused = any(schema.read(section)[1] for section in applying)
     try:
-        settings.resolve(sections, TARGET)
+        schema.resolve(sections, TARGET)
         assert not refused
     except errors.BadConfiguration:
         assert refused

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import apart, errors
+from auto_iscsi import errors
+from auto_iscsi.machine import apart
 
 
 def test_the_answer_comes_back() -> None:

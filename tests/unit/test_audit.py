@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi import audit
-from auto_iscsi.host import Host
+from auto_iscsi.iscsi import audit
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 UNKNOWN = ("-", "-")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import check, cli, config, output
-from auto_iscsi.host import Host
+from auto_iscsi.admin import check, cli, output
+from auto_iscsi.config import config_files
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 PLAIN = output.Paint(False)
@@ -46,7 +47,7 @@ def test_all_problems_of_all_files_come_in_one_go_in_order(
     assert status == 1
     assert lines == [
         "b:1: error: option: no such setting, did you mean options?",
-        'b:3: error: [*disk[0-9]]: a pattern that begins or ends with a bracket needs quotes: '
+        "b:3: error: [*disk[0-9]]: a pattern that begins or ends with a bracket needs quotes: "
         '["*disk[0-9]"]',
         "b:4: error: lun: expected a number from 0 to 16383 or all",
         "b:5: error: neither [PATTERN] nor SETTING = VALUE",
@@ -55,16 +56,18 @@ def test_all_problems_of_all_files_come_in_one_go_in_order(
         "a:2: error: enabled: expected yes or no",
         "d: error: no such file",
         "c: ok",
-    ]  # fmt: skip
+    ]
 
 
 def test_without_files_what_a_lookup_reads_is_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", f"{config.FOLDER}/a.conf": "lun = x\n"})
+    make_tree(
+        tmp_path, {config_files.FILE: "lun = 1\n", f"{config_files.FOLDER}/a.conf": "lun = x\n"}
+    )
     status, lines = run(capsys, "--root", str(tmp_path), "check")
-    assert (status, lines[0].split(": error")[0]) == (1, f"{config.FOLDER}/a.conf:1")
-    assert lines[1:] == [f"{config.FILE}: ok"]
+    assert (status, lines[0].split(": error")[0]) == (1, f"{config_files.FOLDER}/a.conf:1")
+    assert lines[1:] == [f"{config_files.FILE}: ok"]
 
 
 def test_no_file_at_all_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,9 +109,7 @@ def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
         ("lun = 1\n[*]\nlun = 2\n", "f:1: warning: settings above the first section: nothing of"),
     ],
 )
-def test_a_section_that_changes_nothing_is_a_warning(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_section_that_changes_nothing_is_a_warning(tmp_path: Path, text: str, said: str) -> None:
     found = warnings(tmp_path, text)
     assert len(found) == 1 and said in found[0], found
 
@@ -130,16 +131,21 @@ def test_a_section_that_changes_something_is_none(tmp_path: Path, text: str) -> 
 
 
 def test_a_drop_in_may_override_what_the_file_says_for_all(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", f"{config.FOLDER}/a.conf": "lun = 2\n"})
+    make_tree(
+        tmp_path, {config_files.FILE: "lun = 1\n", f"{config_files.FOLDER}/a.conf": "lun = 2\n"}
+    )
     report = check.report(Host(str(tmp_path)), [], False, PLAIN)
-    assert report.lines == [f"{config.FILE}: ok", f"{config.FOLDER}/a.conf: ok"]
+    assert report.lines == [f"{config_files.FILE}: ok", f"{config_files.FOLDER}/a.conf: ok"]
 
 
 def test_a_drop_in_that_undoes_a_section_of_the_file_is_told(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "[eui.*]\nlun = 1\n", f"{config.FOLDER}/a.conf": "lun = 2\n"})
+    make_tree(
+        tmp_path,
+        {config_files.FILE: "[eui.*]\nlun = 1\n", f"{config_files.FOLDER}/a.conf": "lun = 2\n"},
+    )
     report = check.report(Host(str(tmp_path)), [], False, PLAIN)
-    assert f"{config.FILE}:1: warning: [eui.*]" in report.lines[0]
-    assert f"{config.FOLDER}/a.conf:1 set it anew" in report.lines[0]
+    assert f"{config_files.FILE}:1: warning: [eui.*]" in report.lines[0]
+    assert f"{config_files.FOLDER}/a.conf:1 set it anew" in report.lines[0]
 
 
 def test_warnings_count_when_one_asks_for_it(
@@ -156,11 +162,16 @@ def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     data = json.loads("\n".join(lines))
     assert status == 1 and data["ok"] is False and data["files"] == [f"{tmp_path}/f"]
     assert data["problems"][0] == {
-        "kind": "wrong-value", "severity": "error", "file": f"{tmp_path}/f", "line": 1,
-        "subject": "lun", "text": "expected a number from 0 to 16383 or all", "hint": "",
-    }  # fmt: skip
+        "kind": "wrong-value",
+        "severity": "error",
+        "file": f"{tmp_path}/f",
+        "line": 1,
+        "subject": "lun",
+        "text": "expected a number from 0 to 16383 or all",
+        "hint": "",
+    }
     assert data["problems"][1]["severity"] == "warning"
-    assert {problem["kind"] for problem in data["problems"]} <= set(config.KINDS)
+    assert {problem["kind"] for problem in data["problems"]} <= set(config_files.KINDS)
 
 
 def test_what_a_file_holds_cannot_command_the_terminal(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import chap, check, config, errors, output
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.admin import check, output
+from auto_iscsi.config import config_files
+from auto_iscsi.iscsi import chap
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 PLAIN = output.Paint(False)
@@ -19,7 +22,7 @@ MUTUAL = "chap_mutual_user = array\nchap_mutual_secret_file = /t\n"
 
 def said(root: Path, text: str, files: dict[str, str | None] | None = None) -> list[str]:
     """Return what is wrong on a machine with that configuration and those files."""
-    make_tree(root, {config.FILE: text, **(files or {})})
+    make_tree(root, {config_files.FILE: text, **(files or {})})
     return check.report(Host(str(root)), [], False, PLAIN).lines
 
 

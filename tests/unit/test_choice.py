@@ -7,9 +7,14 @@ from typing import NamedTuple
 
 import pytest
 
-from auto_iscsi import choice, config, contents, errors, explain, layout, lookup, output
-from auto_iscsi import settings as table
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.admin import explain, output
+from auto_iscsi.config import config_files
+from auto_iscsi.config import schema as table
+from auto_iscsi.disks import udev_db
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import layout, lookup
+from auto_iscsi.volumes import selection
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
@@ -37,10 +42,13 @@ SWAP, LVM, EMPTY = On("swap", "other"), On("LVM2_member", "raid"), On()
 def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Content]:
     """Return a host whose session has these disks: what is on each, and on its partitions."""
     files: dict[str, Content] = {
-        f"{SESSION}/targetname": TARGET, f"{SESSION}/state": "LOGGED_IN", f"{SESSION}/tpgt": "1",
+        f"{SESSION}/targetname": TARGET,
+        f"{SESSION}/state": "LOGGED_IN",
+        f"{SESSION}/tpgt": "1",
         "/sys/class/iscsi_connection/connection7:0/persistent_address": "10.0.0.1",
-        "/sys/class/iscsi_connection/connection7:0/persistent_port": "3260", "/run": None,
-    }  # fmt: skip
+        "/sys/class/iscsi_connection/connection7:0/persistent_port": "3260",
+        "/run": None,
+    }
     for index, (lun, there) in enumerate(luns.items()):
         name, unit = f"sd{'bcdefgh'[index]}", f"{SESSION}/device/target3:0:0/3:0:0:{lun}"
         disk = f"{unit}/block/{name}"
@@ -54,22 +62,29 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
             if sequence and not part:
                 known.append(f"S:disk/by-diskseq/{40 + index}")
             if on.fstype:
-                known += [f"E:ID_FS_TYPE={on.fstype}", f"E:ID_FS_USAGE={on.usage}",
-                          f"E:ID_FS_LABEL_ENC={on.label}"]
+                known += [
+                    f"E:ID_FS_TYPE={on.fstype}",
+                    f"E:ID_FS_USAGE={on.usage}",
+                    f"E:ID_FS_LABEL_ENC={on.label}",
+                ]
             if part:
                 known.append(f"E:ID_PART_ENTRY_TYPE={on.kind}")
                 files[f"{path}/partition"] = f"{part}"
             elif len(there) > 1:
                 known.append("E:ID_PART_TABLE_TYPE=gpt")
-            files |= {f"{path}/dev": number, f"{path}/size": "16384",
-                      f"/run/udev/data/b{number}": "\n".join(known),
-                      f"/dev/{link}": Link(f"../../{node}"), f"/dev/{node}": ""}
+            files |= {
+                f"{path}/dev": number,
+                f"{path}/size": "16384",
+                f"/run/udev/data/b{number}": "\n".join(known),
+                f"/dev/{link}": Link(f"../../{node}"),
+                f"/dev/{node}": "",
+            }
     return files
 
 
 def entry(root: Path, there: dict[int, list[On]], text: str = AUTO, **more: Content) -> str:
     """Return the entry that a lookup prints; `explain` has to know it before."""
-    make_tree(root, {**machine(there), config.FILE: text, **more})
+    make_tree(root, {**machine(there), config_files.FILE: text, **more})
     told = explain.report(Host(str(root)), TARGET, output.Paint(False))
     said = lookup.lookup(Host(str(root)), TARGET)
     assert told.data["entry"] == said
@@ -77,7 +92,7 @@ def entry(root: Path, there: dict[int, list[On]], text: str = AUTO, **more: Cont
 
 
 def refusal(root: Path, there: dict[int, list[On]], text: str = AUTO) -> errors.Failure:
-    make_tree(root, {**machine(there), config.FILE: text})
+    make_tree(root, {**machine(there), config_files.FILE: text})
     before = files_below(root)
     told = explain.report(Host(str(root)), TARGET, output.Paint(False))
     assert files_below(root) == before
@@ -99,9 +114,17 @@ def refusal(root: Path, there: dict[int, list[On]], text: str = AUTO) -> errors.
         ([On("iso9660"), EMPTY, ESP], "-ro,fstype=iso9660 :/dev/sdb"),
         ([On("ntfs")], "-ro,fstype=ntfs3 :/dev/sdb"),
     ],
-    ids=["disk", "xfs-disk", "partition", "beside-efi", "efi-alone", "beside-swap", "hybrid",
-         "ntfs"],
-)  # fmt: skip
+    ids=[
+        "disk",
+        "xfs-disk",
+        "partition",
+        "beside-efi",
+        "efi-alone",
+        "beside-swap",
+        "hybrid",
+        "ntfs",
+    ],
+)
 def test_the_one_that_is_meant(tmp_path: Path, there: list[On], said: str) -> None:
     assert entry(tmp_path, {0: there}) == said
 
@@ -110,14 +133,12 @@ def test_two_are_listed_in_the_refusal(tmp_path: Path) -> None:
     refused = refusal(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]})
     assert refused.code == "ambiguous"
     listed = "1: 8 MiB vfat (EFI system partition), 2: 8 MiB ext4 'root', 3: 8 MiB xfs 'data'"
-    assert refused.reason == (
-        f"{TARGET}: LUN 0 (sdb) has more than one filesystem: {listed}"
-    )
+    assert refused.reason == (f"{TARGET}: LUN 0 (sdb) has more than one filesystem: {listed}")
     told = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
     assert [s["says"] for s in told.data["steps"] if s["step"] == "on it"] == listed.split(", ")
 
 
-@pytest.mark.parametrize("fstype", choice.FOREIGN)
+@pytest.mark.parametrize("fstype", selection.FOREIGN)
 @pytest.mark.parametrize("partition", ["auto", "1"])
 def test_what_is_no_filesystem_is_named_with_what_would_be_needed(
     tmp_path: Path, fstype: str, partition: str
@@ -126,7 +147,7 @@ def test_what_is_no_filesystem_is_named_with_what_would_be_needed(
     text = AUTO.replace("partition = auto", f"partition = {partition}")
     refused = refusal(tmp_path, {0: [EMPTY, On(fstype, usage)]}, text)
     assert refused.code == "not-mountable"
-    what, needed = choice.FOREIGN[fstype]
+    what, needed = selection.FOREIGN[fstype]
     assert what in refused.reason and needed in refused.hint and "partition 1" in refused.reason
 
 
@@ -182,9 +203,12 @@ def test_with_links_the_whole_location_is_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fstype", "said"),
-    [("ext4", "-nocheck,ro,fstype=ext4 :/dev/sdb2"), ("ext3", "-nocheck,ro,fstype=ext3 :/dev/sdb2"),
-     ("vfat", "-nocheck,ro,fstype=vfat :/dev/sdb1")],
-)  # fmt: skip
+    [
+        ("ext4", "-nocheck,ro,fstype=ext4 :/dev/sdb2"),
+        ("ext3", "-nocheck,ro,fstype=ext3 :/dev/sdb2"),
+        ("vfat", "-nocheck,ro,fstype=vfat :/dev/sdb1"),
+    ],
+)
 def test_a_type_that_is_given_says_which_is_meant_and_keeps_its_options(
     tmp_path: Path, fstype: str, said: str
 ) -> None:
@@ -201,37 +225,39 @@ def test_a_type_that_is_given_says_which_is_meant_and_keeps_its_options(
     ],
     ids=["disk", "partition", "another-disk's"],
 )
-def test_nothing_is_chosen_before_udev_is_through(
-    tmp_path: Path, late: dict[str, Content]
-) -> None:
-    make_tree(tmp_path, {**machine({0: [EMPTY, EXT4]}), config.FILE: AUTO, **late})
+def test_nothing_is_chosen_before_udev_is_through(tmp_path: Path, late: dict[str, Content]) -> None:
+    make_tree(tmp_path, {**machine({0: [EMPTY, EXT4]}), config_files.FILE: AUTO, **late})
     host = Host(str(tmp_path))
-    wanted = table.resolve(config.load(host), TARGET)
-    assert layout.present(host, TARGET, wanted)[0] is None
+    wanted = table.resolve(config_files.load(host), TARGET)
+    assert layout.find_present(host, TARGET, wanted)[0] is None
 
 
 def test_without_sequence_numbers_udevs_queue_says_when_it_is_through(tmp_path: Path) -> None:
-    make_tree(tmp_path, {**machine({0: [EXT4]}, sequence=False), config.FILE: AUTO,
-                         "/run/udev/queue": ""})  # fmt: skip
+    make_tree(
+        tmp_path,
+        {**machine({0: [EXT4]}, sequence=False), config_files.FILE: AUTO, "/run/udev/queue": ""},
+    )
     host = Host(str(tmp_path))
-    wanted = table.resolve(config.load(host), TARGET)
-    assert layout.present(host, TARGET, wanted)[0] is None
+    wanted = table.resolve(config_files.load(host), TARGET)
+    assert layout.find_present(host, TARGET, wanted)[0] is None
     (tmp_path / "run/udev/queue").unlink()
-    assert layout.present(host, TARGET, wanted)[0] is not None
+    assert layout.find_present(host, TARGET, wanted)[0] is not None
 
 
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("refuse", None), ("auto", None),
-        ("skip", "-nocheck,ro,noload,fstype=ext4 :/dev/sdb"), ("replay", None),
+        ("refuse", None),
+        ("auto", None),
+        ("skip", "-nocheck,ro,noload,fstype=ext4 :/dev/sdb"),
+        ("replay", None),
     ],
-)  # fmt: skip
+)
 def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
     tmp_path: Path, rule: str, said: str | None
 ) -> None:
     text = f"{AUTO}journal = {rule}\n"
-    make_tree(tmp_path, {**machine({0: [EXT4]}), config.FILE: text})
+    make_tree(tmp_path, {**machine({0: [EXT4]}), config_files.FILE: text})
     (tmp_path / "dev/sdb").write_bytes(ext(0x4))
     host, notes = Host(str(tmp_path)), list[str]()
     told = explain.report(host, TARGET, output.Paint(False))
@@ -252,15 +278,15 @@ def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
 
 def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> None:
     disk = f"{SESSION}/device/target3:0:0/3:0:0:0/block/sdb"
-    make_tree(tmp_path, {**machine({0: [EXT4]}), config.FILE: AUTO, f"{disk}/ro": "0"})
+    make_tree(tmp_path, {**machine({0: [EXT4]}), config_files.FILE: AUTO, f"{disk}/ro": "0"})
     with pytest.raises(errors.NotPermitted, match="sdb cannot be made read-only"):
         lookup.lookup(Host(str(tmp_path)), TARGET)
 
 
 def test_a_label_is_as_it_was_written_and_breaks_no_terminal(tmp_path: Path) -> None:
     make_tree(tmp_path, machine({0: [On("ext4", label="a\\x20b\\x1b\\xc3\\xa9")]}))
-    known = contents.read(Host(str(tmp_path)), "8:16")
+    known = udev_db.read(Host(str(tmp_path)), "8:16")
     assert known is not None and known.label == "a b?é"
-    make_tree(tmp_path, {config.FILE: AUTO})
+    make_tree(tmp_path, {config_files.FILE: AUTO})
     report = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
     assert "\x1b" not in "\n".join(report.lines)

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import config, errors, settings
-from auto_iscsi.host import Host
+from auto_iscsi import errors, wording
+from auto_iscsi.config import config_files, schema
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import Content, make_tree
 
 TARGET = "iqn.2001-05.com.example:a"
 FILE = "/etc/auto.iscsi.conf"
 
 
-def resolve(root: Path, files: dict[str, Content], target: str = TARGET) -> settings.Settings:
+def resolve(root: Path, files: dict[str, Content], target: str = TARGET) -> schema.Settings:
     """Return what holds for a target when these are the files below /etc."""
     make_tree(root / "etc", files)
-    return settings.resolve(config.load(Host(str(root))), target)
+    return schema.resolve(config_files.load(Host(str(root))), target)
 
 
 def refused(root: Path, files: dict[str, Content]) -> str:
@@ -26,13 +27,13 @@ def refused(root: Path, files: dict[str, Content]) -> str:
     for name in (TARGET, "eui.02004567a425678d"):
         with pytest.raises(errors.BadConfiguration) as failure:
             resolve(root, files, name)
-        lines.add(errors.one_line(str(failure.value)))
+        lines.add(wording.one_line(str(failure.value)))
     assert len(lines) == 1
     return lines.pop()
 
 
 def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
-    assert resolve(tmp_path, {}) == settings.resolve([], TARGET)
+    assert resolve(tmp_path, {}) == schema.resolve([], TARGET)
 
 
 def test_drop_ins_come_after_the_file_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -137,4 +138,4 @@ def test_what_shells_and_python_would_expand_stays_as_it_is(tmp_path: Path) -> N
 def test_a_file_that_may_not_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
     make_tree(tmp_path, {"/etc/auto.iscsi.conf/x": "a folder instead of a file"})
     with pytest.raises(errors.Failure, match=r"^/etc/auto\.iscsi\.conf: "):
-        config.load(Host(str(tmp_path)))
+        config_files.load(Host(str(tmp_path)))

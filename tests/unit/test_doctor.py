@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli, doctor, doctor_autofs, output
-from auto_iscsi.host import Host
+from auto_iscsi.admin import cli, doctor, doctor_autofs, output
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import Content, make_tree
 
 VOL = "iqn.2001-05.com.example:vol"
@@ -21,9 +21,11 @@ MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 MASTER = "/etc/auto.master.d/iscsi.autofs"
 MOUNTS = "/proc/self/mounts"
 AUTOFS = "{} {} autofs rw,fd=6,pgrp={},timeout={},minproto=5,maxproto=5,indirect 0 0\n"
-SYSTEMCTL = "#!/bin/sh\ncat \"$AUTO_ISCSI_ROOT/units\"\n"
-UNITS = "Id=iscsid.socket\nLoadState=loaded\nActiveState=active\n\nId=auto-iscsi.timer\n" \
-    "LoadState=loaded\nActiveState=active\n"  # fmt: skip
+SYSTEMCTL = '#!/bin/sh\ncat "$AUTO_ISCSI_ROOT/units"\n'
+UNITS = (
+    "Id=iscsid.socket\nLoadState=loaded\nActiveState=active\n\nId=auto-iscsi.timer\n"
+    "LoadState=loaded\nActiveState=active\n"
+)
 
 
 def version(text: str) -> str:
@@ -36,17 +38,21 @@ HEALTHY: dict[str, Content] = {
     "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
     "/etc/auto.master": "# the maps\n/misc /etc/auto.misc\n+dir:/etc/auto.master.d\n",
     MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout=1 nosuid,nodev\n",
-    MAP: "#!/usr/bin/python3 -I\nfrom auto_iscsi import program\n",
+    MAP: "#!/usr/bin/python3 -I\nfrom auto_iscsi.map import program\n",
     MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 300),
-    "/proc/7/comm": "automount\n", "/proc/7/stat": f"7 (automount) S {' 0' * 30}\n",
+    "/proc/7/comm": "automount\n",
+    "/proc/7/stat": f"7 (automount) S {' 0' * 30}\n",
     "/proc/uptime": "0.00 0.00\n",
     "/proc/sys/kernel/osrelease": "6.1.0\n",
     "/lib/modules/6.1.0/modules.dep": "kernel/drivers/scsi/iscsi_tcp.ko: \n",
-    "/run/udev/control": "", "/run/systemd/system": None, "/units": UNITS,
-    "/usr/sbin/iscsid": version(""), "/usr/sbin/iscsiadm": version("iscsiadm version 2.1.8"),
+    "/run/udev/control": "",
+    "/run/systemd/system": None,
+    "/units": UNITS,
+    "/usr/sbin/iscsid": version(""),
+    "/usr/sbin/iscsiadm": version("iscsiadm version 2.1.8"),
     "/usr/sbin/automount": version("Linux automount version 5.1.9"),
     "/usr/bin/systemctl": SYSTEMCTL,
-}  # fmt: skip
+}
 
 
 def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
@@ -86,90 +92,236 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
     ("code", "level", "files", "text", "mend"),
     [
         ("iscsid", "problem", {"/usr/sbin/iscsid": "gone"}, "not installed", "open-iscsi"),
-        ("iscsid", "problem", {"/units": UNITS.replace("loaded", "masked", 1)}, "masked",
-         "systemctl unmask iscsid.socket"),
-        ("iscsid", "problem", {"/units": NO_SOCKET, "/etc/iscsi/iscsid.conf": ""}, "nothing starts",
-         "systemctl enable --now iscsid.socket"),
-        ("iscsid", "warning", {"/etc/iscsi/iscsid.conf": "iscsid.startup = /sbin/iscsid\n"},
-         "ends with", "iscsid.startup"),
+        (
+            "iscsid",
+            "problem",
+            {"/units": UNITS.replace("loaded", "masked", 1)},
+            "masked",
+            "systemctl unmask iscsid.socket",
+        ),
+        (
+            "iscsid",
+            "problem",
+            {"/units": NO_SOCKET, "/etc/iscsi/iscsid.conf": ""},
+            "nothing starts",
+            "systemctl enable --now iscsid.socket",
+        ),
+        (
+            "iscsid",
+            "warning",
+            {"/etc/iscsi/iscsid.conf": "iscsid.startup = /sbin/iscsid\n"},
+            "ends with",
+            "iscsid.startup",
+        ),
         ("kernel-module", "problem", {"/lib/modules/6.1.0/modules.dep": ""}, "no module", "kernel"),
         ("kernel-module", "problem", {"/proc/sys/kernel/osrelease": "6.1.1"}, "replaced", "reboot"),
-        ("initiator-name", "problem", {"/etc/iscsi/initiatorname.iscsi": "gone"}, "there is no",
-         "iscsi-iname"),
-        ("initiator-name", "problem",
-         {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:\n"},
-         "two hosts", "iscsi-iname"),
-        ("initiator-name", "problem", {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=me\n"},
-         "not an iSCSI name", "iscsi-iname"),
-        ("initiator-name", "warning", {"/etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n"},
-         "will be made", "systemctl start open-iscsi"),
-        ("iscsi-secrets", "problem",
-         {"/etc/iscsi/iscsid.conf": SECRET}, "iscsid.conf",
-         "chmod 600 /etc/iscsi/iscsid.conf"),
+        (
+            "initiator-name",
+            "problem",
+            {"/etc/iscsi/initiatorname.iscsi": "gone"},
+            "there is no",
+            "iscsi-iname",
+        ),
+        (
+            "initiator-name",
+            "problem",
+            {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:\n"},
+            "two hosts",
+            "iscsi-iname",
+        ),
+        (
+            "initiator-name",
+            "problem",
+            {"/etc/iscsi/initiatorname.iscsi": "InitiatorName=me\n"},
+            "not an iSCSI name",
+            "iscsi-iname",
+        ),
+        (
+            "initiator-name",
+            "warning",
+            {"/etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n"},
+            "will be made",
+            "systemctl start open-iscsi",
+        ),
+        (
+            "iscsi-secrets",
+            "problem",
+            {"/etc/iscsi/iscsid.conf": SECRET},
+            "iscsid.conf",
+            "chmod 600 /etc/iscsi/iscsid.conf",
+        ),
         ("iscsi-secrets", "problem", {RECORD: SECRET}, RECORD, f"chmod 600 {RECORD}"),
-        ("startup-automatic", "warning", {RECORD: AUTOMATIC}, VOL,
-         f"iscsiadm -m node -T {VOL} -o update -n node.startup -v manual"),
-        ("startup-automatic", "warning",
-         {RECORD: AUTOMATIC, SESSION: VOL, f"/run/auto-iscsi/claims/{VOL}": ""}, VOL, "manual"),
+        (
+            "startup-automatic",
+            "warning",
+            {RECORD: AUTOMATIC},
+            VOL,
+            f"iscsiadm -m node -T {VOL} -o update -n node.startup -v manual",
+        ),
+        (
+            "startup-automatic",
+            "warning",
+            {RECORD: AUTOMATIC, SESSION: VOL, f"/run/auto-iscsi/claims/{VOL}": ""},
+            VOL,
+            "manual",
+        ),
         ("startup-automatic", "ok", {RECORD: AUTOMATIC, SESSION: VOL}, "1 of others'", ""),
-        ("open-iscsi-version", "problem",
-         {"/usr/sbin/iscsiadm": version("iscsiadm version 2.1.12"), RECORD: OLD}, VOL, "2.1.13"),
-        ("open-iscsi-version", "warning",
-         {"/usr/sbin/iscsiadm": version("iscsiadm version 6.2.1.12")}, "none now", "2.1.13"),
+        (
+            "open-iscsi-version",
+            "problem",
+            {"/usr/sbin/iscsiadm": version("iscsiadm version 2.1.12"), RECORD: OLD},
+            VOL,
+            "2.1.13",
+        ),
+        (
+            "open-iscsi-version",
+            "warning",
+            {"/usr/sbin/iscsiadm": version("iscsiadm version 6.2.1.12")},
+            "none now",
+            "2.1.13",
+        ),
         ("open-iscsi-version", "unknown", {"/usr/sbin/iscsiadm": "gone"}, "does not say", ""),
         ("master-map", "problem", {MASTER: "# nothing\n"}, "no line", "systemctl reload autofs"),
         ("master-map", "problem", {MAP: "#!/bin/bash\n"}, "another program", "ln -s"),
         ("master-map", "problem", {MAP: "gone"}, "there is no", "install"),
-        ("master-map", "warning", {"/etc/auto.master": f"/iscsiauto \\\n  {MAP}\n+dir:/etc/auto."
-                                                       "master.d\n"},
-         f"{MASTER}:1 is ignored: /iscsiauto is in /etc/auto.master:1", "remove"),
+        (
+            "master-map",
+            "warning",
+            {"/etc/auto.master": f"/iscsiauto \\\n  {MAP}\n+dir:/etc/auto.master.d\n"},
+            f"{MASTER}:1 is ignored: /iscsiauto is in /etc/auto.master:1",
+            "remove",
+        ),
         ("automount", "problem", {"/proc/7/comm": "bash\n"}, "does not run", "systemctl enable"),
         ("automount", "problem", {MOUNTS: "\n"}, "does not serve /iscsiauto", "reload"),
-        ("automount", "problem", {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 8, 300)},
-         "left from an automount", "systemctl restart autofs"),
-        ("automount", "warning", {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 60)},
-         "timeout 60", "systemctl reload autofs"),
+        (
+            "automount",
+            "problem",
+            {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 8, 300)},
+            "left from an automount",
+            "systemctl restart autofs",
+        ),
+        (
+            "automount",
+            "warning",
+            {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 7, 60)},
+            "timeout 60",
+            "systemctl reload autofs",
+        ),
         ("automount", "warning", {"/proc/uptime": "1000.00 0.00\n"}, "newer than", "reload"),
-        ("negative-timeout", "warning", {MASTER: f"/iscsiauto program:{MAP} --timeout=300\n"},
-         "for 60 s (automount's default)", "--negative-timeout=1"),
-        ("negative-timeout", "problem",
-         {MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout 5\n",
-          "/etc/auto.iscsi.conf": "lease = 1m\n[*-vm]\nlease = 5s\n"},
-         "after 5 s (lease)", "--negative-timeout=1"),
-        ("autofs-version", "warning",
-         {"/usr/sbin/automount": version("Linux automount version 5.1.8")}, "initgroups",
-         "mount_wait"),
-        ("autofs-version", "ok",
-         {"/usr/sbin/automount": version("Linux automount version 5.1.8"),
-          "/etc/autofs.conf": "[ autofs ]\nmount_wait = 30\n"}, "5.1.8", ""),
+        (
+            "negative-timeout",
+            "warning",
+            {MASTER: f"/iscsiauto program:{MAP} --timeout=300\n"},
+            "for 60 s (automount's default)",
+            "--negative-timeout=1",
+        ),
+        (
+            "negative-timeout",
+            "problem",
+            {
+                MASTER: f"/iscsiauto program:{MAP} --timeout=300 --negative-timeout 5\n",
+                "/etc/auto.iscsi.conf": "lease = 1m\n[*-vm]\nlease = 5s\n",
+            },
+            "after 5 s (lease)",
+            "--negative-timeout=1",
+        ),
+        (
+            "autofs-version",
+            "warning",
+            {"/usr/sbin/automount": version("Linux automount version 5.1.8")},
+            "initgroups",
+            "mount_wait",
+        ),
+        (
+            "autofs-version",
+            "ok",
+            {
+                "/usr/sbin/automount": version("Linux automount version 5.1.8"),
+                "/etc/autofs.conf": "[ autofs ]\nmount_wait = 30\n",
+            },
+            "5.1.8",
+            "",
+        ),
         ("udev", "problem", {"/run/udev/control": "gone"}, "does not run", "systemd-udevd"),
-        ("multipath", "warning",
-         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults { no_path_retry queue }"},
-         "waits for ever", "no_path_retry fail"),
-        ("multipath", "ok",
-         {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults {\n find_multipaths yes\n}"},
-         "find_multipaths yes (/etc/multipath.conf)", ""),
+        (
+            "multipath",
+            "warning",
+            {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults { no_path_retry queue }"},
+            "waits for ever",
+            "no_path_retry fail",
+        ),
+        (
+            "multipath",
+            "ok",
+            {
+                MULTIPATHD: "multipathd\n",
+                "/etc/multipath.conf": "defaults {\n find_multipaths yes\n}",
+            },
+            "find_multipaths yes (/etc/multipath.conf)",
+            "",
+        ),
         ("multipath", "ok", {MULTIPATHD: "multipathd\n"}, "strict (the default)", ""),
-        ("multipath", "warning", {MULTIPATHD: "multipathd\n", "/etc/auto.iscsi.conf": ALL},
-         "joins known volumes only", "find_multipaths yes"),
+        (
+            "multipath",
+            "warning",
+            {MULTIPATHD: "multipathd\n", "/etc/auto.iscsi.conf": ALL},
+            "joins known volumes only",
+            "find_multipaths yes",
+        ),
         ("multipath", "warning", {"/etc/auto.iscsi.conf": ALL}, "does not run", "multipathd"),
-        ("lvm-activation", "warning", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
-                                       "# event_activation = 0\n"}, "activates",
-         "68-auto-iscsi-no-lvm.rules"),
-        ("lvm-activation", "ok",
-         {"/usr/sbin/lvm": version(""), "/etc/udev/rules.d/68-x.rules":
-          'ENV{ID_FS_TYPE}=="LVM2_member", ENV{ID_PATH}=="ip-*-iscsi-*"\n'}, "68-x.rules", ""),
-        ("lvm-activation", "ok", {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf":
-                                  "event_activation = 0\n"}, "by itself", ""),
-        ("configuration", "problem", {"/etc/auto.iscsi.conf": "lun = x\n"},
-         "/etc/auto.iscsi.conf:1: expected", "auto-iscsi check"),
-        ("configuration", "warning", {"/etc/auto.iscsi.conf": "[vm]\nlun = 1\n"}, "1 warnings",
-         "auto-iscsi check"),
-        ("reaper", "warning", {"/units": UNITS.replace("loaded\nActiveState=active\n",
-                                                       "loaded\nActiveState=inactive\n")},
-         "not active", "systemctl enable --now auto-iscsi.timer"),
+        (
+            "lvm-activation",
+            "warning",
+            {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf": "# event_activation = 0\n"},
+            "activates",
+            "68-auto-iscsi-no-lvm.rules",
+        ),
+        (
+            "lvm-activation",
+            "ok",
+            {
+                "/usr/sbin/lvm": version(""),
+                "/etc/udev/rules.d/68-x.rules": (
+                    'ENV{ID_FS_TYPE}=="LVM2_member", ENV{ID_PATH}=="ip-*-iscsi-*"\n'
+                ),
+            },
+            "68-x.rules",
+            "",
+        ),
+        (
+            "lvm-activation",
+            "ok",
+            {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf": "event_activation = 0\n"},
+            "by itself",
+            "",
+        ),
+        (
+            "configuration",
+            "problem",
+            {"/etc/auto.iscsi.conf": "lun = x\n"},
+            "/etc/auto.iscsi.conf:1: expected",
+            "auto-iscsi check",
+        ),
+        (
+            "configuration",
+            "warning",
+            {"/etc/auto.iscsi.conf": "[vm]\nlun = 1\n"},
+            "1 warnings",
+            "auto-iscsi check",
+        ),
+        (
+            "reaper",
+            "warning",
+            {
+                "/units": UNITS.replace(
+                    "loaded\nActiveState=active\n", "loaded\nActiveState=inactive\n"
+                )
+            },
+            "not active",
+            "systemctl enable --now auto-iscsi.timer",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_found_and_nothing_else(
     tmp_path: Path, code: str, level: str, files: dict[str, Content], text: str, mend: str
 ) -> None:
@@ -236,7 +388,7 @@ def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_libraries_versions_are_those_of_the_package() -> None:
-    from auto_iscsi import doctor_host
+    from auto_iscsi.admin import doctor_host
 
     setup = (Path(__file__).parents[2] / "setup.cfg").read_text()
     for name, least in doctor_host.LIBRARIES.items():

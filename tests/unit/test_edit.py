@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from auto_iscsi import config
+from auto_iscsi.config import config_files
 from tests.tree.tree import make_tree
 
 PROJECT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
-        make_tree(self.root, {config.FILE: "lun = 1\n"})
+        make_tree(self.root, {config_files.FILE: "lun = 1\n"})
         self.file = self.root / "etc/auto.iscsi.conf"
         self.editor = folder / "editor"
         self.folder = folder
@@ -43,9 +43,13 @@ class Desk:
 
     def run(self, answers: str = "", *arguments: str, **more: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            self.command(*arguments), env=self.environment(**more),
-            cwd=PROJECT, input=answers, capture_output=True, text=True,
-        )  # fmt: skip
+            self.command(*arguments),
+            env=self.environment(**more),
+            cwd=PROJECT,
+            input=answers,
+            capture_output=True,
+            text=True,
+        )
         assert [path.name for path in self.file.parent.iterdir()] == ["auto.iscsi.conf"]
         assert not list((self.folder / "tmp").iterdir())
         return done.returncode, done.stdout, done.stderr
@@ -118,15 +122,19 @@ def test_the_other_files_count_but_their_errors_do_not_stop_it(desk: Desk) -> No
     done = desk_run_with_drop_ins(desk, "[eui.*]\nfstype = ext4\n")
     assert done.returncode == 0
     assert f"{desk.file}:1: warning: [eui.*]: nothing of it holds" in done.stdout
-    assert f"{config.FOLDER}/a.conf:1: error: lun" in done.stdout
+    assert f"{config_files.FOLDER}/a.conf:1: error: lun" in done.stdout
 
 
 def desk_run_with_drop_ins(desk: Desk, text: str) -> subprocess.CompletedProcess[str]:
     desk.script(f"printf '{text}' > \"$1\"")
     return subprocess.run(
-        desk.command(), env=desk.environment(), cwd=PROJECT, capture_output=True, text=True,
+        desk.command(),
+        env=desk.environment(),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def test_nothing_is_written_when_nothing_was_changed(desk: Desk) -> None:
@@ -163,9 +171,13 @@ def test_an_editor_that_puts_another_file_in_the_draft_s_place_works(desk: Desk)
 def test_what_somebody_else_changed_meanwhile_is_not_overwritten(desk: Desk) -> None:
     desk.script(f'echo "lun = 2" > "$1"; echo "lun = 3" > {desk.file}')
     done = subprocess.run(
-        desk.command(), env=desk.environment(), cwd=PROJECT, capture_output=True, text=True,
+        desk.command(),
+        env=desk.environment(),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert done.returncode == 1 and "somebody else changed it" in done.stderr
     assert desk.file.read_text() == "lun = 3\n"
     (kept,) = (desk.folder / "tmp").iterdir()
@@ -200,9 +212,7 @@ def test_a_file_that_was_not_there_is_made(desk: Desk) -> None:
 
 
 def test_ctrl_c_belongs_to_the_editor(desk: Desk) -> None:
-    desk.script(
-        'trap "echo lun = 5 > $1; exit 0" INT; kill -INT $PPID $$; sleep 5; exit 9'
-    )
+    desk.script('trap "echo lun = 5 > $1; exit 0" INT; kill -INT $PPID $$; sleep 5; exit 9')
     assert desk.run()[0] == 0
     assert desk.file.read_text() == "lun = 5\n"
 

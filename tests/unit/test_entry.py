@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import config, disks, mapentry, settings
-from auto_iscsi.host import Host
+from auto_iscsi.config import config_files, schema
+from auto_iscsi.disks import scsi_disks
+from auto_iscsi.iscsi.sessions import Session
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import entry as map_entry
 from auto_iscsi.portals import Portal
-from auto_iscsi.sessions import Session
+from auto_iscsi.volumes import mountable
 from tests.tree.tree import make_tree
 
 TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612"
@@ -17,19 +20,17 @@ PORTAL = Portal("10.0.0.1")
 SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
 
 
-def entry(
-    root: Path, text: str | None = None, portal: Portal = PORTAL, part: int = 1
-) -> str:
+def entry(root: Path, text: str | None = None, portal: Portal = PORTAL, part: int = 1) -> str:
     """Return the entry for partition `part` of /dev/sdb under a configuration."""
     if text is not None:
         make_tree(root, {"/etc/auto.iscsi.conf": text})
     session = Session(1, TARGET, portal, "LOGGED_IN")
-    disk = disks.Disk("sdb", 0, session, "/sys/…/sdb")
-    device = disks.Device("sdb1", f"{disk.link}-part1", "8:17")
+    disk = scsi_disks.Disk("sdb", 0, session, "/sys/…/sdb")
+    device = scsi_disks.Device("sdb1", f"{disk.link}-part1", "8:17")
     if not part:
-        device = disks.Device("sdb", disk.link, "8:16")
-    wanted = settings.resolve(config.load(Host(str(root))), TARGET)
-    return mapentry.of(mapentry.given(device, wanted), wanted)
+        device = scsi_disks.Device("sdb", disk.link, "8:16")
+    wanted = schema.resolve(config_files.load(Host(str(root))), TARGET)
+    return map_entry.format_entry(mountable.as_configured(device, wanted), wanted)
 
 
 @pytest.mark.parametrize("text", [None, "", SHIPPED.read_text()], ids=["none", "empty", "shipped"])
@@ -52,7 +53,7 @@ def test_options_and_type_are_the_configurations(tmp_path: Path) -> None:
 
 
 def test_without_options_the_type_is_still_said(tmp_path: Path) -> None:
-    # automount takes an entry without fstype for NFS (shared/facts/autofs.md, 1).
+    # automount takes an entry without fstype for NFS.
     assert entry(tmp_path, "options =\ndevice = kernel") == "-fstype=ext3 :/dev/sdb1"
 
 
@@ -81,11 +82,11 @@ def test_a_lun_is_counted_as_the_san_does_and_named_as_udev_does(
     lun: int, unit: int, name: str
 ) -> None:
     session = Session(1, TARGET, Portal("10.0.0.1", 3260, 1), "LOGGED_IN")
-    disk = disks.Disk("sdb", lun, session, "")
+    disk = scsi_disks.Disk("sdb", lun, session, "")
     assert disk.unit == unit
     assert disk.link == f"ip-10.0.0.1:3260-iscsi-{TARGET}-{name}"
 
 
 def test_the_link_spells_the_target_as_the_kernel_was_told_it() -> None:
     session = Session(1, TARGET.upper(), Portal("10.0.0.1"), "LOGGED_IN")
-    assert TARGET.upper() in disks.Disk("sdb", 0, session, "").link
+    assert TARGET.upper() in scsi_disks.Disk("sdb", 0, session, "").link

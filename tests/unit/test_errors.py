@@ -6,29 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi import errors
+from auto_iscsi import errors, wording
 
 
 @given(st.text(), st.integers(3, 1200))
 def test_a_line_in_the_log_is_one_line_of_printable_ascii(text: str, limit: int) -> None:
-    line = errors.one_line(text, limit)
+    line = wording.one_line(text, limit)
     assert all(" " <= character <= "~" for character in line)
     assert len(line) == min(len(text), limit)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=900))
 def test_what_is_printable_stays_as_it_is(text: str) -> None:
-    assert errors.one_line(text) == text
+    assert wording.one_line(text) == text
 
 
 @pytest.mark.parametrize("odd", ["\n", "\r\n", "\x1b[31m", "\x00", "\x7f", "\u2028", "é", "\udcff"])
 def test_what_a_target_sent_cannot_break_the_line_or_colour_the_terminal(odd: str) -> None:
-    line = errors.one_line(f"before{odd}after")
+    line = wording.one_line(f"before{odd}after")
     assert line.startswith("before?") and line.endswith("after")
 
 
 def test_a_line_that_automount_would_split_is_cut_and_says_so() -> None:
-    line = errors.one_line("x" * 5000)
+    line = wording.one_line("x" * 5000)
     assert len(f"auto.iscsi: {line}") < 1023 and line.endswith("...")
 
 

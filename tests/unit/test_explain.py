@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli, compiled, config, explain, lookup, output, settings
-from auto_iscsi.host import Host
+from auto_iscsi.admin import cli, explain, output
+from auto_iscsi.config import config_files, file_cache, schema
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import lookup
 from tests.tree.tree import Content, Link, contents, make_tree
 
 TARGET = "iqn.2001-05.com.example:vm-beta"
@@ -24,17 +26,27 @@ LINK = f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0"
 RECORD = f"/etc/iscsi/nodes/{TARGET}"
 
 LOGGED_IN: dict[str, Content] = {
-    f"{SESSION}/targetname": TARGET, f"{SESSION}/state": "LOGGED_IN", f"{SESSION}/tpgt": "1",
+    f"{SESSION}/targetname": TARGET,
+    f"{SESSION}/state": "LOGGED_IN",
+    f"{SESSION}/tpgt": "1",
     "/sys/class/iscsi_connection/connection7:0/persistent_address": "10.0.0.1",
     "/sys/class/iscsi_connection/connection7:0/persistent_port": "3260",
-    f"{DISK}/type": "0", f"{DISK}/block/sdb/dev": "8:16",
-    f"{DISK}/block/sdb/sdb1/partition": "1", f"{DISK}/block/sdb/sdb1/dev": "8:17",
-    f"{DISK}/block/sdb/sdb2/partition": "2", f"{DISK}/block/sdb/sdb2/dev": "8:18",
-    f"{LINK}-part1": Link("../../sdb1"), f"{LINK}-part2": Link("../../sdb2"),
+    f"{DISK}/type": "0",
+    f"{DISK}/block/sdb/dev": "8:16",
+    f"{DISK}/block/sdb/sdb1/partition": "1",
+    f"{DISK}/block/sdb/sdb1/dev": "8:17",
+    f"{DISK}/block/sdb/sdb2/partition": "2",
+    f"{DISK}/block/sdb/sdb2/dev": "8:18",
+    f"{LINK}-part1": Link("../../sdb1"),
+    f"{LINK}-part2": Link("../../sdb2"),
     f"{LINK}": Link("../../sdb"),
     "/run/udev/data/b8:16": f"S:{LINK[5:]}\n",
-    "/run": None, "/dev/sdb": "", "/dev/sdb1": "", "/dev/sdb2": "", "/dev/sdc1": "",
-}  # fmt: skip
+    "/run": None,
+    "/dev/sdb": "",
+    "/dev/sdb1": "",
+    "/dev/sdb2": "",
+    "/dev/sdc1": "",
+}
 
 
 def told(root: Path, files: dict[str, Content], key: str = TARGET) -> output.Report:
@@ -52,23 +64,26 @@ def steps(report: output.Report) -> dict[str, str]:
 
 def test_each_setting_is_there_with_its_value_and_the_line_that_set_it(tmp_path: Path) -> None:
     files: dict[str, Content] = {
-        config.FILE: "# c\noptions = ro, nosuid\n\n[*-BETA]\n    fstype = xfs\n",
-        f"{config.FOLDER}/a.conf": "options = ro\n",
+        config_files.FILE: "# c\noptions = ro, nosuid\n\n[*-BETA]\n    fstype = xfs\n",
+        f"{config_files.FOLDER}/a.conf": "options = ro\n",
     }
     lines = [line.split() for line in told(tmp_path, files).lines]
-    assert ["options", "=", "ro", f"{config.FOLDER}/a.conf:1"] in lines
-    assert ["fstype", "=", "xfs", f"{config.FILE}:5", "[*-BETA]"] in lines
+    assert ["options", "=", "ro", f"{config_files.FOLDER}/a.conf:1"] in lines
+    assert ["fstype", "=", "xfs", f"{config_files.FILE}:5", "[*-BETA]"] in lines
     assert ["login_timeout", "=", "10s", "built", "in"] in lines
-    assert [line[0] for line in lines if line[1:2] == ["="]] == list(settings.TABLE)
+    assert [line[0] for line in lines if line[1:2] == ["="]] == list(schema.TABLE)
 
 
 def test_a_session_that_is_up_answers_with_the_very_entry_of_the_lookup(tmp_path: Path) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config.FILE: "partition = 2\n"})
+    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: "partition = 2\n"})
     assert report.status == 0 and report.data["outcome"] == "answer"
     assert steps(report)["session"] == "7 through 10.0.0.1:3260, LOGGED_IN"
     assert steps(report)["disk"] == "sdb, LUN 0, session 7"
     assert steps(report)["partitions"] == "1 (sdb1), 2 (sdb2)"
-    assert f"sdb2: lun = 0 (built in), partition = 2 ({config.FILE}:1)" in steps(report)["chosen"]
+    assert (
+        f"sdb2: lun = 0 (built in), partition = 2 ({config_files.FILE}:1)"
+        in steps(report)["chosen"]
+    )
     assert steps(report)["lease"] == "none"
     assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET) == report.lines[-1]
     after = explain.report(Host(str(tmp_path)), TARGET, PLAIN)
@@ -77,7 +92,7 @@ def test_a_session_that_is_up_answers_with_the_very_entry_of_the_lookup(tmp_path
 
 @pytest.mark.parametrize("text", ["", "device = kernel", "partition = none", "options = rw"])
 def test_the_entry_is_the_lookup_s_whatever_the_configuration(tmp_path: Path, text: str) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config.FILE: text})
+    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: text})
     assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET)
 
 
@@ -85,7 +100,7 @@ def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
     files: dict[str, Content] = {
         f"{RECORD}/10.0.0.1,3260,1/default": "node.startup = manual\n",
         f"{RECORD}/10.0.0.2,3260,1/default": "node.startup = automatic\n",
-        config.FILE: "portals = 10.0.0.2\n",
+        config_files.FILE: "portals = 10.0.0.2\n",
     }
     report = told(tmp_path, files)
     assert report.status == 0 and report.data["outcome"] == "login"
@@ -97,15 +112,15 @@ def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
 
 
 def test_portals_without_a_record_mean_a_discovery(tmp_path: Path) -> None:
-    report = told(tmp_path, {config.FILE: "portals = 10.0.0.1, [fd00::1]\n"})
+    report = told(tmp_path, {config_files.FILE: "portals = 10.0.0.1, [fd00::1]\n"})
     assert report.data["outcome"] == "discover"
     assert "10.0.0.1:3260, [fd00::1]:3260" in steps(report)["record"]
 
 
 def test_a_disk_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config.FILE: "lun = 3\n"})
+    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: "lun = 3\n"})
     assert report.data["outcome"] == "rescan"
-    assert steps(report)["chosen"] == f"nothing yet: no LUN 3, partition 1 ({config.FILE}:1)"
+    assert steps(report)["chosen"] == f"nothing yet: no LUN 3, partition 1 ({config_files.FILE}:1)"
 
 
 def test_a_link_that_leads_elsewhere_is_told(tmp_path: Path) -> None:
@@ -130,10 +145,30 @@ def test_a_mount_that_outlived_its_session_is_answered(tmp_path: Path) -> None:
         ({}, "foo", "bad-key", "not an iSCSI target name"),
         ({}, "a\n\x1b[2J", "bad-key", "not an iSCSI target name"),
         ({}, TARGET, "no-record", "no portals are configured"),
-        ({config.FILE: "[*beta]\nenabled = no"}, TARGET, "disabled", f"{config.FILE}:2"),
-        ({config.FILE: "lun = x\n"}, TARGET, "bad-configuration", f"{config.FILE}:1: lun: "),
-        ({config.FILE: "lun\n"}, TARGET, "bad-configuration", f"{config.FILE}:1: neither"),
-        ({**LOGGED_IN, config.FILE: "partition = 9\n"}, TARGET, "no-partition", "there is 1, 2"),
+        (
+            {config_files.FILE: "[*beta]\nenabled = no"},
+            TARGET,
+            "disabled",
+            f"{config_files.FILE}:2",
+        ),
+        (
+            {config_files.FILE: "lun = x\n"},
+            TARGET,
+            "bad-configuration",
+            f"{config_files.FILE}:1: lun: ",
+        ),
+        (
+            {config_files.FILE: "lun\n"},
+            TARGET,
+            "bad-configuration",
+            f"{config_files.FILE}:1: neither",
+        ),
+        (
+            {**LOGGED_IN, config_files.FILE: "partition = 9\n"},
+            TARGET,
+            "no-partition",
+            "there is 1, 2",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -178,8 +213,8 @@ writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def hook(event, args):
     if event.startswith(changes) or (event == "open" and (args[2] or 0) & writes):
         os._exit(99)
-from auto_iscsi import explain, output
-from auto_iscsi.host import Host
+from auto_iscsi.admin import explain, output
+from auto_iscsi.machine.host import Host
 sys.addaudithook(hook)
 print(explain.report(Host(sys.argv[1]), sys.argv[2], output.Paint(False)).data["outcome"])
 """
@@ -190,39 +225,47 @@ def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
     tmp_path: Path, session: bool
 ) -> None:
     machine = LOGGED_IN if session else {}
-    make_tree(tmp_path, {**machine, config.FILE: "portals = 10.0.0.1\n", "/run": None})
-    time.sleep(compiled.SETTLED + 0.1)  # as long as a lookup needs to keep what it parsed
+    make_tree(tmp_path, {**machine, config_files.FILE: "portals = 10.0.0.1\n", "/run": None})
+    time.sleep(file_cache.SETTLED + 0.1)  # as long as a lookup needs to keep what it parsed
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(tmp_path), TARGET],
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
         env={"PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (0, "answer\n" if session else "discover\n")
     assert not list((tmp_path / "run").rglob("config*"))
 
 
 def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_tree(tmp_path, {**LOGGED_IN, config.FILE: "lun = 0\n[*beta]\nfstype = xfs\n"})
+    make_tree(tmp_path, {**LOGGED_IN, config_files.FILE: "lun = 0\n[*beta]\nfstype = xfs\n"})
     assert cli.main(["--root", str(tmp_path), "explain", "--json", TARGET.upper()]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["key"], data["target"], data["refused"]) == (TARGET.upper(), TARGET, None)
     assert data["settings"]["fstype"] == {
-        "value": "xfs", "file": config.FILE, "line": 3, "section": "*beta",
-    }  # fmt: skip
+        "value": "xfs",
+        "file": config_files.FILE,
+        "line": 3,
+        "section": "*beta",
+    }
     assert data["settings"]["device"] == {
-        "value": "by-path", "file": None, "line": None, "section": None,
-    }  # fmt: skip
+        "value": "by-path",
+        "file": None,
+        "line": None,
+        "section": None,
+    }
     assert data["outcome"] in explain.OUTCOMES and data["entry"]
 
 
 def test_the_settings_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "--settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(settings.TABLE)
+    assert [line.split()[0] for line in lines[1:]] == list(schema.TABLE)
     assert "nocheck, ro" in lines[2]
     assert cli.main(["explain", "--settings", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["udev_timeout"]["default"] == "10s" and set(data) == set(settings.TABLE)
+    assert data["udev_timeout"]["default"] == "10s" and set(data) == set(schema.TABLE)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from auto_iscsi import errors, keys
+from auto_iscsi import errors, keys, wording
 
 #: RFC 7143, 4.2.7, folded; a naming authority is a domain name, turned round.
 GRAMMAR = re.compile(
@@ -38,15 +38,63 @@ TARGETS = [
     "iqn.2001-05.com.example:" + "x" * (223 - 24),
 ]
 
-# What any local user can type below the mount point (shared/facts/autofs.md, 5).
+# What any local user can type below the mount point.
 HOSTILE = [
-    "-rf", "--help", "--version", "--root", "--", "-", ".hidden", "...", " ", "a b", "\t", "\n",
-    "a\nb", "*", "&", "$(id)", "`id`", "$HOME", '"', "'", "\\", "\\x", "%s%n", "%s%s%s%n",
-    "\x1b[2J", "\x07", "\x7f", "\x80", "\udcff\udcfe", "\udce9t\udce9", "é", "autorun.inf",
-    ".Trash-1000", ".git", ".directory", "desktop.ini", "foo", "iqn", "iqn.", "iqn.*", "eui.",
-    "naa.", "x" * 253, "#", "# iqn.2001-05.com.example:a", ";", "|", "<", ">", "lost+found", "~",
-    "~root", "=", "-T",
-]  # fmt: skip
+    "-rf",
+    "--help",
+    "--version",
+    "--root",
+    "--",
+    "-",
+    ".hidden",
+    "...",
+    " ",
+    "a b",
+    "\t",
+    "\n",
+    "a\nb",
+    "*",
+    "&",
+    "$(id)",
+    "`id`",
+    "$HOME",
+    '"',
+    "'",
+    "\\",
+    "\\x",
+    "%s%n",
+    "%s%s%s%n",
+    "\x1b[2J",
+    "\x07",
+    "\x7f",
+    "\x80",
+    "\udcff\udcfe",
+    "\udce9t\udce9",
+    "é",
+    "autorun.inf",
+    ".Trash-1000",
+    ".git",
+    ".directory",
+    "desktop.ini",
+    "foo",
+    "iqn",
+    "iqn.",
+    "iqn.*",
+    "eui.",
+    "naa.",
+    "x" * 253,
+    "#",
+    "# iqn.2001-05.com.example:a",
+    ";",
+    "|",
+    "<",
+    ">",
+    "lost+found",
+    "~",
+    "~root",
+    "=",
+    "-T",
+]
 
 # Almost a target's name.
 NEARLY = [
@@ -92,7 +140,7 @@ def log_line(text: str) -> str:
     """Return what a key that is refused brings into the log."""
     with pytest.raises(errors.BadKey) as refused:
         keys.parse(text)
-    return errors.one_line(str(refused.value))
+    return wording.one_line(str(refused.value))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -183,7 +231,7 @@ def test_of_100000_keys_only_target_names_get_past_and_each_refusal_is_one_clean
         except errors.BadKey as failure:
             refused += 1
             assert not is_target_name(text), f"refused, but a target's name: {text!a}"
-            line = errors.one_line(str(failure))
+            line = wording.one_line(str(failure))
             assert line.isascii() and line.isprintable() and 0 < len(line) < 512, repr(line)
         else:
             past += 1

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import compiled, config, errors
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.config import config_files, file_cache
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 KEPT = "run/auto-iscsi/config"
-DROP_IN = f"{config.FOLDER}/a.conf"
+DROP_IN = f"{config_files.FOLDER}/a.conf"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A machine on which what the files say is kept."""
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", DROP_IN: "[*]\nlun = 2\n", "/run": None})
+    make_tree(tmp_path, {config_files.FILE: "lun = 1\n", DROP_IN: "[*]\nlun = 2\n", "/run": None})
     make_tree(tmp_path, {"/other": "lun = 3\n", "/folder": None})
     keep(tmp_path)
     assert used(tmp_path)
@@ -31,17 +32,17 @@ def root(tmp_path: Path) -> Path:
 
 def keep(root: Path) -> None:
     host = Host(str(root))
-    sections = config.load(host, remember=False)
-    compiled.write(host, config.present(host), [tuple(s) for s in sections], settled=0)
+    sections = config_files.load(host, remember=False)
+    file_cache.write(host, config_files.present(host), [tuple(s) for s in sections], settled=0)
 
 
 def used(root: Path) -> bool:
     """Say whether what was kept would be used."""
     host = Host(str(root))
-    return compiled.read(host, config.present(host)) is not None
+    return file_cache.read(host, config_files.present(host)) is not None
 
 
-def rewrite(root: Path, text: str, name: str = config.FILE) -> None:
+def rewrite(root: Path, text: str, name: str = config_files.FILE) -> None:
     (root / name.lstrip("/")).write_text(text)
 
 
@@ -53,10 +54,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
         root / "other", root / "etc/auto.iscsi.conf"
     ),
     "another mode": lambda root: os.chmod(root / "etc/auto.iscsi.conf", 0o600),
-    "a drop-in more": lambda root: rewrite(root, "", f"{config.FOLDER}/b.conf"),
+    "a drop-in more": lambda root: rewrite(root, "", f"{config_files.FOLDER}/b.conf"),
     "a drop-in less": lambda root: os.unlink(root / DROP_IN.lstrip("/")),
     "a drop-in renamed": lambda root: os.rename(
-        root / DROP_IN.lstrip("/"), root / f"{config.FOLDER}/b.conf".lstrip("/")
+        root / DROP_IN.lstrip("/"), root / f"{config_files.FOLDER}/b.conf".lstrip("/")
     ),
     "no file": lambda root: os.unlink(root / "etc/auto.iscsi.conf"),
 }
@@ -76,7 +77,7 @@ def test_a_text_of_the_same_length_with_its_old_time_is_another_text(root: Path)
     path.write_text("lun = 3\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert config.load(Host(str(root)))[0].values == {"lun": "3"}
+    assert config_files.load(Host(str(root)))[0].values == {"lun": "3"}
 
 
 def relink(path: Path) -> None:
@@ -111,10 +112,10 @@ DOUBTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("doubt", DOUBTS)
 def test_it_is_not_used_when(root: Path, doubt: str) -> None:
-    before = config.load(Host(str(root)))
+    before = config_files.load(Host(str(root)))
     DOUBTS[doubt](root)
     assert not used(root)
-    assert config.load(Host(str(root))) == before
+    assert config_files.load(Host(str(root))) == before
 
 
 def test_it_is_not_used_by_another_user(root: Path) -> None:
@@ -126,34 +127,35 @@ def test_it_is_not_used_by_another_user(root: Path) -> None:
 
 def test_a_file_that_was_changed_just_now_is_not_kept(tmp_path: Path) -> None:
     # Another change within the same time stamp could not be told from this one.
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", "/run": None})
-    config.load(Host(str(tmp_path)))
+    make_tree(tmp_path, {config_files.FILE: "lun = 1\n", "/run": None})
+    config_files.load(Host(str(tmp_path)))
     assert not (tmp_path / KEPT).exists()
-    time.sleep(compiled.SETTLED + 0.1)
-    config.load(Host(str(tmp_path)))
+    time.sleep(file_cache.SETTLED + 0.1)
+    config_files.load(Host(str(tmp_path)))
     assert (tmp_path / KEPT).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / KEPT).parent.stat().st_mode & 0o777 == 0o700
     assert used(tmp_path)
 
 
 def test_a_file_with_problems_is_never_kept(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "lun\n", "/run": None})
-    time.sleep(compiled.SETTLED + 0.1)
+    make_tree(tmp_path, {config_files.FILE: "lun\n", "/run": None})
+    time.sleep(file_cache.SETTLED + 0.1)
     for _ in range(2):
         with pytest.raises(errors.BadConfiguration):
-            config.load(Host(str(tmp_path)))
+            config_files.load(Host(str(tmp_path)))
     assert not (tmp_path / KEPT).exists()
 
 
 def test_a_machine_where_nothing_can_be_kept_works(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", "/run": "a file"})
-    assert config.load(Host(str(tmp_path)))[0].values == {"lun": "1"}
+    make_tree(tmp_path, {config_files.FILE: "lun = 1\n", "/run": "a file"})
+    assert config_files.load(Host(str(tmp_path)))[0].values == {"lun": "1"}
 
 
 def test_with_it_configobj_is_not_even_imported(root: Path) -> None:
     code = (
-        "import sys; from auto_iscsi import config; from auto_iscsi.host import Host;"
-        f"config.load(Host({str(root)!r})); sys.exit('configobj' in sys.modules)"
+        "import sys; from auto_iscsi.config import config_files;"
+        "from auto_iscsi.machine.host import Host;"
+        f"config_files.load(Host({str(root)!r})); sys.exit('configobj' in sys.modules)"
     )
     project = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=project).returncode == 0

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from auto_iscsi import errors, globs, keys, patterns
+from auto_iscsi import errors, keys
+from auto_iscsi.config import pattern_proofs, patterns
 from tests.unit.language import an_end
 from tests.unit.test_keys import GRAMMAR
 
@@ -33,17 +34,17 @@ def test_a_pattern_matches_what_fnmatch_says(glob: str, name: str) -> None:
         expected = fnmatch.fnmatchcase(name, glob)
     except re.error:  # Python 3.9 for [b-a]
         return
-    assert globs.matches(glob, name) == expected
+    assert patterns.matches(glob, name) == expected
 
 
 def test_a_range_that_is_empty_matches_nothing() -> None:
-    assert not globs.matches("[b-a]", "a") and globs.matches("[b-ac]", "c")
+    assert not patterns.matches("[b-a]", "a") and patterns.matches("[b-ac]", "c")
 
 
 def test_no_pattern_takes_for_ever() -> None:
     with an_end():
-        assert not globs.matches("*[a]" * 60 + "?b", "a" * 223)
-        assert not globs.matches("*a" * 100 + "b", "a" * 223)
+        assert not patterns.matches("*[a]" * 60 + "?b", "a" * 223)
+        assert not patterns.matches("*a" * 100 + "b", "a" * 223)
 
 
 @settings(max_examples=200)
@@ -52,18 +53,18 @@ def test_a_pattern_made_from_a_name_matches_it(name: str, data: st.DataObject) -
     glob = ""
     for character in name:
         glob += data.draw(st.sampled_from([character, "?", "*", f"[{character}]", character]))
-    assert globs.matches(glob, name)
-    found = patterns.example(glob)
-    assert found is not None and globs.matches(glob, found)
+    assert patterns.matches(glob, name)
+    found = pattern_proofs.example(glob)
+    assert found is not None and patterns.matches(glob, found)
 
 
 def accepted(text: str) -> bool:
     state = 0
     for character in text:
-        if character not in patterns._NAMES[state]:
+        if character not in pattern_proofs._NAMES[state]:
             return False
-        state = patterns._NAMES[state][character]
-    return state in patterns._ACCEPT
+        state = pattern_proofs._NAMES[state][character]
+    return state in pattern_proofs._ACCEPT
 
 
 def is_name(text: str) -> bool:
@@ -83,16 +84,16 @@ def test_the_automaton_accepts_what_keys_accepts(name: str, at: int, other: str)
 
 @given(GLOBS)
 def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
-    found = patterns.example(glob)
+    found = pattern_proofs.example(glob)
     if found is not None:
-        assert is_name(found) and globs.matches(glob, found)
+        assert is_name(found) and patterns.matches(glob, found)
 
 
 @settings(max_examples=150)
 @given(GLOBS, NAMES)
 def test_what_matches_a_name_has_an_example(glob: str, name: str) -> None:
-    if globs.matches(glob, name):
-        assert patterns.example(glob) is not None
+    if patterns.matches(glob, name):
+        assert pattern_proofs.example(glob) is not None
 
 
 @settings(max_examples=200)
@@ -100,8 +101,8 @@ def test_what_matches_a_name_has_an_example(glob: str, name: str) -> None:
 def test_what_is_covered_matches_no_name_that_the_cover_does_not(
     wide: str, narrow: str, name: str
 ) -> None:
-    if patterns.covers(wide, narrow) and globs.matches(narrow, name):
-        assert globs.matches(wide, name)
+    if pattern_proofs.covers(wide, narrow) and patterns.matches(narrow, name):
+        assert patterns.matches(wide, name)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +122,4 @@ def test_what_is_covered_matches_no_name_that_the_cover_does_not(
     ],
 )
 def test_one_pattern_covers_another(wide: str, narrow: str, covered: bool) -> None:
-    assert patterns.covers(wide, narrow) is covered
+    assert pattern_proofs.covers(wide, narrow) is covered

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import cli, config, explain, settings
+from auto_iscsi.admin import cli, explain
+from auto_iscsi.config import config_files, schema
 from tests import manual
 
 MAN = Path(__file__).resolve().parents[2] / "man"
@@ -18,36 +19,36 @@ def page(name: str) -> str:
     return (MAN / name).read_text()
 
 
-@pytest.mark.parametrize("name", settings.TABLE)
+@pytest.mark.parametrize("name", schema.TABLE)
 def test_each_setting_has_an_example_that_works(name: str) -> None:
     item = page("auto.iscsi.conf.5").split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0]
     (example,) = re.findall(rf"^\.Dl ({name} = .*)$", item, re.M)
-    assert example == f"{name} = {settings.TABLE[name].example}"
-    sections, problems = config.parse("F", f"{example}\n".encode())
+    assert example == f"{name} = {schema.TABLE[name].example}"
+    sections, problems = config_files.parse("F", f"{example}\n".encode())
     assert not problems
-    value, default = settings.choices(sections, TARGET)[name].value, settings.TABLE[name].default
+    value, default = schema.choices(sections, TARGET)[name].value, schema.TABLE[name].default
     assert value != default, "an example that shows the default shows nothing"
 
 
 def test_each_worked_configuration_is_clean() -> None:
-    from auto_iscsi import check
+    from auto_iscsi.admin import check
 
     for block in manual.worked().values():
-        sections, problems = config.parse("F", block.encode())
+        sections, problems = config_files.parse("F", block.encode())
         assert sections and not problems
-        assert not [problem for section in sections for problem in settings.read(section)[1]]
+        assert not [problem for section in sections for problem in schema.read(section)[1]]
         assert not check._useless(sections)
 
 
 def test_each_kind_of_problem_each_outcome_and_each_verb_is_there() -> None:
     said = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
-    for word in (*config.KINDS, *explain.OUTCOMES, *cli.VERBS):
+    for word in (*config_files.KINDS, *explain.OUTCOMES, *cli.VERBS):
         assert word in said, word
 
 
 def test_the_limits_are_the_program_s() -> None:
-    from auto_iscsi import syntax
+    from auto_iscsi.config import syntax
 
     text = page("auto.iscsi.conf.5")
     assert f"at most {syntax.LONGEST} characters" in text
-    assert "at most 1 MiB" in text and config.LARGEST == 1 << 20
+    assert "at most 1 MiB" in text and config_files.LARGEST == 1 << 20

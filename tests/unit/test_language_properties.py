@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auto_iscsi import compiled, config, errors, explain, output
-from auto_iscsi import settings as table
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.admin import explain, output
+from auto_iscsi.config import config_files, file_cache
+from auto_iscsi.config import schema as table
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 from tests.unit import language
 
-NAMES = (config.FILE, f"{config.FOLDER}/10-a.conf", f"{config.FOLDER}/20-b.conf")
+NAMES = (config_files.FILE, f"{config_files.FOLDER}/10-a.conf", f"{config_files.FOLDER}/20-b.conf")
 READ = st.lists(language.files(), min_size=1, max_size=3).map(lambda files: dict(zip(NAMES, files)))
 PLAIN = output.Paint(False)
 
@@ -33,7 +35,7 @@ def test_what_holds_is_what_the_last_matching_line_says(
     read: dict[str, language.File], bom: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as root:
-        sections = config.load(lay_out(root, read, bom))
+        sections = config_files.load(lay_out(root, read, bom))
     wrong = language.refusals(read)
     if wrong:
         with pytest.raises(errors.BadConfiguration) as failure:
@@ -55,7 +57,7 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
         host = lay_out(root, read)
         data = explain.report(host, language.TARGET, PLAIN).data
         try:
-            used = table.resolve(config.load(host), language.TARGET)
+            used = table.resolve(config_files.load(host), language.TARGET)
         except errors.BadConfiguration as failure:
             assert data["refused"]["reason"] == failure.reason
             return
@@ -69,11 +71,13 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
 def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None:
     with tempfile.TemporaryDirectory() as root:
         host = lay_out(root, read)
-        parsed = config.load(host, remember=False)
-        seen = config.present(host)
-        compiled.write(host, seen, [tuple(section) for section in parsed], settled=0)
-        kept = compiled.read(host, seen)
-        assert [config.Section._make(each) for each in kept] == parsed == config.load(host)
+        parsed = config_files.load(host, remember=False)
+        seen = config_files.present(host)
+        file_cache.write(host, seen, [tuple(section) for section in parsed], settled=0)
+        kept = file_cache.read(host, seen)
+        assert (
+            [config_files.Section._make(each) for each in kept] == parsed == config_files.load(host)
+        )
 
 
 @settings(max_examples=200)
@@ -82,7 +86,7 @@ def test_what_is_shown_of_a_value_is_how_a_file_says_it(name: str, data: st.Data
     row = table.TABLE[name]
     text, meaning = data.draw(st.sampled_from(language.VALUES[name]))
     for said in (text, meaning, row.said(row.default), row.example):
-        sections, problems = config.parse("F", f"{name} = {said}\n".encode())
+        sections, problems = config_files.parse("F", f"{name} = {said}\n".encode())
         assert not problems
         again = row.said(table.choices(sections, language.TARGET)[name].value)
         assert again == (meaning if said in (text, meaning) else again)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from auto_iscsi import config, errors
-from auto_iscsi import settings as table
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.config import config_files
+from auto_iscsi.config import schema as table
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 from tests.unit import language
 
@@ -17,14 +18,17 @@ CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
 
 def problems(data: bytes) -> list[str]:
-    return [str(problem) for problem in config.parse("F", data)[1]]
+    return [str(problem) for problem in config_files.parse("F", data)[1]]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[iqn.x:disk[0-9]]", 'F:1: [iqn.x:disk[0-9]]: a pattern that begins or ends with a '
-         'bracket needs quotes: ["iqn.x:disk[0-9]"]'),
+        (
+            "[iqn.x:disk[0-9]]",
+            "F:1: [iqn.x:disk[0-9]]: a pattern that begins or ends with a "
+            'bracket needs quotes: ["iqn.x:disk[0-9]"]',
+        ),
         ("[[0-9]*]", '["[0-9]*"]'),
         ("[[a]]", "do not nest"),
         ("[a]\n[[b]]", "F:2: [[b]]: sections do not nest"),
@@ -44,7 +48,7 @@ def problems(data: bytes) -> list[str]:
         (b"a = 1\n\xc3\x28", "F:2: not UTF-8 (byte 0xc3)"),
     ],
     ids=ascii,
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_with_its_line(text: str | bytes, said: str) -> None:
     found = problems(text if isinstance(text, bytes) else text.encode())
     assert len(found) == 1 and said in found[0], found
@@ -63,7 +67,7 @@ options
 lun = 4
 fstype = ext4
 """
-    sections, found = config.parse("F", data)
+    sections, found = config_files.parse("F", data)
     assert [problem.line for problem in found] == [2, 4, 6, 7, 8]
     assert [(s.glob, s.values) for s in sections] == [
         ("*", {"lun": "1"}),
@@ -96,35 +100,43 @@ def test_no_line_takes_for_ever(line: str) -> None:
         assert problems(line.encode())
 
 
-@pytest.mark.parametrize("size", [config.LARGEST + 1, 10 << 20])
+@pytest.mark.parametrize("size", [config_files.LARGEST + 1, 10 << 20])
 def test_a_huge_file_is_refused_unread(tmp_path: Path, size: int) -> None:
-    make_tree(tmp_path, {config.FILE: ""})
+    make_tree(tmp_path, {config_files.FILE: ""})
     with open(tmp_path / "etc/auto.iscsi.conf", "wb") as stream:
         stream.truncate(size)
     with pytest.raises(errors.BadConfiguration, match=r"auto\.iscsi\.conf: \d+ bytes, the limit"):
-        config.load(Host(str(tmp_path)))
+        config_files.load(Host(str(tmp_path)))
 
 
 def test_the_refusal_names_the_first_problem_how_many_more_and_the_check(tmp_path: Path) -> None:
-    broken = {config.FILE: "lun = 1\nlun = 2\nlun = 3\n", f"{config.FOLDER}/a.conf": "["}
+    broken = {
+        config_files.FILE: "lun = 1\nlun = 2\nlun = 3\n",
+        f"{config_files.FOLDER}/a.conf": "[",
+    }
     make_tree(tmp_path, broken)
     with pytest.raises(errors.BadConfiguration) as failure:
-        config.load(Host(str(tmp_path)))
-    assert failure.value.reason == f"{config.FILE}:2: lun: set twice in this section (and 2 more)"
+        config_files.load(Host(str(tmp_path)))
+    assert (
+        failure.value.reason
+        == f"{config_files.FILE}:2: lun: set twice in this section (and 2 more)"
+    )
     assert "auto-iscsi check" in failure.value.hint
 
 
 def test_all_wrong_values_of_a_target_are_counted(tmp_path: Path) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = x\nlunn = 1\n[eui.*]\nlun = y\n[iqn.*]\nlun = z\n"})
+    make_tree(
+        tmp_path, {config_files.FILE: "lun = x\nlunn = 1\n[eui.*]\nlun = y\n[iqn.*]\nlun = z\n"}
+    )
     with pytest.raises(errors.BadConfiguration, match=r":1: lun: .* \(and 2 more\); ") as failure:
-        table.resolve(config.load(Host(str(tmp_path))), language.TARGET)
+        table.resolve(config_files.load(Host(str(tmp_path))), language.TARGET)
     assert "auto-iscsi check" in failure.value.hint
 
 
 @settings(max_examples=1000)
 @given(language.ANYTHING)
 def test_no_file_crashes_the_parser(data: bytes) -> None:
-    sections, found = config.parse("F", data)
+    sections, found = config_files.parse("F", data)
     lines = data.count(b"\n") + 1
     for section in sections:
         assert set(section.values) == set(section.lines)

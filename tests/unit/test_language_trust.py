@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import config, errors
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.config import config_files
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
-DROP_IN = f"{config.FOLDER}/a.conf"
+DROP_IN = f"{config_files.FOLDER}/a.conf"
 
 
 def status(mode: int, owner: int = 0) -> os.stat_result:
@@ -20,7 +21,7 @@ def status(mode: int, owner: int = 0) -> os.stat_result:
 
 @pytest.mark.parametrize("mode", [0o100644, 0o100600, 0o100444, 0o100640, 0o40755, 0o101644])
 def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
-    assert config.unsafe("/f", status(mode)) is None
+    assert config_files.unsafe("/f", status(mode)) is None
 
 
 @pytest.mark.parametrize(
@@ -34,24 +35,24 @@ def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
     ],
 )
 def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> None:
-    problem = config.unsafe("/f", status(mode, owner))
+    problem = config_files.unsafe("/f", status(mode, owner))
     assert problem and problem.kind == "unsafe" and problem.hint == hint
 
 
 @pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100644, 0o100610])
 def test_a_secret_that_others_can_read_is_not_used(mode: int) -> None:
-    problem = config.unsafe("/f", status(mode), secret=True)
+    problem = config_files.unsafe("/f", status(mode), secret=True)
     assert problem and problem.hint == "chmod 600 /f"
-    assert config.unsafe("/f", status(0o100600), secret=True) is None
-    assert config.unsafe("/f", status(0o100400), secret=True) is None
+    assert config_files.unsafe("/f", status(0o100600), secret=True) is None
+    assert config_files.unsafe("/f", status(0o100400), secret=True) is None
 
 
-@pytest.mark.parametrize("name", [config.FILE, config.FOLDER, DROP_IN])
+@pytest.mark.parametrize("name", [config_files.FILE, config_files.FOLDER, DROP_IN])
 @pytest.mark.parametrize(("mode", "owner"), [(0o722, 0), (0o720, 0), (0o700, 65534)])
 def test_on_a_real_machine_such_a_file_refuses_every_target(
     tmp_path: Path, name: str, mode: int, owner: int
 ) -> None:
-    make_tree(tmp_path, {config.FILE: "lun = 1\n", DROP_IN: "lun = 2\n", "/run": None})
+    make_tree(tmp_path, {config_files.FILE: "lun = 1\n", DROP_IN: "lun = 2\n", "/run": None})
     assert in_chroot(tmp_path) == "2 sections"
     os.chmod(tmp_path / name.lstrip("/"), mode)
     os.chown(tmp_path / name.lstrip("/"), owner, 0)
@@ -63,7 +64,7 @@ def in_chroot(root: Path) -> str:
     """Return what comes of the configuration where `root` is the machine's root."""
     if os.geteuid():
         pytest.skip("needs root, for chroot")
-    from auto_iscsi import syntax
+    from auto_iscsi.config import syntax
 
     syntax.parse(b"lun = 1")  # everything that is needed is imported
     reading, writing = os.pipe()
@@ -71,7 +72,7 @@ def in_chroot(root: Path) -> str:
     if child == 0:
         try:
             os.chroot(root)
-            said = f"{len(config.load(Host()))} sections"
+            said = f"{len(config_files.load(Host()))} sections"
         except errors.BadConfiguration as failure:
             said = f"{failure.reason}; {failure.hint}".replace(" go-w ", " ").replace(" root ", " ")
         except BaseException as error:

@@ -6,13 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from auto_iscsi import metrics
+from auto_iscsi.admin import metrics
 
 NAMES = st.sampled_from(["target", "portal", "state"])
 
 
-@given(st.lists(st.tuples(st.dictionaries(NAMES, st.text(st.characters(
-    blacklist_categories=["Cs"], blacklist_characters="\r"))), st.integers(0, 2**40)), min_size=1))
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(
+                NAMES,
+                st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r")),
+            ),
+            st.integers(0, 2**40),
+        ),
+        min_size=1,
+    )
+)
 def test_its_parser_reads_what_was_said(said: list[tuple[dict[str, str], int]]) -> None:
     samples = [metrics.Sample(labels, value) for labels, value in said]
     family = metrics.Metric("auto_iscsi_sessions", "Sessions.", samples)

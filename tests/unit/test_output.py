@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import output
+from auto_iscsi import wording
+from auto_iscsi.admin import output
 
 PROJECT = Path(__file__).parents[2]
 
@@ -20,16 +21,18 @@ def test_columns_are_aligned_and_end_where_their_text_does() -> None:
 
 
 def test_what_cannot_be_printed_is_shown_as_what_it_is() -> None:
-    assert output.printable("a\x1b[2J\u202e\u00e9\n") == "a\\x1b[2J\\u202e\u00e9\\n"
+    assert wording.printable("a\x1b[2J\u202e\u00e9\n") == "a\\x1b[2J\\u202e\u00e9\\n"
 
 
 def on_terminal(file: Path, **environment: str) -> bytes:
     """Return what `check` writes to a terminal."""
     ours, its = pty.openpty()
     subprocess.run(
-        [sys.executable, "-m", "auto_iscsi", "check", str(file)], cwd=PROJECT, stdout=its,
+        [sys.executable, "-m", "auto_iscsi", "check", str(file)],
+        cwd=PROJECT,
+        stdout=its,
         env={"TERM": "xterm", **environment},
-    )  # fmt: skip
+    )
     os.close(its)
     try:
         return os.read(ours, 4096)

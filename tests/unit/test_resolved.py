@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from auto_iscsi import claims, compiled, config, errors, resolved, settings
-from auto_iscsi.host import Host
+from auto_iscsi import errors
+from auto_iscsi.config import config_files, file_cache, schema, settings_cache
+from auto_iscsi.iscsi import claims
+from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 TARGET = "iqn.2001-05.com.example:a"
@@ -18,54 +20,54 @@ KEPT = f"run/auto-iscsi/settings/{TARGET}"
 
 def everything() -> str:
     """Return a file that sets every setting to what is not its default."""
-    return "".join(f"{name} = {row.example}\n" for name, row in settings.TABLE.items())
+    return "".join(f"{name} = {row.example}\n" for name, row in schema.TABLE.items())
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A machine with a configuration that was written long ago."""
-    make_tree(tmp_path, {config.FILE: f"lun = 1\n[*:a]\n{everything()}", "/run": None})
-    monkeypatch.setattr(compiled.write, "__defaults__", (compiled.SECTIONS, 0.0))
+    make_tree(tmp_path, {config_files.FILE: f"lun = 1\n[*:a]\n{everything()}", "/run": None})
+    monkeypatch.setattr(file_cache.write, "__defaults__", (file_cache.SECTIONS, 0.0))
     return Host(str(tmp_path))
 
 
 def test_every_setting_comes_back_as_it_was(host: Host) -> None:
-    first = resolved.find(host, TARGET)
+    first = settings_cache.find(host, TARGET)
     assert not first.kept
-    resolved.keep(host, TARGET, first)
-    second = resolved.find(host, TARGET)
+    settings_cache.keep(host, TARGET, first)
+    second = settings_cache.find(host, TARGET)
     assert second.kept
     # By what is shown, as 1 == 1.0 and a Portal is equal to any tuple.
     assert repr(second.settings) == repr(first.settings)
-    assert first.settings == settings.resolve(config.load(host), TARGET)
-    assert marshal.loads(marshal.dumps(resolved.plain(first.settings)))
+    assert first.settings == schema.resolve(config_files.load(host), TARGET)
+    assert marshal.loads(marshal.dumps(settings_cache.plain(first.settings)))
 
 
 def test_it_is_kept_for_that_target_alone(host: Host) -> None:
-    resolved.keep(host, TARGET, resolved.find(host, TARGET))
-    other = resolved.find(host, f"{TARGET}b")
+    settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
+    other = settings_cache.find(host, f"{TARGET}b")
     assert not other.kept and other.settings.lun == 1
 
 
 def test_a_change_of_the_configuration_counts_at_once(host: Host, tmp_path: Path) -> None:
-    resolved.keep(host, TARGET, resolved.find(host, TARGET))
-    make_tree(tmp_path, {f"{config.FOLDER}/b.conf": "[*:a]\nlun = 7\n"})
-    assert resolved.find(host, TARGET).settings.lun == 7
-    make_tree(tmp_path, {f"{config.FOLDER}/b.conf": "[*:a]\nlun = many\n"})
+    settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
+    make_tree(tmp_path, {f"{config_files.FOLDER}/b.conf": "[*:a]\nlun = 7\n"})
+    assert settings_cache.find(host, TARGET).settings.lun == 7
+    make_tree(tmp_path, {f"{config_files.FOLDER}/b.conf": "[*:a]\nlun = many\n"})
     with pytest.raises(errors.BadConfiguration):
-        resolved.find(host, TARGET)
+        settings_cache.find(host, TARGET)
 
 
 def test_what_changed_during_a_lookup_is_not_kept(host: Host, tmp_path: Path) -> None:
-    found = resolved.find(host, TARGET)
-    make_tree(tmp_path, {config.FILE: "lun = 2\n"})
-    resolved.keep(host, TARGET, found)
+    found = settings_cache.find(host, TARGET)
+    make_tree(tmp_path, {config_files.FILE: "lun = 2\n"})
+    settings_cache.keep(host, TARGET, found)
     assert not (tmp_path / KEPT).exists()
 
 
 @pytest.mark.parametrize("harm", ["cut", "turned", "open", "link"])
 def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> None:
-    resolved.keep(host, TARGET, resolved.find(host, TARGET))
+    settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
     file = tmp_path / KEPT
     data = file.read_bytes()
     if harm == "cut":
@@ -77,19 +79,19 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
     else:
         os.rename(file, tmp_path / "elsewhere")
         file.symlink_to(tmp_path / "elsewhere")
-    assert not resolved.find(host, TARGET).kept
+    assert not settings_cache.find(host, TARGET).kept
 
 
 def test_what_another_build_kept_is_not_used(host: Host) -> None:
-    found = resolved.find(host, TARGET)
-    values = {**resolved.plain(found.settings), "colour": "green"}
-    compiled.write(host, found.seen, values, f"settings/{TARGET}")
-    again = resolved.find(host, TARGET)
+    found = settings_cache.find(host, TARGET)
+    values = {**settings_cache.plain(found.settings), "colour": "green"}
+    file_cache.write(host, found.seen, values, f"settings/{TARGET}")
+    again = settings_cache.find(host, TARGET)
     assert not again.kept and again.settings == found.settings
 
 
 def test_it_goes_with_the_claim(host: Host, tmp_path: Path) -> None:
-    resolved.keep(host, TARGET, resolved.find(host, TARGET))
+    settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
     assert (tmp_path / KEPT).exists()
-    claims.drop(host, TARGET)
+    claims.forget(host, TARGET)
     assert not (tmp_path / KEPT).exists()

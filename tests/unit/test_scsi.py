@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi import scsi
-from auto_iscsi.host import Host
+from auto_iscsi.disks import scsi_commands
+from auto_iscsi.machine.host import Host
 
 # SPC-5, 7.7.6: code set and protocol, type and association, reserved, length, value.
 NAA = bytes.fromhex("01030010") + bytes.fromhex("6001405aaaa000000000000000000000")
@@ -23,25 +23,27 @@ def page(*designators: bytes) -> bytes:
 
 
 def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
-    assert scsi.designators(page(NAA, NAME, PORT)) == NAA + NAME
-    assert scsi.designators(page(NAA, NAME, OTHER_PORT)) == scsi.designators(page(NAA, PORT, NAME))
-    assert scsi.designators(page(NAA[:-1] + b"\1")) != scsi.designators(page(NAA))
+    assert scsi_commands.designators(page(NAA, NAME, PORT)) == NAA + NAME
+    assert scsi_commands.designators(page(NAA, NAME, OTHER_PORT)) == scsi_commands.designators(
+        page(NAA, PORT, NAME)
+    )
+    assert scsi_commands.designators(page(NAA[:-1] + b"\1")) != scsi_commands.designators(page(NAA))
 
 
 def test_a_page_that_says_nothing_of_the_unit_is_no_identity() -> None:
-    assert scsi.designators(page(PORT)) is None
-    assert scsi.designators(page()) is None
+    assert scsi_commands.designators(page(PORT)) is None
+    assert scsi_commands.designators(page()) is None
 
 
 @given(st.binary(max_size=300))
 def test_any_answer_can_be_read(answer: bytes) -> None:
-    scsi.designators(answer)
+    scsi_commands.designators(answer)
 
 
 def test_what_is_no_scsi_disk_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/sdb").write_bytes(b"x" * 4096)
     host = Host(str(tmp_path))
-    assert scsi.identity(host, "sdb", page(NAA)) is None
-    assert scsi.identity(host, "sdc", page(NAA)) is None
-    assert scsi.luns(host, "sdb") is None
+    assert scsi_commands.identity(host, "sdb", page(NAA)) is None
+    assert scsi_commands.identity(host, "sdc", page(NAA)) is None
+    assert scsi_commands.luns(host, "sdb") is None

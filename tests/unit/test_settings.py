@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from auto_iscsi import config, errors, settings
-from auto_iscsi.host import Host
+from auto_iscsi import errors, wording
+from auto_iscsi.config import config_files, schema
+from auto_iscsi.machine.host import Host
 from auto_iscsi.portals import Portal
 from tests.tree.tree import make_tree
 
@@ -17,21 +18,21 @@ TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03"
 SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
 
 
-def resolve(root: Path, text: str, target: str = TARGET) -> settings.Settings:
+def resolve(root: Path, text: str, target: str = TARGET) -> schema.Settings:
     """Return what holds for a target when this is the configuration."""
     make_tree(root, {"/etc/auto.iscsi.conf": text})
-    return settings.resolve(config.load(Host(str(root))), target)
+    return schema.resolve(config_files.load(Host(str(root))), target)
 
 
 def refused(root: Path, text: str, target: str = TARGET) -> str:
     """Return the line with which a target is refused."""
     with pytest.raises(errors.BadConfiguration) as failure:
         resolve(root, text, target)
-    return errors.one_line(str(failure.value))
+    return wording.one_line(str(failure.value))
 
 
 def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
-    assert settings.resolve([], TARGET) == settings.Settings(
+    assert schema.resolve([], TARGET) == schema.Settings(
         enabled=True,
         options=("nocheck", "ro"),
         fstype="ext3",
@@ -61,11 +62,11 @@ def test_the_shipped_file_changes_nothing_and_what_it_says_in_comments_is_the_de
     tmp_path: Path,
 ) -> None:
     shipped = SHIPPED.read_text()
-    assert resolve(tmp_path / "as-it-is", shipped) == settings.resolve([], TARGET)
+    assert resolve(tmp_path / "as-it-is", shipped) == schema.resolve([], TARGET)
     said = re.findall(r"^#(\w+) =.*$", shipped, re.MULTILINE)
-    assert set(said) == set(settings.TABLE)
+    assert set(said) == set(schema.TABLE)
     uncommented = re.sub(r"^#(\w+ =)", r"\1", shipped, flags=re.MULTILINE)
-    assert resolve(tmp_path / "said", uncommented) == settings.resolve([], TARGET)
+    assert resolve(tmp_path / "said", uncommented) == schema.resolve([], TARGET)
 
 
 CHAP = "chap_user = browse\nchap_secret_file = /s"
@@ -128,7 +129,7 @@ def test_a_setting_takes(tmp_path: Path, name: str, text: str, value: Any) -> No
 
 
 def test_every_setting_has_a_value_here_that_it_takes() -> None:
-    assert {name for name, _, _ in VALID} == set(settings.TABLE) == set(settings.Settings._fields)
+    assert {name for name, _, _ in VALID} == set(schema.TABLE) == set(schema.Settings._fields)
 
 
 INVALID = [
@@ -200,7 +201,7 @@ def test_a_setting_refuses(tmp_path: Path, name: str, text: str, why: str) -> No
 
 
 def test_every_setting_has_a_value_here_that_it_refuses() -> None:
-    assert {name for name, _, _ in INVALID} == set(settings.TABLE)
+    assert {name for name, _, _ in INVALID} == set(schema.TABLE)
 
 
 @pytest.mark.parametrize(

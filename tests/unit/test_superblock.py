@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi import superblock
+from auto_iscsi.volumes import superblock
 
 BLOCKS = 64  # of 512 bytes, in the made-up log
 START = 4  # its first block in filesystem blocks of 4096 bytes

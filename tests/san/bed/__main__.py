@@ -1,11 +1,11 @@
 """What can be asked of the bed from a command line?
 
-    python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states
-    python3 -m tests.san.bed demo --deb FILE        show the job
-    python3 -m tests.san.bed shell [--deb FILE]     a root shell in the guest
-    python3 -m tests.san.bed autopkgtest --deb FILE debian/tests, as Debian runs them
-    python3 -m tests.san.bed record-sysfs DIR       what tests without a machine read
-    python3 -m tests.san.bed clean                  remove everything that is cached
+python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states
+python3 -m tests.san.bed demo --deb FILE        show the job
+python3 -m tests.san.bed shell [--deb FILE]     a root shell in the guest
+python3 -m tests.san.bed autopkgtest --deb FILE debian/tests, as Debian runs them
+python3 -m tests.san.bed record-sysfs DIR       what tests without a machine read
+python3 -m tests.san.bed clean                  remove everything that is cached
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python3 -m tests.san.bed")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     helps = {
-        "build": "make the image and the saved states", "demo": "show the job",
+        "build": "make the image and the saved states",
+        "demo": "show the job",
         "shell": "a root shell in the guest",
         "autopkgtest": "debian/tests, as Debian runs them",
         "record-sysfs": "record what the guest's /sys holds",
@@ -37,8 +38,13 @@ def parser() -> argparse.ArgumentParser:
         if name != "clean":
             verb.add_argument("--suite", help="the guest's Debian suite (default: bookworm)")
         if name in ("build", "demo", "shell", "autopkgtest"):
-            verb.add_argument("--deb", type=Path, required=name in ("demo", "autopkgtest"),
-                              metavar="FILE", help="the package to install")
+            verb.add_argument(
+                "--deb",
+                type=Path,
+                required=name in ("demo", "autopkgtest"),
+                metavar="FILE",
+                help="the package to install",
+            )
         if name == "autopkgtest":
             verb.add_argument("arguments", nargs="*", help="of autopkgtest, after --")
         if name == "record-sysfs":
@@ -81,8 +87,15 @@ def main() -> int:
     wanted = parser().parse_args()
     try:
         return carry_out(wanted)
-    except (apt.NoSources, progress.Failed, qemu.Failed, channel.Lost, channel.Refused,
-            CommandFailed, OSError) as error:
+    except (
+        apt.NoSources,
+        progress.Failed,
+        qemu.Failed,
+        channel.Lost,
+        channel.Refused,
+        CommandFailed,
+        OSError,
+    ) as error:
         print(f"bed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

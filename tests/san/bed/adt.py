@@ -69,9 +69,18 @@ def console(base: Path) -> bytes:
 
 def script(path: Path, base: Path, started: Path) -> None:
     """Write what the runner takes for QEMU."""
-    words = ["-accel", os.environ.get("BED_ACCEL") or "tcg,thread=multi", "-cpu", "max",
-             "-kernel", str(base / "vmlinuz"), "-initrd", str(started),
-             "-append", hardware.APPEND]  # fmt: skip
+    words = [
+        "-accel",
+        os.environ.get("BED_ACCEL") or "tcg,thread=multi",
+        "-cpu",
+        "max",
+        "-kernel",
+        str(base / "vmlinuz"),
+        "-initrd",
+        str(started),
+        "-append",
+        hardware.APPEND,
+    ]
     path.write_text(
         "#!/bin/bash\nfor word; do\n    shift\n"
         '    [ "$word" = -enable-kvm ] || set -- "$@" "$word"\ndone\n'
@@ -90,17 +99,29 @@ def run(deb: Path, suite: str | None, tree: Path, arguments: list[str]) -> int:
     wanted = suite or image.suite()
     needed = ["apt-utils", "dpkg-dev", *depends((tree / "debian/tests/control").read_text())]
     name = cache.key(wanted, Path(image.__file__).read_bytes(), " ".join(needed))
-    base = cache.entry("autopkgtest", f"{wanted}-{name}",
-                       lambda place: image.build(wanted, place, needed))  # fmt: skip
+    base = cache.entry(
+        "autopkgtest", f"{wanted}-{name}", lambda place: image.build(wanted, place, needed)
+    )
     with cache.used(base), tempfile.TemporaryDirectory(prefix="autopkgtest-") as folder:
         top = Path(folder)
         top.chmod(0o755)
         (top / "initrd").write_bytes(console(base))
         script(top / "qemu-system-x86_64", base, top / "initrd")
-        shutil.copytree(tree, top / "tree", symlinks=True,
-                        ignore=shutil.ignore_patterns(*NOT_SOURCE))  # fmt: skip
-        command = ["autopkgtest", *arguments, "--no-built-binaries", str(deb), str(top / "tree"),
-                   "--", "qemu", "--cpus=2", f"--timeout-reboot={BOOT_TIMEOUT}",
-                   f"--qemu-command={top}/qemu-system-x86_64", str(base / "root.raw")]  # fmt: skip
+        shutil.copytree(
+            tree, top / "tree", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE)
+        )
+        command = [
+            "autopkgtest",
+            *arguments,
+            "--no-built-binaries",
+            str(deb),
+            str(top / "tree"),
+            "--",
+            "qemu",
+            "--cpus=2",
+            f"--timeout-reboot={BOOT_TIMEOUT}",
+            f"--qemu-command={top}/qemu-system-x86_64",
+            str(base / "root.raw"),
+        ]
         progress.say(shlex.join(command))
         return subprocess.run(command, check=False).returncode

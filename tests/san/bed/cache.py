@@ -47,7 +47,8 @@ def sources(directory: Path) -> bytes:
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return b"".join(
         str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes()
-        for path in files if path.suffix != ".pyc"
+        for path in files
+        if path.suffix != ".pyc"
     )
 
 

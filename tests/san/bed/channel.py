@@ -45,7 +45,9 @@ class Channel:
         self.reader.start()
 
     def request(
-        self, header: dict[str, Any], body: bytes = b"",
+        self,
+        header: dict[str, Any],
+        body: bytes = b"",
         part: Callable[[bytes], None] | None = None,
     ) -> tuple[int, Future[Answer]]:
         """Send a request; return its number and the future of its answer."""

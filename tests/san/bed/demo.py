@@ -31,8 +31,11 @@ class Broken(Exception):
 
 def present(san: San) -> None:
     """Have the SAN present three snapshots."""
-    for iqn, content in ((BETA, CONTENT), (OLDER, "the way it was on the 2nd of May\n"),
-                         (ALPHA, "alpha's\n")):
+    for iqn, content in (
+        (BETA, CONTENT),
+        (OLDER, "the way it was on the 2nd of May\n"),
+        (ALPHA, "alpha's\n"),
+    ):
         files = {FILE: content, "etc/hostname": "vm\n", "home/": "", "var/log/syslog": "…\n"}
         san.target(iqn, [san.disk([san.fs("ext3", files)])], read_only=True)
 
@@ -58,16 +61,20 @@ def show(vm: Machine, san: San) -> None:
     print("\nbrowse is a host with auto-iscsi installed. A SAN has presented snapshots to it.")
     print("-" * 88, flush=True)
     shell = Typed(vm)
-    expect(BETA in shell.command("iscsiadm -m discovery -t sendtargets -p 127.0.0.1").text,
-           "the SAN lists the snapshot")
+    expect(
+        BETA in shell.command("iscsiadm -m discovery -t sendtargets -p 127.0.0.1").text,
+        "the SAN lists the snapshot",
+    )
     say("Nothing is logged in, nothing is mounted. Somebody asks for a file of May 3rd:")
     expect(shell.command(f"cd /iscsiauto/{BETA}", 120).status == 0, "cd goes into the snapshot")
     expect("etc" in shell.command("ls").text.split(), "ls shows its files")
     expect(shell.command(f"cat {FILE}").text == CONTENT, "the file is as it was")
     say("What happened: a session with that target only, its partition mounted read-only.")
     session = shell.command("iscsiadm -m session")
-    expect(session.text.count(BETA) == 1 and len(session.text.splitlines()) == 1,
-           "there is one session")
+    expect(
+        session.wording.count(BETA) == 1 and len(session.text.splitlines()) == 1,
+        "there is one session",
+    )
     mount = shell.command("grep /dev/sd /proc/mounts")
     expect(BETA in mount.text and " ext3 ro," in mount.text, "it is mounted read-only")
     expect(shell.command("cd").status == 0, "cd goes home")

@@ -18,8 +18,19 @@ from . import sparse, tables
 MIB = 1 << 20
 ALIGN = MIB
 #: The smallest that mkfs makes, or nearly.
-SIZES = {"ext2": 8, "ext3": 8, "ext4": 8, "xfs": 300, "btrfs": 128, "vfat": 8, "ntfs": 8,
-         "iso9660": 8, "squashfs": 8, "swap": 8, "": 8}
+SIZES = {
+    "ext2": 8,
+    "ext3": 8,
+    "ext4": 8,
+    "xfs": 300,
+    "btrfs": 128,
+    "vfat": 8,
+    "ntfs": 8,
+    "iso9660": 8,
+    "squashfs": 8,
+    "swap": 8,
+    "": 8,
+}
 
 
 class Filesystem(NamedTuple):
@@ -44,9 +55,16 @@ class Disk(NamedTuple):
     slack: int  # MiB after the last partition
 
 
-def fs(kind: str, files: Mapping[str, str | bytes] | None = None, *, label: str = "",
-       uuid: str = "", size: int | None = None, options: Sequence[str] = (),
-       efi: bool = False) -> Filesystem:
+def fs(
+    kind: str,
+    files: Mapping[str, str | bytes] | None = None,
+    *,
+    label: str = "",
+    uuid: str = "",
+    size: int | None = None,
+    options: Sequence[str] = (),
+    efi: bool = False,
+) -> Filesystem:
     """Describe a filesystem: its type, what is in it, and options for its mkfs; size in MiB.
 
     `efi`: its partition is an EFI system partition.
@@ -75,6 +93,7 @@ def tree(files: Sequence[tuple[str, str | bytes]], place: Path) -> Path:
 
 def prototype(place: Path) -> str:
     """Return a directory as mkfs.xfs -p reads it: (mode uid gid content…), `$` ends a directory."""
+
     def entries(directory: Path) -> list[str]:
         lines = []
         for path in sorted(directory.iterdir()):
@@ -83,6 +102,7 @@ def prototype(place: Path) -> str:
             else:
                 lines.append(f"{path.name} ---644 0 0 {path}")
         return lines
+
     return "\n".join(["/dev/null", "0 0", "d--755 0 0", *entries(place), "$", ""])
 
 
@@ -172,10 +192,13 @@ def build(disk: Disk, place: Path) -> None:
         sparse.copy_into(inside, place, start)
         inside.unlink()
     table = tables.dos if disk.table == "dos" else tables.gpt
-    spans = [(start // disk.block_size, part.size * MIB // disk.block_size)
-             for start, part in zip(starts, disk.parts)]
+    spans = [
+        (start // disk.block_size, part.size * MIB // disk.block_size)
+        for start, part in zip(starts, disk.parts)
+    ]
     with place.open("r+b") as file:
-        for offset, data in table(spans, size // disk.block_size, disk.block_size,
-                                  [part.efi for part in disk.parts]):
+        for offset, data in table(
+            spans, size // disk.block_size, disk.block_size, [part.efi for part in disk.parts]
+        ):
             file.seek(offset)
             file.write(data)

@@ -33,7 +33,10 @@ NO_DRIVERS = """
 EXCLUDED = [
     *(f"*/lib/modules/*/kernel/drivers/{name}/*" for name in NO_DRIVERS),
     *(f"*/lib/modules/*/kernel/{name}/*" for name in ("sound", "net/wireless", "net/mac80211")),
-    "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
 ]
 
 APT = {
@@ -76,11 +79,18 @@ def command(wanted: str, directory: Path, more: Sequence[str] = ()) -> list[str]
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"'
     )
     return [
-        "mmdebstrap", "--mode=root", "--variant=apt",
-        "--include=" + ",".join([*PACKAGES, *more]), *settings,
-        "--dpkgopt=force-unsafe-io", "--dpkgopt=force-confold",
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=apt",
+        "--include=" + ",".join([*PACKAGES, *more]),
+        *settings,
+        "--dpkgopt=force-unsafe-io",
+        "--dpkgopt=force-confold",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED),
-        f"--essential-hook={no_initrd}", wanted, str(directory), "-",
+        f"--essential-hook={no_initrd}",
+        wanted,
+        str(directory),
+        "-",
     ]
 
 
@@ -92,17 +102,36 @@ def build(wanted: str, place: Path, more: Sequence[str] = ()) -> None:
     log, directory = place / "log", place / "root"
     archives = "\n".join(apt.entries(wanted)) + "\n"
     environment = {**os.environ, "INITRD": "No", "LC_ALL": "C.UTF-8"}
-    progress.run(command(wanted, directory, more), f"installing Debian {wanted} for the guest",
-                 log=log, stdin=archives.encode(), environment=environment)
+    progress.run(
+        command(wanted, directory, more),
+        f"installing Debian {wanted} for the guest",
+        log=log,
+        stdin=archives.encode(),
+        environment=environment,
+    )
     # This host's archives and resolver are none of the guest's business. Not written to in place:
     # resolv.conf can be a link to the host's own.
     for name in ("etc/apt/sources.list", "etc/resolv.conf"):
         (directory / name).unlink(missing_ok=True)
     raw = place / "root.raw"
     progress.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^metadata_csum",
-         "-E", "lazy_itable_init=1,root_owner=0:0", "-d", directory, raw, SIZE],
-        "making the guest's disk", log=log,
+        [
+            "mke2fs",
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal,^metadata_csum",
+            "-E",
+            "lazy_itable_init=1,root_owner=0:0",
+            "-d",
+            directory,
+            raw,
+            SIZE,
+        ],
+        "making the guest's disk",
+        log=log,
     )
     kernel = max((directory / "boot").glob("vmlinuz-*"))
     shutil.copy(kernel, place / "vmlinuz")

@@ -27,8 +27,11 @@ INSTALL_TIMEOUT = 300.0
 def of(place: Path, base: Path, *, icount: bool) -> hardware.Hardware:
     """Return the machine whose memory and disk are in a directory, on an image."""
     return hardware.Hardware(
-        kernel=base / "vmlinuz", initrd=place / "initrd", memory=place / "memory",
-        disk=place / "disk.qcow2", icount=icount,
+        kernel=base / "vmlinuz",
+        initrd=place / "initrd",
+        memory=place / "memory",
+        disk=place / "disk.qcow2",
+        icount=icount,
     )
 
 
@@ -40,13 +43,17 @@ def boot(base: Path, place: Path, *, icount: bool) -> None:
     process = qemu.Process(of(place, base, icount=icount), keep=True)
     vm = machine.Machine(process)
     try:
-        up = vm.start("systemctl is-system-running --wait; systemctl --failed --plain --no-legend",
-                      timeout=BOOT_TIMEOUT)
+        up = vm.start(
+            "systemctl is-system-running --wait; systemctl --failed --plain --no-legend",
+            timeout=BOOT_TIMEOUT,
+        )
         wait(up, "booting the guest")
         first = up.wait(check=False)
         if first.lines[:1] != ["running"]:
-            raise progress.Failed(f"the guest did not come up: {first.stdout}{first.stderr}\n"
-                                  + vm.console.read_text(errors="replace")[-3000:])
+            raise progress.Failed(
+                f"the guest did not come up: {first.stdout}{first.stderr}\n"
+                + vm.console.read_text(errors="replace")[-3000:]
+            )
         vm.run("id user >/dev/null 2>&1 || useradd -m -u 1000 -s /bin/bash user")
         vm.call("load_target")  # 1.5 s that no test has to wait then
         vm.run("udevadm settle && sync")
@@ -66,8 +73,11 @@ def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -
         path = f"/root/{deb.name}"
         vm.write(path, deb.read_bytes())
         progress.say(f"installing {deb.name} in the guest")
-        doing = vm.start(["dpkg", "--install", path],
-                         env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=INSTALL_TIMEOUT)
+        doing = vm.start(
+            ["dpkg", "--install", path],
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+            timeout=INSTALL_TIMEOUT,
+        )
         wait(doing, f"installing {deb.name}")
         doing.wait()
         vm.run(["rm", path])
@@ -83,8 +93,10 @@ def wait(command: machine.Command, what: str) -> None:
     while not command.done:
         if time.monotonic() - began > command.timeout:
             console = command.machine.console.read_text(errors="replace")
-            raise progress.Failed(f"{what}: not done after {command.timeout:g} s; the console's "
-                                  f"end:\n{console[-3000:]}")
+            raise progress.Failed(
+                f"{what}: not done after {command.timeout:g} s; the console's "
+                f"end:\n{console[-3000:]}"
+            )
         try:
             command.future.result(progress.EVERY)
         except concurrent.futures.TimeoutError:
@@ -113,8 +125,9 @@ class Layer:
     def resumed(self) -> Iterator[machine.Machine]:
         """Resume a machine; it is gone at the end, whatever happens."""
         with cache.used(*self.chain):
-            process = qemu.Process(of(self.place, self.base, icount=self.icount),
-                                   resume=self.place / "state")
+            process = qemu.Process(
+                of(self.place, self.base, icount=self.icount), resume=self.place / "state"
+            )
             vm = machine.Machine(process)
             try:
                 yield vm
@@ -129,8 +142,12 @@ def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
     # A QEMU reads the states of its own version; those of others as a rule, and this is no rule.
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True)
     name = cache.key(
-        base.name, cache.sources(initrd.GUEST), (HERE / "initrd.py").read_bytes(),
-        (HERE / "hardware.py").read_bytes(), os.environ.get("BED_ACCEL", ""), str(icount),
+        base.name,
+        cache.sources(initrd.GUEST),
+        (HERE / "initrd.py").read_bytes(),
+        (HERE / "hardware.py").read_bytes(),
+        os.environ.get("BED_ACCEL", ""),
+        str(icount),
         version.stdout,
     )
     place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
@@ -142,7 +159,8 @@ def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> L
     parent = booted(suite, icount=icount)
     name = cache.key(parent.place.name, deb.read_bytes())
     place = cache.entry(
-        "installed", name,
+        "installed",
+        name,
         lambda new: install(parent.place, parent.base, deb, new, icount=icount),
     )
     return Layer((*parent.chain, place), parent.suite, icount=icount)

@@ -19,7 +19,7 @@ SEEN = {
     "journal": "journalctl -b --no-pager -o short-monotonic",
     "mounts": "cat /proc/mounts",
     "sessions": "head -v -n 99 /sys/class/iscsi_session/*/{targetname,state} 2>/dev/null; "
-                "ls -l /dev/disk/by-path; lsblk",
+    "ls -l /dev/disk/by-path; lsblk",
     "processes": "ps axo pid,ppid,pgid,stat,wchan:20,args",
     "nodes": "ls -R /etc/iscsi/nodes /var/lib/iscsi/nodes; cat /proc/modules",
 }

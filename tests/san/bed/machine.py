@@ -64,8 +64,14 @@ class Mount(NamedTuple):
 class Command:
     """A command under way in the guest."""
 
-    def __init__(self, machine: Machine, argv: Sequence[str], number: int,
-                 future: Future[channel.Answer], timeout: float) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        argv: Sequence[str],
+        number: int,
+        future: Future[channel.Answer],
+        timeout: float,
+    ) -> None:
         self.machine, self.argv, self.number = machine, argv, number
         self.future, self.timeout = future, timeout
 
@@ -120,8 +126,13 @@ class Machine:
         """Switch the guest off, and forget it."""
         self.process.end()
 
-    def ask(self, op: str, body: bytes = b"", timeout: float = TIMEOUT, **more: Any,
-            ) -> channel.Answer:
+    def ask(
+        self,
+        op: str,
+        body: bytes = b"",
+        timeout: float = TIMEOUT,
+        **more: Any,
+    ) -> channel.Answer:
         """Send a request to the agent and return its answer."""
         return self.channel.ask({"op": op, **more}, body, timeout)
 
@@ -130,20 +141,38 @@ class Machine:
         return self.ask("call", name=name, args=arguments).header["value"]
 
     def start(
-        self, command: str | Sequence[str], *, user: str = "root", timeout: float = TIMEOUT,
-        stdin: str | bytes = b"", env: Mapping[str, str] | None = None, cwd: str | None = None,
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str = "root",
+        timeout: float = TIMEOUT,
+        stdin: str | bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
     ) -> Command:
         """Start a command: a list as it is, a string through bash. The time-out kills it."""
         argv = ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
         body = stdin.encode() if isinstance(stdin, str) else stdin
-        header = {"op": "run", "argv": argv, "user": user, "timeout": timeout,
-                  "env": dict(env or {}), "cwd": cwd}
+        header = {
+            "op": "run",
+            "argv": argv,
+            "user": user,
+            "timeout": timeout,
+            "env": dict(env or {}),
+            "cwd": cwd,
+        }
         number, future = self.channel.request(header, body)
         return Command(self, argv, number, future, timeout)
 
     def run(
-        self, command: str | Sequence[str], *, user: str = "root", timeout: float = TIMEOUT,
-        stdin: str | bytes = b"", env: Mapping[str, str] | None = None, cwd: str | None = None,
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str = "root",
+        timeout: float = TIMEOUT,
+        stdin: str | bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
         check: bool = True,
     ) -> Result:
         """Run a command to its end."""
@@ -168,8 +197,14 @@ class Machine:
             for offset, size in extents:
                 file.seek(offset)
                 pieces.append(file.read(size))
-        self.ask("write", b"".join(pieces), path=path, mode=0o600, extents=extents,
-                 size=source.stat().st_size)
+        self.ask(
+            "write",
+            b"".join(pieces),
+            path=path,
+            mode=0o600,
+            extents=extents,
+            size=source.stat().st_size,
+        )
 
     def read(self, path: str) -> bytes:
         """Return a file's content."""
@@ -178,9 +213,14 @@ class Machine:
     def sessions(self, target: str | None = None) -> list[Session]:
         """Return the initiator's sessions, all or those with one target."""
         found = [
-            Session(each["number"], each["target"], each["state"], each["address"],
-                    int(each["port"] or 0),
-                    {int(lun): disk for lun, disk in each["disks"].items()})
+            Session(
+                each["number"],
+                each["target"],
+                each["state"],
+                each["address"],
+                int(each["port"] or 0),
+                {int(lun): disk for lun, disk in each["disks"].items()},
+            )
             for each in self.call("sessions")
         ]
         return [each for each in found if target in (None, each.target)]
@@ -188,8 +228,11 @@ class Machine:
     def mounts(self, below: str = "/") -> list[Mount]:
         """Return what is mounted at or below a place."""
         found = [Mount(**each) for each in self.call("mounts")]
-        return [each for each in found
-                if each.point == below or each.point.startswith(below.rstrip("/") + "/")]
+        return [
+            each
+            for each in found
+            if each.point == below or each.point.startswith(below.rstrip("/") + "/")
+        ]
 
     def journal(self, *arguments: str) -> str:
         """Return the journal's messages of this boot up to now: `vm.journal("-u", "autofs")`."""
@@ -200,8 +243,12 @@ class Machine:
         """Make node records of all that a portal offers, as an administrator does."""
         return self.run(["iscsiadm", "-m", "discovery", "-t", "st", "-p", portal]).stdout
 
-    def automount(self, options: str = "--timeout=2 --negative-timeout=1",
-                  program: str = "/etc/auto.iscsi", root: str = "/iscsiauto") -> None:
+    def automount(
+        self,
+        options: str = "--timeout=2 --negative-timeout=1",
+        program: str = "/etc/auto.iscsi",
+        root: str = "/iscsiauto",
+    ) -> None:
         """Write another master line in place of the package's and restart automount."""
         self.write(AUTOFS_LINE, f"{root} program:{program} {options}\n")
         self.run("systemctl restart autofs", timeout=120)
@@ -210,11 +257,21 @@ class Machine:
         """Bring the initiator to where it is before its first use: no iscsid, no iscsi_tcp."""
         self.run("systemctl stop iscsid.service && modprobe -r iscsi_tcp")
 
-    def terminal(self, argv: Sequence[str], size: os.terminal_size, show: Callable[[bytes], None],
-                 env: Mapping[str, str]) -> tuple[int, Future[channel.Answer]]:
+    def terminal(
+        self,
+        argv: Sequence[str],
+        size: os.terminal_size,
+        show: Callable[[bytes], None],
+        env: Mapping[str, str],
+    ) -> tuple[int, Future[channel.Answer]]:
         """Start a program on a terminal of its own; its number takes keys (`keys`)."""
-        header = {"op": "terminal", "argv": list(argv), "rows": size.lines,
-                  "columns": size.columns, "env": dict(env)}
+        header = {
+            "op": "terminal",
+            "argv": list(argv),
+            "rows": size.lines,
+            "columns": size.columns,
+            "env": dict(env),
+        }
         return self.channel.request(header, part=show)
 
     def keys(self, number: int, typed: bytes) -> None:

@@ -38,7 +38,10 @@ def run(
     began = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [str(word) for word in argv], stdin=subprocess.PIPE, stdout=output, stderr=output,
+            [str(word) for word in argv],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             env=environment,
         )
         pending: bytes | None = stdin

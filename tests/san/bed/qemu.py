@@ -77,7 +77,11 @@ class Process:
     """A QEMU at work, its folder for sockets and console, and its monitor."""
 
     def __init__(
-        self, machine: hardware.Hardware, *, keep: bool = False, resume: Path | None = None,
+        self,
+        machine: hardware.Hardware,
+        *,
+        keep: bool = False,
+        resume: Path | None = None,
     ) -> None:
         self.folder, self.lock = folder()
         arguments = machine.arguments(keep=keep, folder=self.folder)
@@ -86,8 +90,12 @@ class Process:
         self.errors = self.folder / "qemu"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                preexec_fn=die_with_parent, start_new_session=True,
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                preexec_fn=die_with_parent,
+                start_new_session=True,
             )
         try:
             self.monitor = connect(self.folder / "qmp", self.process).makefile("rwb")

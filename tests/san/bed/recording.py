@@ -39,17 +39,23 @@ def mounted(vm: Machine, san: San) -> None:
     login(vm, demo.BETA)
     (session,) = vm.sessions()
     where = f"/iscsiauto/{demo.BETA}"
-    vm.run(f"mkdir -p /iscsiauto; systemctl stop autofs; mkdir -p {where};"
-           f"mount -o ro -t ext3 /dev/{session.disks[0]}1 {where}")
+    vm.run(
+        f"mkdir -p /iscsiauto; systemctl stop autofs; mkdir -p {where};"
+        f"mount -o ro -t ext3 /dev/{session.disks[0]}1 {where}"
+    )
 
 
 def many(vm: Machine, san: San) -> None:
     """Names that begin alike, several LUNs, tables and filesystems, IPv6, a second portal."""
     san.target(f"{VENDOR}-vol1", [san.disk([san.fs("ext4"), san.fs("xfs")], table="gpt")])
-    san.target(f"{VENDOR}-vol10", {
-        0: san.disk(whole=san.fs("ext4", label="whole")), 1: san.disk([san.fs("btrfs")]),
-        300: san.disk([san.fs("")]),
-    })
+    san.target(
+        f"{VENDOR}-vol10",
+        {
+            0: san.disk(whole=san.fs("ext4", label="whole")),
+            1: san.disk([san.fs("btrfs")]),
+            300: san.disk([san.fs("")]),
+        },
+    )
     san.target(f"{VENDOR}-v6", portals=["[::1]:3261"])
     san.target(f"{VENDOR}-two", portals=["127.0.0.1", "127.0.0.2"])
     vm.discover()
@@ -65,7 +71,10 @@ def failed(vm: Machine, san: San) -> None:
 
 
 SCENES: dict[str, Callable[[Machine, San], None]] = {
-    "known": known, "mounted": mounted, "many": many, "failed": failed,
+    "known": known,
+    "mounted": mounted,
+    "many": many,
+    "failed": failed,
 }
 
 

@@ -18,16 +18,24 @@ PROGRAMS = {
 }
 #: What only tests need, for their disks.
 FILESYSTEMS = {
-    "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools",
-    "mcopy": "mtools", "mkntfs": "ntfs-3g", "xorriso": "xorriso", "mksquashfs": "squashfs-tools",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.vfat": "dosfstools",
+    "mcopy": "mtools",
+    "mkntfs": "ntfs-3g",
+    "xorriso": "xorriso",
+    "mksquashfs": "squashfs-tools",
 }
 
 
 def missing(*, filesystems: bool = False) -> list[str]:
     """Return what is missing, in words."""
     wanted = {**PROGRAMS, **(FILESYSTEMS if filesystems else {})}
-    found = [f"{program} (package {package})" for program, package in wanted.items()
-             if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")]
+    found = [
+        f"{program} (package {package})"
+        for program, package in wanted.items()
+        if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    ]
     if os.geteuid():
         found.append("root (mmdebstrap and mke2fs -d keep owners only for it)")
     return found

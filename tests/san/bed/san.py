@@ -53,8 +53,9 @@ class LiveDisk(NamedTuple):
 class Target:
     """A target of the SAN."""
 
-    def __init__(self, machine: Machine, iqn: str, luns: Mapping[int, LiveDisk],
-                 settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, machine: Machine, iqn: str, luns: Mapping[int, LiveDisk], settings: Mapping[str, Any]
+    ) -> None:
         self.machine, self.iqn, self.luns, self.settings = machine, iqn, dict(luns), settings
         self.recreate()
 
@@ -122,16 +123,25 @@ class San:
         self.targets: dict[str, Target] = {}
 
     def disk(
-        self, parts: Sequence[disks.Filesystem] = (), *, whole: disks.Filesystem | None = None,
-        table: str = "dos", block_size: int = 512, serial: str = "", slack: int = 1,
+        self,
+        parts: Sequence[disks.Filesystem] = (),
+        *,
+        whole: disks.Filesystem | None = None,
+        table: str = "dos",
+        block_size: int = 512,
+        serial: str = "",
+        slack: int = 1,
         emulated: bool = False,
     ) -> LiveDisk:
         """Make a disk: partitions in a DOS or GPT table, or a filesystem on the whole of it.
 
         `emulated`: its 512-byte sectors are said to be parts of 4096-byte ones (512e).
         """
-        wanted = (disks.Disk((whole,), "", block_size, serial, 0) if whole
-                  else disks.Disk(tuple(parts), table, block_size, serial, slack))
+        wanted = (
+            disks.Disk((whole,), "", block_size, serial, 0)
+            if whole
+            else disks.Disk(tuple(parts), table, block_size, serial, slack)
+        )
         name = f"disk{next(self.numbers)}"
         with tempfile.TemporaryDirectory(prefix="bed-disk-") as scratch:
             built = Path(scratch) / name
@@ -144,24 +154,29 @@ class San:
         return LiveDisk(name, str(path))
 
     def target(
-        self, iqn: str, luns: Sequence[LiveDisk] | Mapping[int, LiveDisk] | None = None, *,
-        portals: Sequence[str] = ("127.0.0.1",), chap: tuple[str, str] | None = None,
-        mutual: tuple[str, str] | None = None, read_only: bool = False,
+        self,
+        iqn: str,
+        luns: Sequence[LiveDisk] | Mapping[int, LiveDisk] | None = None,
+        *,
+        portals: Sequence[str] = ("127.0.0.1",),
+        chap: tuple[str, str] | None = None,
+        mutual: tuple[str, str] | None = None,
+        read_only: bool = False,
     ) -> Target:
         """Make a target; without luns it has one ext3 filesystem with a file `marker` in it."""
         if luns is None:
             luns = [self.disk([self.fs("ext3", {"marker": f"{iqn}\n"})])]
         numbered = luns if isinstance(luns, Mapping) else dict(enumerate(luns))
         settings = {
-            "portals": [str(address(portal)) for portal in portals], "read_only": read_only,
-            "chap": chap, "mutual": mutual,
+            "portals": [str(address(portal)) for portal in portals],
+            "read_only": read_only,
+            "chap": chap,
+            "mutual": mutual,
         }
         self.targets[iqn] = Target(self.machine, iqn, numbered, settings)
         return self.targets[iqn]
 
-    def discovery_chap(
-        self, chap: tuple[str, str], mutual: tuple[str, str] | None = None
-    ) -> None:
+    def discovery_chap(self, chap: tuple[str, str], mutual: tuple[str, str] | None = None) -> None:
         """Ask for CHAP in discoveries too."""
         self.machine.call("discovery_chap", chap=chap, mutual=mutual)
 
@@ -181,8 +196,13 @@ class San:
         """Let packets to a portal pass again."""
         self._cut(portal, None)
 
-    def refusing(self, portal: str, status_class: int | None, status_detail: int = 0,
-                 targets: Sequence[str] = ()) -> Refusing:
+    def refusing(
+        self,
+        portal: str,
+        status_class: int | None,
+        status_detail: int = 0,
+        targets: Sequence[str] = (),
+    ) -> Refusing:
         """Open a portal that refuses logins with a status, or with silence (None).
 
         Discovery there lists the given targets. RFC 7143, 11.13.5: 2/1 authentication failed,
@@ -190,8 +210,9 @@ class San:
         """
         where = address(portal)
         status = None if status_class is None else status_class << 8 | status_detail
-        self.machine.call("refuse", address=where.host, port=where.port, status=status,
-                          targets=list(targets))
+        self.machine.call(
+            "refuse", address=where.host, port=where.port, status=status, targets=list(targets)
+        )
         return Refusing(self.machine, where)
 
     def _cut(self, portal: str, verdict: str | None) -> None:

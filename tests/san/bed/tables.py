@@ -23,8 +23,9 @@ def dos_entry(kind: int, start: int, sectors: int) -> bytes:
     return struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
 
 
-def dos(spans: Sequence[tuple[int, int]], sectors: int, block: int,
-        efi: Sequence[bool]) -> list[tuple[int, bytes]]:
+def dos(
+    spans: Sequence[tuple[int, int]], sectors: int, block: int, efi: Sequence[bool]
+) -> list[tuple[int, bytes]]:
     """Return what a DOS partition table puts where; spans in sectors, `efi`: an EFI one."""
     if len(spans) > 4:
         raise ValueError("a DOS table has four primary partitions")
@@ -33,12 +34,20 @@ def dos(spans: Sequence[tuple[int, int]], sectors: int, block: int,
     return [(440, uuid.uuid4().bytes[:4] + b"\0\0" + entries + b"\x55\xaa")]
 
 
-def gpt(spans: Sequence[tuple[int, int]], sectors: int, block: int,
-        efi: Sequence[bool]) -> list[tuple[int, bytes]]:
+def gpt(
+    spans: Sequence[tuple[int, int]], sectors: int, block: int, efi: Sequence[bool]
+) -> list[tuple[int, bytes]]:
     """Return what a GPT puts where: protective DOS table, both headers, both arrays."""
     array = b"".join(
-        struct.pack("<16s16sQQQ72s", (EFI_SYSTEM if kind else LINUX_DATA).bytes_le,
-                    uuid.uuid4().bytes_le, start, start + size - 1, 0, b"")
+        struct.pack(
+            "<16s16sQQQ72s",
+            (EFI_SYSTEM if kind else LINUX_DATA).bytes_le,
+            uuid.uuid4().bytes_le,
+            start,
+            start + size - 1,
+            0,
+            b"",
+        )
         for (start, size), kind in zip(spans, efi)
     ).ljust(GPT_ENTRIES * GPT_ENTRY, b"\0")
     blocks = len(array) // block
@@ -47,15 +56,31 @@ def gpt(spans: Sequence[tuple[int, int]], sectors: int, block: int,
     def header(here: int, other: int, entries: int) -> bytes:
         def packed(own: int) -> bytes:
             return struct.pack(
-                "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, own, 0, here, other, 2 + blocks,
-                sectors - blocks - 2, whole, entries, GPT_ENTRIES, GPT_ENTRY, checksum,
+                "<8sIIIIQQQQ16sQIII",
+                b"EFI PART",
+                0x10000,
+                92,
+                own,
+                0,
+                here,
+                other,
+                2 + blocks,
+                sectors - blocks - 2,
+                whole,
+                entries,
+                GPT_ENTRIES,
+                GPT_ENTRY,
+                checksum,
             )
+
         return packed(zlib.crc32(packed(0)))
 
     protective = dos_entry(0xEE, 1, min(sectors - 1, 0xFFFFFFFF)).ljust(64, b"\0") + b"\x55\xaa"
     last = sectors - 1
     return [
         (446, protective),
-        (block, header(1, last, 2)), (2 * block, array),
-        ((last - blocks) * block, array), (last * block, header(last, 1, last - blocks)),
+        (block, header(1, last, 2)),
+        (2 * block, array),
+        ((last - blocks) * block, array),
+        (last * block, header(last, 1, last - blocks)),
     ]

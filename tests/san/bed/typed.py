@@ -44,7 +44,9 @@ class Typed:
         # Wide: the real terminal wraps lines better than a shell that thinks it has to.
         size = os.terminal_size((1000, 24))
         self.number, self.ended = vm.terminal(
-            ["bash", "--noprofile", "--rcfile", "/run/bed-typed", "-i"], size, self._take,
+            ["bash", "--noprofile", "--rcfile", "/run/bed-typed", "-i"],
+            size,
+            self._take,
             {"TERM": "dumb"},
         )
         self._prompt(0, 30)
@@ -67,10 +69,13 @@ class Typed:
     def _prompt(self, before: int, timeout: float) -> int:
         """Wait for one more prompt than there were; return the status that it carries."""
         with self.changed:
-            if not self.changed.wait_for(lambda: len(MARK.findall(self.seen)) > before
-                                         and self.seen.endswith(b"# "), timeout):
-                raise TimeoutError(f"no prompt after {timeout:g} s; last seen:\n"
-                                   + self.seen[-500:].decode(errors="replace"))
+            if not self.changed.wait_for(
+                lambda: len(MARK.findall(self.seen)) > before and self.seen.endswith(b"# "), timeout
+            ):
+                raise TimeoutError(
+                    f"no prompt after {timeout:g} s; last seen:\n"
+                    + self.seen[-500:].decode(errors="replace")
+                )
             return int(MARK.findall(self.seen)[-1])
 
     def _take(self, output: bytes) -> None:
@@ -83,13 +88,13 @@ class Typed:
     def _show(self) -> None:
         """Show all but the prompt for the next command, before which something may be said."""
         end = len(self.seen)
-        held = list(MARK.finditer(self.seen))[self.released:]
+        held = list(MARK.finditer(self.seen))[self.released :]
         cut = self.seen.rfind(b"\x1b", self.shown)
         if held:
             end = held[0].start()
         elif cut >= 0 and not MARK.match(self.seen, cut):
             end = cut  # a mark that has come in part
-        visible = MARK.sub(b"", bytes(self.seen[self.shown:end]))
+        visible = MARK.sub(b"", bytes(self.seen[self.shown : end]))
         sys.stdout.write(visible.replace(b"\r", b"").decode(errors="replace"))
         sys.stdout.flush()
         self.shown = max(self.shown, end)

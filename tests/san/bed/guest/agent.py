@@ -39,7 +39,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KILL_GRACE = 2.0
 
 CALLS: dict[str, Callable[..., Any]] = {
-    **lio.CALLS, **chains.CALLS, **portal.CALLS, **view.CALLS,
+    **lio.CALLS,
+    **chains.CALLS,
+    **portal.CALLS,
+    **view.CALLS,
 }
 
 
@@ -57,7 +60,7 @@ def memory(name: str, content: bytes = b"") -> int:
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     rest = memoryview(content)
     while rest:
-        rest = rest[os.write(descriptor, rest):]
+        rest = rest[os.write(descriptor, rest) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
@@ -79,16 +82,26 @@ class Command:
     def __init__(self, request: dict[str, Any], stdin: bytes) -> None:
         account = pwd.getpwnam(request.get("user") or "root")
         environment = {
-            "PATH": PATH, "HOME": account.pw_dir, "USER": account.pw_name,
-            "LOGNAME": account.pw_name, "SHELL": "/bin/bash", "LANG": "C.UTF-8",
+            "PATH": PATH,
+            "HOME": account.pw_dir,
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
+            "SHELL": "/bin/bash",
+            "LANG": "C.UTF-8",
             **request.get("env", {}),
         }
         self.stdout, self.stderr = memory("stdout"), memory("stderr")
         source = memory("stdin", stdin)
         self.process = subprocess.Popen(
-            request["argv"], stdin=source, stdout=self.stdout, stderr=self.stderr,
-            env=environment, cwd=request.get("cwd") or account.pw_dir, start_new_session=True,
-            user=account.pw_uid, group=account.pw_gid,
+            request["argv"],
+            stdin=source,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            env=environment,
+            cwd=request.get("cwd") or account.pw_dir,
+            start_new_session=True,
+            user=account.pw_uid,
+            group=account.pw_gid,
             extra_groups=os.getgrouplist(account.pw_name, account.pw_gid),
         )
         os.close(source)
@@ -136,7 +149,7 @@ class Agent:
         frame = memoryview(struct.pack(">II", len(text), len(body)) + text + body)
         with self.sending:
             while frame:
-                frame = frame[os.write(self.port, frame[:1 << 15]):]
+                frame = frame[os.write(self.port, frame[: 1 << 15]) :]
 
     def serve(self) -> None:
         """Take requests for ever; each is carried out in a thread of its own."""
@@ -156,7 +169,8 @@ class Agent:
                 continue
             if request["op"] == "terminal":  # here, so that no key comes before it is there
                 self.terminals[request["id"]] = terminal.Terminal(
-                    request["argv"], request["env"], request["rows"], request["columns"])
+                    request["argv"], request["env"], request["rows"], request["columns"]
+                )
             threading.Thread(target=self.answer, args=(request, body), daemon=True).start()
 
     def answer(self, request: dict[str, Any], body: bytes) -> None:
@@ -164,8 +178,10 @@ class Agent:
         try:
             header, body = getattr(self, "do_" + request["op"])(request, body)
         except Exception as error:
-            header, body = {"error": f"{type(error).__name__}: {error}",
-                            "trace": traceback.format_exc()}, b""
+            header, body = (
+                {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()},
+                b"",
+            )
         self.send({"id": request["id"], **header}, body)
 
     def do_run(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -209,7 +225,7 @@ class Agent:
                 os.lseek(descriptor, offset, os.SEEK_SET)
                 piece, rest = rest[:size], rest[size:]
                 while piece:
-                    piece = piece[os.write(descriptor, piece):]
+                    piece = piece[os.write(descriptor, piece) :]
             if "size" in request:
                 os.truncate(descriptor, request["size"])
             os.fchmod(descriptor, request["mode"])

@@ -22,8 +22,10 @@ def ruleset() -> str:
         rules.append(f"{family} daddr {address} tcp dport {port} {answer}")
         rules.append(f"{family} saddr {address} tcp sport {port} drop")
     hook = "type filter hook input priority 0; policy accept;"
-    return ("table inet bed {}\ndelete table inet bed\n"
-            f"table inet bed {{ chain input {{ {hook}\n" + "\n".join(rules) + "\n}\n}\n")
+    return (
+        "table inet bed {}\ndelete table inet bed\n"
+        f"table inet bed {{ chain input {{ {hook}\n" + "\n".join(rules) + "\n}\n}\n"
+    )
 
 
 def cut(address: str, port: int, verdict: str | None) -> None:

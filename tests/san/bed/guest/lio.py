@@ -103,15 +103,23 @@ def unmap_lun(iqn: str, lun: int) -> None:
     os.rmdir(directory)
 
 
-def add_target(iqn: str, portals: list[str], luns: dict[str, str], read_only: bool,
-               chap: list[str] | None, mutual: list[str] | None) -> None:
+def add_target(
+    iqn: str,
+    portals: list[str],
+    luns: dict[str, str],
+    read_only: bool,
+    chap: list[str] | None,
+    mutual: list[str] | None,
+) -> None:
     """Make a target with its portals and LUNs, and let initiators in."""
     load()
     directory = group(iqn)
     os.makedirs(directory)
     attributes = {
-        "generate_node_acls": 1, "cache_dynamic_acls": 1,
-        "demo_mode_write_protect": int(read_only), "authentication": int(chap is not None),
+        "generate_node_acls": 1,
+        "cache_dynamic_acls": 1,
+        "demo_mode_write_protect": int(read_only),
+        "authentication": int(chap is not None),
     }
     for name, value in attributes.items():
         put(f"{directory}/attrib/{name}", value)
@@ -161,8 +169,14 @@ def initiators(iqn: str) -> list[str]:
 
 
 CALLS: dict[str, Any] = {
-    "load_target": load, "add_disk": add_disk, "add_emulated": add_emulated,
-    "add_target": add_target, "enable": enable, "delete_target": delete_target,
-    "map_lun": map_lun, "unmap_lun": unmap_lun, "initiators": initiators,
+    "load_target": load,
+    "add_disk": add_disk,
+    "add_emulated": add_emulated,
+    "add_target": add_target,
+    "enable": enable,
+    "delete_target": delete_target,
+    "map_lun": map_lun,
+    "unmap_lun": unmap_lun,
+    "initiators": initiators,
     "discovery_chap": discovery_chap,
 }

@@ -47,7 +47,7 @@ def response(opcode: int, flags: int, header: bytes, keys: list[str], rest: byte
 def login(header: bytes, status: int, keys: list[str]) -> bytes:
     """Answer a login request: with a status, or by going on to the stage it asks for."""
     flags = header[1] & 0x8F if status == 0 else 0
-    expected, = struct.unpack(">I", header[24:28])
+    (expected,) = struct.unpack(">I", header[24:28])
     session = header[8:14] + struct.pack(">H", 1 if status == 0 else 0)
     numbers = header[28:32] + struct.pack(">II", expected, expected + 8)
     rest = b"\0" * 4 + numbers + struct.pack(">H", status) + b"\0" * 10
@@ -57,14 +57,14 @@ def login(header: bytes, status: int, keys: list[str]) -> bytes:
 
 def text(header: bytes, keys: list[str]) -> bytes:
     """Answer a text request, finally."""
-    command, = struct.unpack(">I", header[24:28])
+    (command,) = struct.unpack(">I", header[24:28])
     numbers = header[28:32] + struct.pack(">II", command + 1, command + 9)
     return response(0x24, 0x80, header, keys, b"\xff" * 4 + numbers + b"\0" * 12)
 
 
 def logout(header: bytes) -> bytes:
     """Answer a logout request: done."""
-    command, = struct.unpack(">I", header[24:28])
+    (command,) = struct.unpack(">I", header[24:28])
     numbers = header[28:32] + struct.pack(">II", command + 1, command + 9)
     return response(0x26, 0x80, b"\0" * 16 + header[16:], [], b"\0" * 4 + numbers + b"\0" * 12)
 
@@ -79,8 +79,11 @@ class Portal(socketserver.ThreadingTCPServer):
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.status, self.targets, self.logins = status, targets, 0
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        self.listing = [line for target in targets
-                        for line in (f"TargetName={target}", f"TargetAddress={where},1")]
+        self.listing = [
+            line
+            for target in targets
+            for line in (f"TargetName={target}", f"TargetAddress={where},1")
+        ]
         super().__init__((address, port), Connection)
 
 

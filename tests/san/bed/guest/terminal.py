@@ -23,8 +23,9 @@ class Terminal:
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.chdir("/root")
-            os.environ.update({"HOME": "/root", "USER": "root", "LOGNAME": "root",
-                               "LANG": "C.UTF-8", **env})
+            os.environ.update(
+                {"HOME": "/root", "USER": "root", "LOGNAME": "root", "LANG": "C.UTF-8", **env}
+            )
             # Python ignores SIGPIPE; a shell's programs expect it.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.execvp(argv[0], argv)

@@ -13,10 +13,38 @@ from typing import Any
 SECRET = {"username", "password", "username_in", "password_in"}
 SESSIONS = "/sys/class/iscsi_session"
 #: What says nothing to this project or changes at every read: directories and attributes.
-DULL = {"power", "trace", "integrity", "bsg", "scsi_device", "scsi_disk", "scsi_generic", "mq",
-        "bdi", "driver", "generic", "stat", "inflight", "iocounterbits", "iodone_cnt", "diskseq",
-        "iorequest_cnt", "ioerr_cnt", "iotmo_cnt", "vpd_pg0", "vpd_pg83", "vpd_pgb0", "vpd_pgb1",
-        "vpd_pgb2", "inquiry", "rescan", "delete", "exp_statsn", "local_port", "modalias"}
+DULL = {
+    "power",
+    "trace",
+    "integrity",
+    "bsg",
+    "scsi_device",
+    "scsi_disk",
+    "scsi_generic",
+    "mq",
+    "bdi",
+    "driver",
+    "generic",
+    "stat",
+    "inflight",
+    "iocounterbits",
+    "iodone_cnt",
+    "diskseq",
+    "iorequest_cnt",
+    "ioerr_cnt",
+    "iotmo_cnt",
+    "vpd_pg0",
+    "vpd_pg83",
+    "vpd_pgb0",
+    "vpd_pgb1",
+    "vpd_pgb2",
+    "inquiry",
+    "rescan",
+    "delete",
+    "exp_statsn",
+    "local_port",
+    "modalias",
+}
 DULL_BEGINNINGS = ("evt_", "discard_", "events", "max_", "io_", "zone")
 QUEUE = {"logical_block_size", "physical_block_size", "rotational"}
 
@@ -68,13 +96,16 @@ def sessions() -> list[dict[str, Any]]:
     for session in sorted(names(SESSIONS), key=lambda name: int(name.removeprefix("session"))):
         number = session.removeprefix("session")
         where = f"/sys/class/iscsi_connection/connection{number}:0"
-        found.append({
-            "number": int(number), "target": text(f"{SESSIONS}/{session}/targetname"),
-            "state": text(f"{SESSIONS}/{session}/state"),
-            "address": text(f"{where}/persistent_address"),
-            "port": text(f"{where}/persistent_port"),
-            "disks": disks(session),
-        })
+        found.append(
+            {
+                "number": int(number),
+                "target": text(f"{SESSIONS}/{session}/targetname"),
+                "state": text(f"{SESSIONS}/{session}/state"),
+                "address": text(f"{where}/persistent_address"),
+                "port": text(f"{where}/persistent_port"),
+                "disks": disks(session),
+            }
+        )
     return found
 
 
@@ -84,8 +115,10 @@ def mounts() -> list[dict[str, str]]:
     for line in (text("/proc/self/mountinfo") or "").splitlines():
         before, after = line.split(" - ", 1)
         fields, (fstype, source, superblock) = before.split(" "), after.split(" ", 2)
-        plain = {name: value.encode().decode("unicode_escape") for name, value in
-                 {"point": fields[4], "source": source}.items()}
+        plain = {
+            name: value.encode().decode("unicode_escape")
+            for name, value in {"point": fields[4], "source": source}.items()
+        }
         found.append({"options": fields[5], "fstype": fstype, "super": superblock, **plain})
     return found
 
@@ -98,8 +131,11 @@ def blocked() -> None:
 
 def folder(root: str, tree: dict[str, Any], depth: int) -> None:
     """Add a directory's readable attributes, links and subdirectories to a recorded tree."""
-    inside = [name for name in names(root) if name not in SECRET | DULL
-              and not name.startswith(DULL_BEGINNINGS)]
+    inside = [
+        name
+        for name in names(root)
+        if name not in SECRET | DULL and not name.startswith(DULL_BEGINNINGS)
+    ]
     if not inside:
         tree[root] = None
     for name in inside:
@@ -154,11 +190,16 @@ def without_secrets(path: str, content: Any) -> Any:
     """Drop the CHAP lines of a node record."""
     if "/iscsi/nodes/" not in path or not isinstance(content, str):
         return content
-    return "".join(line for line in content.splitlines(keepends=True)
-                   if not line.startswith(("node.session.auth.username",
-                                           "node.session.auth.password")))
+    return "".join(
+        line
+        for line in content.splitlines(keepends=True)
+        if not line.startswith(("node.session.auth.username", "node.session.auth.password"))
+    )
 
 
 CALLS: dict[str, Any] = {
-    "sessions": sessions, "mounts": mounts, "blocked": blocked, "record": record,
+    "sessions": sessions,
+    "mounts": mounts,
+    "blocked": blocked,
+    "record": record,
 }

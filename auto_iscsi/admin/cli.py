@@ -1,0 +1,164 @@
+"""The administrator's program: `auto-iscsi [--root DIR] VERB …`: arguments to verb.
+
+A verb is one module and one function, imported only when the verb is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import traceback
+
+import auto_iscsi
+from auto_iscsi import errors, wording
+from auto_iscsi.admin import output, verbs
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import program
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb and return the exit status: 0, 1 expected failure, 2 usage, 3 a bug, 130 ^C."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    root = os.path.abspath(arguments.root)
+    if not os.path.isdir(root):
+        return _fail(f"--root {root}: not a directory", program.USAGE)
+    try:
+        status = VERBS[arguments.verb](arguments, Host(root))
+        sys.stdout.flush()
+        return status
+    except errors.Failure as failure:
+        return _fail(failure.reason, 1, failure.hint)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever reads, head(1) for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        versions = f"auto-iscsi {auto_iscsi.__version__}, Python {platform.python_version()}"
+        return _fail(f"a bug, please report it: {error!r} ({versions})", program.BUG)
+
+
+def _lookup(arguments: argparse.Namespace, host: Host) -> int:
+    return program.main([arguments.key], host)
+
+
+def _explain(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import codes, explain
+
+    paint = output.paint_for(sys.stdout)
+    if arguments.settings:
+        return _show(explain.table(paint), arguments.json)
+    if arguments.codes:
+        return _show(codes.listing(paint), arguments.json)
+    if arguments.key in codes.table():
+        return _show(codes.report(arguments.key), arguments.json)
+    return _show(explain.report(host, arguments.key, paint), arguments.json)
+
+
+def _check(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import check
+
+    paint = output.paint_for(sys.stdout)
+    return _show(check.report(host, arguments.files, arguments.strict, paint), arguments.json)
+
+
+def _edit(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import edit
+
+    return edit.edit(host, arguments.file or "", print, _ask, output.paint_for(sys.stdout))
+
+
+def _status(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import metrics, status
+
+    if arguments.metrics:
+        return _show(metrics.report(host), False)
+    return _show(status.report(host, output.paint_for(sys.stdout)), arguments.json)
+
+
+def _doctor(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import doctor
+
+    return _show(doctor.report(host, output.paint_for(sys.stdout)), arguments.json)
+
+
+def _reap(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import reap_report
+    from auto_iscsi.reaper import reaper
+
+    if arguments.dry_run:
+        return _show(reap_report.report(host, output.paint_for(sys.stdout)), False)
+    seen = sys.stderr.isatty()
+    outcome = reaper.reap(host, _progress if seen else lambda _: None, arguments.wait)
+    if seen:
+        _progress("")
+    for each in outcome.problems:
+        _fail(f"{each.target}: {each.problem}", 1, each.hint)
+    if not arguments.quiet and (said := outcome.summary(sys.stdout.isatty())):
+        print(f"auto-iscsi: {said}")
+    return outcome.status
+
+
+def _progress(text: str) -> None:
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+VERBS = {
+    "lookup": _lookup,
+    "explain": _explain,
+    "check": _check,
+    "edit": _edit,
+    "status": _status,
+    "reap": _reap,
+    "doctor": _doctor,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="auto-iscsi",
+        allow_abbrev=False,
+        description="iSCSI snapshots by name, on demand, under autofs: the administrator's side.",
+        epilog="See auto-iscsi(8), auto.iscsi(8) and auto.iscsi.conf(5).",
+    )
+    version = f"auto-iscsi {auto_iscsi.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument(
+        "--root", metavar="DIR", default="/", help="the machine is laid out below DIR (default: /)"
+    )
+    subparsers = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    for name, verb in verbs.VERBS.items():
+        own = subparsers.add_parser(
+            name, help=verb.help, description=verb.description, allow_abbrev=False
+        )
+        verb.arguments(own)
+    return parser
+
+
+def _show(report: output.Report, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        print(json.dumps(report.data, indent=2))
+    else:
+        print("\n".join(report.lines))
+    return report.status
+
+
+def _ask(question: str) -> str:
+    try:
+        return input(question)
+    except EOFError:
+        print()
+        return "x"
+
+
+def _fail(reason: str, status: int, hint: str = "") -> int:
+    print(f"auto-iscsi: {wording.one_line(reason)}", file=sys.stderr)
+    if hint:
+        print(f"  to do: {wording.one_line(hint)}", file=sys.stderr)
+    return status

@@ -1,0 +1,1 @@
+"""Read /etc/auto.iscsi.conf: files, settings, values, patterns, caches."""

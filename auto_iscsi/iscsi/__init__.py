@@ -1,0 +1,1 @@
+"""Open and account for iSCSI sessions: node records, discovery, login, CHAP, claims."""

@@ -1,0 +1,115 @@
+"""The few things from typing, contextlib, signal and socket that a warm lookup uses, cheaply.
+
+automount starts the map program for every visit, and a warm lookup takes less time than Python
+takes to import typing (re, functools), contextlib (collections), signal (enum) or socket
+(selectors). At run time a module takes these names from here; a type checker sees the standard
+library's own. Where CPython lacks one of the private modules that are used here, the standard
+library takes its place.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # a type checker takes a name TYPE_CHECKING for true
+
+if TYPE_CHECKING:
+    import signal as signal
+    import socket as socket
+    from contextlib import contextmanager as contextmanager
+    from contextlib import suppress as suppress
+    from typing import NamedTuple as NamedTuple
+else:
+    try:
+        import _signal as signal
+    except ImportError:
+        import signal  # noqa: F401 (for those who import it from here)
+    try:
+        from _collections import _tuplegetter as _field
+    except ImportError:
+        from operator import itemgetter
+
+        def _field(number, doc):
+            return property(itemgetter(number), doc=doc)
+
+    class NamedTuple(tuple):
+        """typing.NamedTuple, without what only introspection asks for."""
+
+        __slots__ = ()
+
+        def __init_subclass__(cls):
+            cls._fields = tuple(cls.__annotations__)
+            given = cls.__dict__
+            cls._field_defaults = {name: given[name] for name in cls._fields if name in given}
+            for number, name in enumerate(cls._fields):
+                setattr(cls, name, _field(number, None))
+
+        def __new__(cls, *values, **named):
+            if named or len(values) != len(cls._fields):
+                first = dict(zip(cls._fields, values))
+                every = {**cls._field_defaults, **first, **named}
+                twice = len(values) > len(cls._fields) or not first.keys().isdisjoint(named)
+                if twice or every.keys() != set(cls._fields):
+                    raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
+                values = [every[name] for name in cls._fields]
+            return tuple.__new__(cls, values)
+
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
+        def _asdict(self):
+            return dict(zip(self._fields, self))
+
+        def _replace(self, **named):
+            return type(self)(**{**self._asdict(), **named})
+
+        def __repr__(self):
+            fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
+            return f"{type(self).__name__}({fields})"
+
+    def __getattr__(name):
+        """Import socket when it is first asked for: a warm lookup opens none."""
+        if name != "socket":
+            raise AttributeError(name)
+        try:
+            import _socket as socket
+        except ImportError:
+            import socket
+        return socket
+
+    class _Context:
+        """What contextmanager() makes of a generator."""
+
+        def __init__(self, generator):
+            self._generator = generator
+
+        def __enter__(self):
+            return next(self._generator)
+
+        def __exit__(self, kind, error, trace):
+            if error is None:
+                next(self._generator, None)
+                return False
+            try:
+                self._generator.throw(error)
+            except StopIteration:  # the generator caught the error and came to its end
+                return True
+            except BaseException as raised:
+                if raised is not error:
+                    raise
+            return False
+
+    def contextmanager(function):
+        """Make a context manager of a generator function that yields once."""
+        return lambda *values, **named: _Context(function(*values, **named))
+
+    class suppress:
+        """Go on after a block that one of these exceptions ended."""
+
+        def __init__(self, *kinds):
+            self._kinds = kinds
+
+        def __enter__(self):
+            return None
+
+        def __exit__(self, kind, error, trace):
+            return kind is not None and issubclass(kind, self._kinds)

@@ -1,0 +1,1 @@
+"""Access to the host: files, mounts, udev events, child processes."""

@@ -1,0 +1,1 @@
+"""Turn a key into a map entry: the program that automount runs."""

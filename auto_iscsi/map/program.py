@@ -1,0 +1,49 @@
+"""The map program: `auto.iscsi KEY`, run by automount, as root, with a key that any user chose.
+
+argv[1] is the key and nothing else, whatever it looks like. The entry goes to stdout, alone; a
+failure is one short line on stderr, which automount passes on to the log, and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from auto_iscsi import errors, keys, wording
+from auto_iscsi.machine.host import Host
+
+USAGE = 2
+BUG = 3
+
+
+def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B008 (immutable)
+    """Print the entry for the key and return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1:
+        return _fail("usage: auto.iscsi KEY (automount runs it; people want auto-iscsi(8))", USAGE)
+    try:
+        keys.parse(arguments[0])  # most wrong keys go before the rest is even imported
+        from auto_iscsi.map import lookup  # within the net: it needs what others installed
+
+        entry = lookup.lookup(host, arguments[0], _say)
+    except errors.Failure as failure:
+        return _fail(str(failure), 1)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        at = error.__traceback__
+        while at and at.tb_next:
+            at = at.tb_next
+        where = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at else "?"
+        return _fail(f"a bug, please report it: {type(error).__name__}: {error} at {where}", BUG)
+    os.write(1, f"{entry}\n".encode("ascii"))
+    return 0
+
+
+def _fail(line: str, status: int) -> int:
+    _say(line)
+    return status
+
+
+def _say(line: str) -> None:
+    os.write(2, f"auto.iscsi: {wording.one_line(line)}\n".encode("ascii"))

@@ -1,0 +1,1 @@
+"""Decide which sessions are no longer needed, and end them."""
