@@ -6,6 +6,7 @@ and disks are found by what the lookup itself uses.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +15,10 @@ from auto_iscsi.admin import disk_report, output
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
-from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
-from auto_iscsi.map import entry, layout
-from auto_iscsi.volumes import mountable
+from auto_iscsi.map import available, entry, verification
+from auto_iscsi.map.request import Request
+from auto_iscsi.volumes import journal, mountable
 
 OUTCOMES = {
     "answer": "prints the entry at once",
@@ -138,15 +139,16 @@ def _found(host: Host, target: str, chosen: dict[str, schema.Effective]) -> Expl
     for session in up or known:
         _disks(host, session, wanted, steps)
     steps.append(("lease", _lease(host, target)))
+    request = _request(host, target, wanted)
     try:
-        found = _present(host, target, wanted, up)
-        found = found and layout.apply_journal_rule(host, target, found, wanted, act=False)
+        found = available.through_sessions(request).mountable
+        found = found and verification.allow_by_journal(request, found, act=False)
     except errors.Failure as failure:
         return Explanation("refuse", steps, failure=failure)
     if found:
         steps += _reasons(found, chosen)
         return Explanation("answer", steps, entry.format_entry(found, wanted))
-    found = layout.still_mounted(host, known, mounts.list_all(host), wanted)
+    found = available.without_session(request)
     if found:
         steps += _reasons(found, chosen)
         return Explanation("mounted", steps, entry.format_entry(found, wanted))
@@ -162,13 +164,14 @@ def _found(host: Host, target: str, chosen: dict[str, schema.Effective]) -> Expl
     return Explanation("refuse", steps, failure=discovery.no_record(target))
 
 
-def _present(
-    host: Host, target: str, wanted: schema.Settings, up: Sequence[sessions.Session]
-) -> mountable.Mountable | None:
+def _request(host: Host, target: str, settings: schema.Settings) -> Request:
+    """Return what a lookup of the target would work for; without root, without the claim."""
     try:
-        return layout.find_present(host, target, wanted)[0]
-    except errors.NotPermitted:  # not root: without the lease's hint at a session
-        return layout.find_mountable(host, up, wanted)
+        claim = claims.read(host, target)
+    except errors.NotPermitted:
+        claim = claims.Claim()
+    until = time.monotonic() + journal.LIMIT
+    return Request(host, keys.Key(target, target), settings, until, claim)
 
 
 def _records(

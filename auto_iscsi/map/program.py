@@ -20,12 +20,12 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
     """Print the entry for the key and return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
-        return _fail("usage: auto.iscsi KEY (automount runs it; people want auto-iscsi(8))", USAGE)
+        return _fail("usage: auto.iscsi KEY (automount runs it; you want auto-iscsi(8))", USAGE)
     try:
-        keys.parse(arguments[0])  # most wrong keys go before the rest is even imported
-        from auto_iscsi.map import lookup  # within the net: it needs what others installed
+        keys.parse(arguments[0])  # most wrong keys are refused before the rest is even imported
+        from auto_iscsi.map import lookup  # here, so that a broken installation is one line, too
 
-        entry = lookup.lookup(host, arguments[0], _say)
+        entry = lookup.lookup(host, arguments[0], _log)
     except errors.Failure as failure:
         return _fail(str(failure), 1)
     except KeyboardInterrupt:
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
 
 
 def _fail(line: str, status: int) -> int:
-    _say(line)
+    _log(line)
     return status
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     os.write(2, f"auto.iscsi: {wording.one_line(line)}\n".encode("ascii"))

@@ -12,8 +12,9 @@ from auto_iscsi.admin import explain, output
 from auto_iscsi.config import config_files
 from auto_iscsi.config import schema as table
 from auto_iscsi.disks import udev_db
+from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine.host import Host
-from auto_iscsi.map import layout, lookup
+from auto_iscsi.map import available, lookup
 from auto_iscsi.volumes import selection
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
@@ -229,7 +230,7 @@ def test_nothing_is_chosen_before_udev_is_through(tmp_path: Path, late: dict[str
     make_tree(tmp_path, {**machine({0: [EMPTY, EXT4]}), config_files.FILE: AUTO, **late})
     host = Host(str(tmp_path))
     wanted = table.resolve(config_files.load(host), TARGET)
-    assert layout.find_present(host, TARGET, wanted)[0] is None
+    assert available.find(host, sessions.find_all(host, TARGET), wanted) is None
 
 
 def test_without_sequence_numbers_udevs_queue_says_when_it_is_through(tmp_path: Path) -> None:
@@ -239,9 +240,9 @@ def test_without_sequence_numbers_udevs_queue_says_when_it_is_through(tmp_path: 
     )
     host = Host(str(tmp_path))
     wanted = table.resolve(config_files.load(host), TARGET)
-    assert layout.find_present(host, TARGET, wanted)[0] is None
+    assert available.find(host, sessions.find_all(host, TARGET), wanted) is None
     (tmp_path / "run/udev/queue").unlink()
-    assert layout.find_present(host, TARGET, wanted)[0] is not None
+    assert available.find(host, sessions.find_all(host, TARGET), wanted) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Find what can be mounted for a target right now. Nothing is changed or waited for here.
+
+As shipped, a target's filesystem is one partition by its number, and nothing on the disk has to be
+read to find it. The module that selects filesystems by their content is imported only when it is
+needed: a warm lookup pays for every import.
+"""
+
+from __future__ import annotations
+
+import os
+
+from auto_iscsi.config.settings import AUTO
+from auto_iscsi.disks import scsi_disks
+from auto_iscsi.iscsi import sessions
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+from auto_iscsi.machine import mounts
+from auto_iscsi.volumes import mountable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi.config.settings import Settings
+    from auto_iscsi.iscsi.sessions import Session
+    from auto_iscsi.machine.host import Host
+    from auto_iscsi.map.request import Request
+    from auto_iscsi.volumes.mountable import Mountable
+
+
+class Available(NamedTuple):
+    """What a target's sessions show."""
+
+    mountable: Mountable | None  #: None: nothing yet
+    up: list[Session]  #: the sessions that were looked at and are up
+
+
+def find(host: Host, up: Sequence[Session], settings: Settings) -> Mountable | None:
+    """Return what sessions that are up show, None while it is not there yet; raise Failure."""
+    one_partition = isinstance(settings.partition, int) and isinstance(settings.lun, int)
+    if one_partition and settings.fstype != AUTO:
+        device = scsi_disks.choose(host, up, settings)
+        return mountable.as_configured(device, settings) if device else None
+    from auto_iscsi.volumes import selection
+
+    return selection.find(host, up, settings)
+
+
+def through_sessions(request: Request) -> Available:
+    """Return what the target's sessions show; raise Failure.
+
+    The session that the lease names is looked at first: a host can have a thousand sessions.
+    """
+    leased = request.claim.sids[0] if request.claim.sids else -1
+    first = sessions.find_all(request.host, request.target, leased)
+    available = _through(request, first)
+    if not available.mountable and [session.sid for session in first] == [leased]:
+        return _through(request, sessions.find_all(request.host, request.target))
+    return available
+
+
+def _through(request: Request, candidates: list[Session]) -> Available:
+    up = [session for session in candidates if session.up]
+    return Available(find(request.host, up, request.settings), up)
+
+
+def has_link(request: Request, up: Sequence[Session]) -> bool:
+    """Tell whether a selected disk has its by-path link yet; True where no link is needed.
+
+    This costs less than find(), and find() returns nothing without that link.
+    """
+    lun = request.settings.lun
+    if request.settings.device == "kernel" or not isinstance(lun, int):
+        return True
+    numbers = (lun, lun | 0x4000)  # both ways in which the kernel counts it: Disk.unit
+    links = [scsi_disks.Disk("", each, session, "").link for session in up for each in numbers]
+    return any(request.host.link(f"{scsi_disks.BY_PATH}/{link}") for link in links)
+
+
+def selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.Disk]:
+    """Return the disks of sessions that the configuration selects."""
+    disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
+    return [disk for disk in disks if scsi_disks.is_selected(disk, request.settings)]
+
+
+def without_session(request: Request) -> Mountable | None:
+    """Return what is mounted for the key although its session is down or gone, else None.
+
+    A restarted automount asks for every key that is still mounted, waits for the answer, and never
+    expires a mount whose lookup failed (seen with autofs 5.1.8 and 5.1.9). It does not use what the
+    answer says as long as the filesystem is mounted.
+    """
+    mounted = mounts.list_all(request.host)
+    target_sessions = sessions.find_all(request.host, request.target)
+    by_number = {mount.number: mount for mount in mounted}
+    down = [session for session in target_sessions if not session.up]
+    for device in scsi_disks.candidates(request.host, down, request.settings):
+        if device.number in by_number:
+            return _as_mounted(device, by_number[device.number], request.settings)
+    point = mount_point(request, mounted)
+    for mount in mounted:
+        if mount.point == point and mount.fstype != "autofs":
+            device = scsi_disks.Device(os.path.basename(mount.source), "", mount.number)
+            return _as_mounted(device, mount, request.settings)
+    return None
+
+
+def _as_mounted(device: scsi_disks.Device, mount: mounts.Mount, settings: Settings) -> Mountable:
+    """Return a mounted device as the map describes it; `fstype = auto` is the mount's type."""
+    if settings.fstype == AUTO:
+        settings = settings._replace(fstype=mount.fstype)
+    return mountable.as_configured(device, settings)
+
+
+def mount_point(request: Request, mounted: Sequence[mounts.Mount]) -> str:
+    """Return where automount mounts the key, "" when it was not automount that started us.
+
+    automount starts a map program in the root of the autofs mount.
+    """
+    try:
+        root = os.getcwd()
+    except OSError:
+        return ""
+    is_autofs = any(mount.point == root and mount.fstype == "autofs" for mount in mounted)
+    return os.path.join(root, request.key.text) if is_autofs else ""

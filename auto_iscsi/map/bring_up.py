@@ -1,0 +1,123 @@
+"""Bring a target up: log in or rescan, wait for its disk, and say why there is none.
+
+Only a lookup that has something to wait for imports this module.
+"""
+
+from __future__ import annotations
+
+from auto_iscsi import errors
+from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.iscsi import iscsiadm, login, sessions, unseen_logins
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
+from auto_iscsi.machine import udev_events
+from auto_iscsi.map import available, verification
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_iscsi.iscsi.sessions import Session
+    from auto_iscsi.map.request import Request
+    from auto_iscsi.volumes.mountable import Mountable
+
+
+def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
+    """Log in if need be, and wait for the disk; raise Failure when it does not come.
+
+    Return what the target shows then, not yet verified, and its sessions that are up.
+    """
+    source = "kernel" if request.settings.device == "kernel" else "udev"
+    with udev_events.listen(source) as events:
+        up = [s for s in sessions.find_all(request.host, request.target) if s.up]
+        if up:
+            rescan(request, up[0])
+            until = request.within(request.settings.udev_timeout)
+            _make_read_only_early(request, events, up, until)
+            return _wait_for_disk(request, events, up, until)
+        attempt = login.Login(request.host, request.target, request.settings, request.until, events)
+        up, missing = attempt.open()
+        until = request.within(request.settings.udev_timeout)
+        _make_read_only_early(request, events, up, until)
+        if request.settings.paths != "all":
+            return _wait_for_disk(request, events, up, until)
+        from auto_iscsi.map import multipath_wait
+
+        notes = multipath_wait.wait_for_map(request, up, events, missing)
+        until = request.within(request.settings.udev_timeout)
+        return _wait_for_disk(request, events, up, until, notes)
+
+
+def rescan(request: Request, session: Session) -> None:
+    """Have the kernel look for LUNs that were presented after the login."""
+    limit = iscsiadm.Limit(request.settings.login_timeout, request.until)
+    conclude_earlier_logins(request, limit.end)
+    iscsiadm.rescan(request.host, request.target, session, limit)
+
+
+def _wait_for_disk(
+    request: Request,
+    events: udev_events.Listener,
+    up: list[Session],
+    until: float,
+    notes: Sequence[str] = (),
+) -> tuple[Mountable, list[Session]]:
+    """Return what the sessions show, with `notes` added, as soon as it can be mounted."""
+    content = events.wait_for(
+        lambda: available.find(request.host, up, request.settings),
+        until,
+        lambda: available.has_link(request, up),
+    )
+    if content is None:
+        raise _no_disk(request, up)
+    return content._replace(notes=(*content.notes, *notes)), up
+
+
+def _make_read_only_early(
+    request: Request, events: udev_events.Listener, up: Sequence[Session], until: float
+) -> None:
+    """Make the selected disks read-only the moment that the kernel shows one of them."""
+    if request.settings.journal_rule not in ("refuse", "skip"):
+        return
+    disks = events.wait_for(lambda: available.selected_disks(request, up) or None, until)
+    if disks is None:
+        raise _no_disk(request, up)
+    verification.make_read_only(request, disks)
+
+
+def conclude_earlier_logins(request: Request, until: float) -> None:
+    """Find out whose a session is that a killed lookup asked for, before iscsiadm runs again.
+
+    The next iscsiadm overwrites what the last one printed.
+    """
+    if request.claim.asked:
+        unseen_logins.settle(
+            request.host, request.target, until, request.settings.replacement_timeout
+        )
+
+
+def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
+    """Return the failure of a target whose disk did not come in time."""
+    after = f"after {request.settings.udev_timeout:.0f} s"
+    selected = available.selected_disks(request, up)
+    if not selected:
+        disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
+        luns = ", ".join(sorted({str(disk.unit) for disk in disks})) or "none"
+        return errors.NoDisk(
+            f"{request.target}: no LUN {request.settings.lun} through {up[0].portal} {after}, "
+            f"LUNs there: {luns}",
+            "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
+        )
+    disk = selected[0]
+    if scsi_disks.is_left_to_multipathd(request.host, disk) and not multipath.map_of(
+        request.host, disk.path
+    ):
+        return errors.NoDisk(
+            f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
+            f"{after}",
+            "see multipath -ll, or blacklist it there",
+        )
+    part = request.settings.partition
+    link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
+    return errors.NoDisk(
+        f"{request.target}: no link {scsi_disks.BY_PATH}/{link} {after}",
+        "udevadm settle; raise udev_timeout if udev is only slow",
+    )

@@ -1,0 +1,32 @@
+"""What one lookup works for: the key, the settings that hold for it, and the time that is left."""
+
+from __future__ import annotations
+
+import time
+
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from auto_iscsi import keys
+    from auto_iscsi.config.settings import Settings
+    from auto_iscsi.iscsi import claims
+    from auto_iscsi.machine.host import Host
+
+
+class Request(NamedTuple):
+    """One lookup of one target, which the caller holds (claims.hold)."""
+
+    host: Host
+    key: keys.Key
+    settings: Settings
+    until: float  #: when the lookup has to be over (time.monotonic())
+    claim: claims.Claim  #: the target's claim as this lookup read it at its start
+
+    @property
+    def target(self) -> str:
+        """The target's name, folded."""
+        return self.key.target
+
+    def within(self, seconds: float) -> float:
+        """Return the time (time.monotonic()) in `seconds`, or the end of the lookup if sooner."""
+        return min(self.until, time.monotonic() + seconds)

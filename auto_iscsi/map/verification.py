@@ -1,0 +1,63 @@
+"""Verify that disks are still the volumes that they were, and apply the rule for dirty journals.
+
+Everything here changes something: a disk that is another volume by now is deleted from the kernel,
+a disk is made read-only.
+"""
+
+from __future__ import annotations
+
+from auto_iscsi import errors
+from auto_iscsi.disks import identity
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from auto_iscsi.disks import scsi_disks
+    from auto_iscsi.map.request import Request
+    from auto_iscsi.volumes.mountable import Mountable
+
+
+def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
+    """Delete each disk (its path in sysfs) that is another volume by now; tell whether one was.
+
+    Raise WrongDisk when such a disk is in use.
+    """
+    swapped = [disk for disk in disks if not identity.is_same(request.host, request.target, disk)]
+    for disk in swapped:
+        identity.delete_disk(request.host, request.target, disk)
+    return bool(swapped)
+
+
+def disks_of(content: Mountable) -> list[str]:
+    """Return the paths in sysfs of the disks that a key's filesystems are on."""
+    paths = {filesystem.device.disk for filesystem in content.filesystems}
+    return sorted(paths - {""})
+
+
+def make_read_only(request: Request, disks: Sequence[scsi_disks.Disk]) -> None:
+    """Make disks read-only as soon as they appear, where the settings let nothing be written.
+
+    A disk that sysfs shows already may not be there to be opened yet: allow_by_journal() insists.
+    """
+    if request.settings.journal_rule not in ("refuse", "skip"):
+        return
+    from auto_iscsi.volumes import journal
+
+    for disk in disks:
+        with suppress(errors.NotPermitted):
+            journal.set_read_only(request.host, request.target, disk.path, request.until)
+
+
+def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> Mountable:
+    """Return what may be mounted, by the journals' states; raise DirtyJournal.
+
+    Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
+    False.
+    """
+    rule = request.settings.journal_rule
+    if not rule:
+        return content
+    from auto_iscsi.volumes import journal
+
+    return journal.apply_rule(request.host, request.target, content, rule, request.until, act)
