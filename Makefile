@@ -60,6 +60,10 @@ lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytes
 	@tests/prepare lint
 	@$(PYTEST) tests/lint $(ARGS)
 
+.PHONY: lock
+lock: ## write the tests' lock files anew, from tests/requirements.txt and tests/matrix.py
+	@tests/lock
+
 .PHONY: test-matrix
 test-matrix: ## what needs no root, on the oldest and the newest Python and libraries
 	@tests/prepare test

@@ -100,7 +100,8 @@ def refusal(root: Path, there: dict[int, list[On]], text: str = AUTO) -> errors.
     with pytest.raises(errors.Failure) as refused:
         lookup.lookup(Host(str(root)), TARGET)
     assert told.data["refused"]["reason"] == refused.value.reason
-    return refused.value
+    failure: errors.Failure = refused.value
+    return failure
 
 
 @pytest.mark.parametrize(
