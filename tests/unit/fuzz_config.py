@@ -2,7 +2,7 @@
 
 Usage: python3 -m tests.unit.fuzz_config MINUTES [SEED]. Outside CI. Mutates the files in corpus/
 and whatever reached new lines of the program on the way (sys.settrace), prints the file that
-fails, and keeps it in corpus/, which test_language_syntax runs through in CI.
+fails, and keeps it in corpus/, which test_syntax runs through in CI.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.unit.language import TARGET, an_end
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = 20  # seconds, traced
 WATCHED = (
-    "config.py",
+    "config_files.py",
     "syntax.py",
-    "kinds.py",
-    "settings.py",
-    "globs.py",
-    "check.py",
+    "values.py",
+    "schema.py",
     "patterns.py",
+    "pattern_proofs.py",
+    "check.py",
     "portals.py",
     "configobj/__init__.py",
 )

@@ -1,4 +1,4 @@
-"""What holds for a target: defaults, sections as globs, and every setting's values."""
+"""The settings of a target: defaults, sections as globs, and the values of every setting."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ INVALID = [
     ("chap_user", "a, b", "not a list"),
     ("chap_user", "x" * 256, "at most 255"),
     ("chap_user", "browse", "it needs chap_secret_file"),
-    ("chap_secret_file", "secret", "from / on"),
-    ("chap_secret_file", "/", "from / on"),
+    ("chap_secret_file", "secret", "begins with /"),
+    ("chap_secret_file", "/", "begins with /"),
     ("chap_secret_file", "/s", "it needs chap_user"),
     ("chap_mutual_user", "array", "it needs chap_mutual_secret_file"),
     ("chap_mutual_user", "array\nchap_mutual_secret_file = /t", "it needs chap_user"),

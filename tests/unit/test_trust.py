@@ -1,4 +1,4 @@
-"""A file that others than root could have written is not used."""
+"""A file that users other than root can write is not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be parsed: all of it is found, on the right line, said so that one can mend it."""
+"""Everything in a file that cannot be parsed is reported, on its line, with what would be right."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def problems(data: bytes) -> list[str]:
         ("[a]\n[[b]]", "F:2: [[b]]: sections do not nest"),
         ("[a", "F:1: [a: expected [PATTERN]"),
         ("[a] lun", "F:1: [a] lun: expected [PATTERN]"),
-        ("[a]\n\n[a]", "F:3: [a]: there is such a section in this file, line 1"),
+        ("[a]\n\n[a]", "F:3: [a]: the file has this section already, line 1"),
         ("lun = 1\nlun = 2", "F:2: lun: set twice in this section"),
         ("lun = '1", "F:1: lun: quotes or commas"),
         ("options = a,,b", "F:1: options: quotes or commas"),
