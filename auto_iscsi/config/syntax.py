@@ -71,11 +71,11 @@ def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
             refused = error.errors
         # Below a wrong header, settings would count as duplicates of those in the section above:
         # so headers are mended first, then the rest.
-        headers = [each for each in refused if each.line.lstrip().startswith("[")]
-        for each in headers or refused:
-            faults.append(_fault(str(each), each.line_number, each.line, lines))
-        for each in headers or refused:
-            number = each.line_number
+        headers = [line for line in refused if line.line.lstrip().startswith("[")]
+        for line in headers or refused:
+            faults.append(_fault(str(line), line.line_number, line.line, lines))
+        for line in headers or refused:
+            number = line.line_number
             lines[number - 1] = f'["{_PLACEHOLDER}{number}"]' if headers else ""
     parts = []
     for depth, part in _parts(parsed):

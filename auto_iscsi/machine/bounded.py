@@ -6,7 +6,7 @@ deadline; a child that hangs is left to the kernel. It keeps nothing of the pare
 automount waits for every process that holds the map program's stdout, and the next lookup waits for
 every process that holds the target's lock.
 
-Whether a block device is in use, the kernel says without asking the disk: open(O_RDONLY|O_EXCL) is
+The kernel knows without asking the disk whether a block device is in use: open(O_RDONLY|O_EXCL) is
 EBUSY when the disk or one of its partitions is mounted in any mount namespace, or is claimed by
 device mapper, md, swap or any program that asked for exclusive use (block/bdev.c, bd_may_claim).
 """
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Callable
 
-FREE, HANGS = 0, -1  #: what is known of a device, where it is not an errno
+FREE, HANGS = 0, -1  #: results for a device; all others are errnos
 _BLKFLSBUF = 0x1261  # linux/fs.h
 _EXIT_TIME = 1.0  # seconds that a killed child has to go away
+_ANSWER = 1  # the stdout of the child
 _ALL_DEVICES = 5  # times the limit of one device: the limit for a list of them
 
 
@@ -41,7 +42,7 @@ def run(work: Callable[[], Any], until: float, target: str) -> Any:
     The value has to be one that marshal can write. `until` is a time.monotonic(). Raise TimedOut
     when there is no value by then, and Failure when `work` raises.
     """
-    child = _start(lambda: os.write(1, marshal.dumps(work())))
+    child = _start(lambda: os.write(_ANSWER, marshal.dumps(work())))
     try:
         value = b""
         while part := _read(child, until - time.monotonic()):
@@ -138,10 +139,10 @@ def _start_for_each(
                 work(node)
             except OSError as error:
                 result = error.errno or 1
-            os.write(1, bytes([result]))
+            os.write(_ANSWER, bytes([result]))
         if stay:
             reader = select.poll()
-            reader.register(1, 0)  # without any event poll(2) still reports POLLERR
+            reader.register(_ANSWER, 0)  # without any event poll(2) still reports POLLERR
             reader.poll()
 
     return _start(work_for_each)

@@ -108,7 +108,7 @@ def _logical(data: bytes) -> list[tuple[int, str]]:
 
     A line that ends in a backslash is joined with the next one.
     """
-    lines: list[tuple[int, str]] = []
+    logical: list[tuple[int, str]] = []
     first, text = 0, ""
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         first = first or number
@@ -117,9 +117,9 @@ def _logical(data: bytes) -> list[tuple[int, str]]:
             continue
         text += line
         if text.strip() and not text.lstrip().startswith("#"):
-            lines.append((first, text))
+            logical.append((first, text))
         first, text = 0, ""
-    return lines
+    return logical
 
 
 def _is_ours(host: Host, path: str) -> bool:

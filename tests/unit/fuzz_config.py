@@ -93,8 +93,8 @@ def one(data: bytes) -> None:
         assert not refused
     except errors.BadConfiguration:
         assert refused
-    found = [*problems, *wrong, *check._useless(sections[:30])]
-    for problem in found:
+    reported = [*problems, *wrong, *check._useless(sections[:30])]
+    for problem in reported:
         line = check.said(problem, Paint(False))
         assert line.isprintable(), line
 

@@ -1,4 +1,4 @@
-"""Which names a section's pattern matches, and what can be known about that beforehand."""
+"""Which names a section's pattern matches, and what can be proved about all names."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_pattern_made_from_a_name_matches_it(name: str, data: st.DataObject) -
     for character in name:
         glob += data.draw(st.sampled_from([character, "?", "*", f"[{character}]", character]))
     assert patterns.matches(glob, name)
-    found = pattern_proofs.example(glob)
-    assert found is not None and patterns.matches(glob, found)
+    shortest = pattern_proofs.example(glob)
+    assert shortest is not None and patterns.matches(glob, shortest)
 
 
 def accepted(text: str) -> bool:
@@ -108,9 +108,9 @@ def test_the_automaton_accepts_what_keys_accepts(name: str, at: int, other: str)
 
 @given(GLOBS)
 def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
-    found = pattern_proofs.example(glob)
-    if found is not None:
-        assert is_name(found) and patterns.matches(glob, found)
+    shortest = pattern_proofs.example(glob)
+    if shortest is not None:
+        assert is_name(shortest) and patterns.matches(glob, shortest)
 
 
 @settings(max_examples=150)

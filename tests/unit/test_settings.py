@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
 
 
 def resolve(root: Path, text: str, target: str = TARGET) -> schema.Settings:
-    """Return what holds for a target when this is the configuration."""
+    """Return the settings of a target when this is the configuration."""
     make_tree(root, {"/etc/auto.iscsi.conf": text})
     return schema.resolve(config_files.load(Host(str(root))), target)
 
@@ -63,8 +63,8 @@ def test_the_shipped_file_changes_nothing_and_what_it_says_in_comments_is_the_de
 ) -> None:
     shipped = SHIPPED.read_text()
     assert resolve(tmp_path / "as-it-is", shipped) == schema.resolve([], TARGET)
-    said = re.findall(r"^#(\w+) =.*$", shipped, re.MULTILINE)
-    assert set(said) == set(schema.TABLE)
+    names = re.findall(r"^#(\w+) =.*$", shipped, re.MULTILINE)
+    assert set(names) == set(schema.TABLE)
     uncommented = re.sub(r"^#(\w+ =)", r"\1", shipped, flags=re.MULTILINE)
     assert resolve(tmp_path / "said", uncommented) == schema.resolve([], TARGET)
 

@@ -1,4 +1,4 @@
-"""The settings that a target had the last time are those that it has, or they are not used."""
+"""The settings that are kept for a target are those that it has, or they are not used."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_a_change_of_the_configuration_counts_at_once(host: Host, tmp_path: Path
 
 
 def test_what_changed_during_a_lookup_is_not_kept(host: Host, tmp_path: Path) -> None:
-    found = settings_cache.find(host, TARGET)
+    resolved = settings_cache.find(host, TARGET)
     make_tree(tmp_path, {config_files.FILE: "lun = 2\n"})
-    settings_cache.keep(host, TARGET, found)
+    settings_cache.keep(host, TARGET, resolved)
     assert not (tmp_path / KEPT).exists()
 
 
@@ -83,11 +83,11 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
 
 
 def test_what_another_build_kept_is_not_used(host: Host) -> None:
-    found = settings_cache.find(host, TARGET)
-    values = {**settings_cache.plain(found.settings), "colour": "green"}
-    file_cache.write(host, found.files, values, f"settings/{TARGET}")
+    resolved = settings_cache.find(host, TARGET)
+    values = {**settings_cache.plain(resolved.settings), "colour": "green"}
+    file_cache.write(host, resolved.files, values, f"settings/{TARGET}")
     again = settings_cache.find(host, TARGET)
-    assert not again.is_cached and again.settings == found.settings
+    assert not again.is_cached and again.settings == resolved.settings
 
 
 def test_it_goes_with_the_claim(host: Host, tmp_path: Path) -> None:
