@@ -120,7 +120,7 @@ def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
 
 
 def untrusted(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
-    """Return a problem for each file that users other than root can write; none if root is not /."""
+    """Return a problem for each file that users other than root can write; of / only."""
     if host.root != "/":
         return []
     folder = host.stat(FOLDER)
