@@ -112,7 +112,7 @@ def present(host: Host) -> list[tuple[str, os.stat_result]]:
 
 
 def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
-    """Return present(); raise BadConfiguration when users other than root can write a file."""
+    """Return the files that exist; raise BadConfiguration when others than root can write one."""
     files = present(host)
     if problems := untrusted(host, files):
         raise refusal(problems)
@@ -120,7 +120,7 @@ def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
 
 
 def untrusted(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
-    """Return a problem for each file that users other than root can write; of / only."""
+    """Return a problem for each file that users other than root can write, if root is /."""
     if host.root != "/":
         return []
     folder = host.stat(FOLDER)

@@ -227,7 +227,7 @@ def resolve(sections: Sequence[Section], target: str) -> Settings:
 def together(chosen: dict[str, Effective]) -> Settings:
     """Return the settings with these values; raise BadConfiguration when a required one is not set.
 
-    `chosen`: as choices() returns it.
+    `chosen` has a value for each setting.
     """
     if problems := incomplete(chosen):
         raise config_files.refusal(problems)

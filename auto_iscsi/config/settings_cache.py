@@ -50,7 +50,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def restored(values: dict[str, Any]) -> Settings:
-    """Return the settings that plain() was given."""
+    """Return the settings that were put into that form."""
     settings = Settings(**values)
     return settings._replace(portals=tuple(portals.Portal(*each) for each in settings.portals))
 
