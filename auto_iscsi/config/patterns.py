@@ -50,5 +50,5 @@ def _fnmatch(glob: str, target: str) -> bool:
 
     try:
         return fnmatch.fnmatchcase(target, glob)
-    except re.error:  # Python 3.9.12 and before, for a range without members, such as [b-a]
+    except re.error:  # Python 3.9, for a range without members, such as [b-a]
         return False
