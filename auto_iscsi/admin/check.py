@@ -168,7 +168,7 @@ def _impossible(section: Section) -> tuple[str, str]:
     if alien:
         signs = " or ".join(f'"{wording.printable(c)}"' for c in alien)
         return kind, f"it can match no target: no target's name has {signs} in it"
-    meant = pattern_proofs.instead(section.glob)
+    meant = pattern_proofs.suggest(section.glob)
     hint = f"; did you mean [{meant}]?" if meant else ""
     if kind == "not-a-target":
         return kind, "not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX)" + hint

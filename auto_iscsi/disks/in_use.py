@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.disks import multipath, scsi_disks
-from auto_iscsi.machine import mounts, probe
+from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
 _ANSWER = 2.0  # seconds that a disk has to let itself be opened
@@ -82,9 +82,9 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
         if not node.holders and host.read(f"{node.path}/partition") is None
     ]
     uses: list[tuple[Use, ...]] = [()] * len(found)
-    answers = probe.exclusive(host, [node for _, node in leaves], _ANSWER)
+    answers = bounded.probe_exclusive(host, [node for _, node in leaves], _ANSWER)
     for (at, node), says in zip(leaves, answers):
-        if says not in (probe.FREE, errno.ENXIO):  # which is: offline, and held by nobody
+        if says not in (bounded.FREE, errno.ENXIO):  # which is: offline, and held by nobody
             uses[at] += (_exclusive(node, says),)
     return uses
 
@@ -92,7 +92,7 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
 def _exclusive(node: str, says: int) -> Use:
     if says == errno.EBUSY:
         return Use("exclusive", f"use of {node} by a program that cannot be seen from here")
-    why = "it does not answer" if says == probe.HANGS else os.strerror(says).lower()
+    why = "it does not answer" if says == bounded.HANGS else os.strerror(says).lower()
     return Use("unknown", f"use of {node}: {why}")
 
 

@@ -64,10 +64,10 @@ def send(host: Host, node: str, command: bytes, length: int) -> bytes | None:
     try:
         if generic:
             return _ask(host.path(f"/dev/{generic[0]}"), command, length)
-        from auto_iscsi.machine import apart  # only on a machine without that driver
+        from auto_iscsi.machine import bounded  # only on a machine without that driver
 
         until = time.monotonic() + _TIME
-        answer = apart.do(lambda: _call(host.path(f"/dev/{node}"), command, length), until, node)
+        answer = bounded.run(lambda: _call(host.path(f"/dev/{node}"), command, length), until, node)
     except (OSError, errors.Failure):  # not a SCSI disk, none any more, or dead
         return None
     return None if answer is None else bytes(answer)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from auto_iscsi import errors
 from auto_iscsi.disks import identity, multipath, scsi_disks
-from auto_iscsi.machine import apart
+from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, mountable, superblock
 
@@ -88,7 +88,7 @@ def set_read_only(host: Host, target: str, disk: str, until: float, read_only: b
     nodes = [os.path.basename(disk), *scsi_disks.partitions_below(host, disk).values(), *maps]
     if disk.startswith("/sys/dev/"):
         nodes = [disk[len("/sys/dev/") :]]
-    wrong = apart.do(lambda: _set(host, nodes, read_only), until, target)
+    wrong = bounded.run(lambda: _set(host, nodes, read_only), until, target)
     if not read_only:
         # What is read-only all the same is so by itself: the kernel found that out after we had
         # met the disk and noted that it was us.
@@ -102,7 +102,7 @@ def dirty_states(
     host: Host, target: str, wanted: Sequence[tuple[str, str]], until: float
 ) -> list[bool | None]:
     """Return for each family and node whether it is dirty, None where that is not known."""
-    return list(apart.do(lambda: [_state(host, *each) for each in wanted], until, target))
+    return list(bounded.run(lambda: [_state(host, *each) for each in wanted], until, target))
 
 
 def _state(host: Host, family: str, node: str) -> bool | None:

@@ -2,7 +2,7 @@
 
 Usage: python3 -m tests.unit.fuzz_config MINUTES [SEED]. Outside CI. Mutates the files in corpus/
 and whatever reached new lines of the program on the way (sys.settrace), prints the file that
-fails, and keeps it in corpus/, which test_language_syntax runs through in CI.
+fails, and keeps it in corpus/, which test_syntax runs through in CI.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.unit.language import TARGET, an_end
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = 20  # seconds, traced
 WATCHED = (
-    "config.py",
+    "config_files.py",
     "syntax.py",
-    "kinds.py",
-    "settings.py",
-    "globs.py",
-    "check.py",
+    "values.py",
+    "schema.py",
     "patterns.py",
+    "pattern_proofs.py",
+    "check.py",
     "portals.py",
     "configobj/__init__.py",
 )
@@ -93,8 +93,8 @@ def one(data: bytes) -> None:
         assert not refused
     except errors.BadConfiguration:
         assert refused
-    found = [*problems, *wrong, *check._useless(sections[:30])]
-    for problem in found:
+    reported = [*problems, *wrong, *check._useless(sections[:30])]
+    for problem in reported:
         line = check.said(problem, Paint(False))
         assert line.isprintable(), line
 

@@ -41,9 +41,9 @@ def test_each_worked_configuration_is_clean() -> None:
 
 
 def test_each_kind_of_problem_each_outcome_and_each_verb_is_there() -> None:
-    said = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
+    items = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
     for word in (*config_files.KINDS, *explain.OUTCOMES, *cli.VERBS):
-        assert word in said, word
+        assert word in items, word
 
 
 def test_the_limits_are_the_program_s() -> None:

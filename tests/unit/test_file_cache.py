@@ -1,4 +1,4 @@
-"""What was parsed is kept for the next lookup, and not used when it might not be the same."""
+"""The parsed files are kept for the next lookup, and not used in any doubt."""
 
 from __future__ import annotations
 
