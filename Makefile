@@ -196,7 +196,7 @@ uninstall: ## away again; what was changed and what is mounted stays
 
 .PHONY: clean
 clean: ## what was built here; caches outside the clone stay
-	@rm -rf dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf dist build auto_iscsi.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Publish it

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from auto_iscsi.lean_stdlib import NamedTuple
 
-PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
+DEFAULT_PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
 
 
 class Portal(NamedTuple):
     """An address at which a target listens; `tpgt` is its portal group tag, -1 when not known."""
 
     address: str
-    port: int = PORT
+    port: int = DEFAULT_PORT
     tpgt: int = -1
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Portal(NamedTuple):
         """The name that open-iscsi gives the folder of its node record; from_record() reads it."""
         return f"{self.address},{self.port},{self.tpgt}"
 
-    def same_place(self, other: Portal) -> bool:
+    def has_same_address(self, other: Portal) -> bool:
         """Return whether both have the same address and port, whatever their portal groups."""
         return (self.address, self.port) == (other.address, other.port)
 
@@ -64,7 +64,7 @@ def parse(text: str) -> Portal:
         socket.inet_pton(socket.AF_INET6 if place.startswith("[") else socket.AF_INET, address)
     except OSError:
         raise ValueError("expected a numeric address: 10.0.0.1 or [fd00::1]") from None
-    number = _number(port) if port else PORT
+    number = _number(port) if port else DEFAULT_PORT
     if not 0 < number < 65536:
         raise ValueError("a port is a number from 1 to 65535")
     if (tag := _group(group or "-1")) is None:

@@ -19,7 +19,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time in the unit that suits it: 90s, 15m, 3h, 2d."""
     whole = max(0, round(seconds))
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -28,6 +28,6 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def count(number: int, word: str) -> str:
+def counted(number: int, word: str) -> str:
     """Return a number with a noun: 1 session, 2 sessions."""
     return f"{number} {word}" + ("s" if number != 1 else "")

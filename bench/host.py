@@ -197,7 +197,7 @@ def rows(rounds: int) -> list[Row]:
         (folder / "shipped").mkdir()
         shipped = Machine(folder / "shipped")
         pairs = growth(folder)
-        time.sleep(file_cache.SETTLED + 0.1)
+        time.sleep(file_cache.SETTLE_TIME + 0.1)
         for machine in (shipped, *(each for pair in pairs.values() for each in pair)):
             machine.warmed()
         return [*_alone(shipped, rounds), *_grown(pairs, rounds), *_verbs(pairs)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "/etc/auto.iscsi.conf"
 FOLDER = "/etc/auto.iscsi.conf.d"
-LARGEST = 1 << 20  #: bytes of one file; a thousand sections take a tenth of it
+MAX_BYTES = 1 << 20  #: bytes of one file; a thousand sections take a tenth of it
 
 
 class Section(NamedTuple):
@@ -83,7 +83,7 @@ def load(host: Host, remember: bool = True) -> list[Section]:
 
     With `remember` the sections are kept for the next time (file_cache).
     """
-    files = trusted(host)
+    files = list_trusted(host)
     cached = file_cache.read(host, files) if files else []
     if cached is not None:
         return [Section._make(values) for values in cached]
@@ -94,32 +94,32 @@ def load(host: Host, remember: bool = True) -> list[Section]:
         sections += file_sections
         problems += file_problems
     if problems:
-        raise refusal(problems)
-    if remember and file_cache.same(present(host), files):
+        raise as_failure(problems)
+    if remember and file_cache.are_same(list_existing(host), files):
         file_cache.write(host, files, [tuple(section) for section in sections])
     return sections
 
 
-def names(host: Host) -> list[str]:
+def list_names(host: Host) -> list[str]:
     """Return the names of the files that a lookup reads, in order, whether they exist or not."""
     return [FILE, *(f"{FOLDER}/{name}" for name in host.names(FOLDER) if name.endswith(".conf"))]
 
 
-def present(host: Host) -> list[tuple[str, os.stat_result]]:
+def list_existing(host: Host) -> list[tuple[str, os.stat_result]]:
     """Return the names of the files that exist, with their status (stat(2))."""
-    files = ((name, host.stat(name)) for name in names(host))
+    files = ((name, host.stat(name)) for name in list_names(host))
     return [(name, status) for name, status in files if status]
 
 
-def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
+def list_trusted(host: Host) -> list[tuple[str, os.stat_result]]:
     """Return the files that exist; raise BadConfiguration when others than root can write one."""
-    files = present(host)
-    if problems := untrusted(host, files):
-        raise refusal(problems)
+    files = list_existing(host)
+    if problems := permission_problems(host, files):
+        raise as_failure(problems)
     return files
 
 
-def untrusted(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
+def permission_problems(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
     """Return a problem for each file that users other than root can write, if root is /."""
     if host.root != "/":
         return []
@@ -127,11 +127,11 @@ def untrusted(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[P
     return [
         problem
         for name, status in (*files, *([(FOLDER, folder)] if folder else []))
-        if (problem := unsafe(name, status))
+        if (problem := permission_problem(name, status))
     ]
 
 
-def unsafe(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
+def permission_problem(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
     """Return the problem with a file's owner or mode, if any; a `secret` only root may read."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != 0:
@@ -155,8 +155,8 @@ def read(host: Host, file: str, shown: str = "") -> tuple[list[Section], list[Pr
             return [], [Problem("unreadable", shown, 0, "", "no such file")]
         if not stat.S_ISREG(status.st_mode):
             return [], [Problem("unreadable", shown, 0, "", "not a regular file")]
-        if status.st_size > LARGEST:
-            why = f"{status.st_size} bytes, the limit is {LARGEST}"
+        if status.st_size > MAX_BYTES:
+            why = f"{status.st_size} bytes, the limit is {MAX_BYTES}"
             return [], [Problem("too-large", shown, 0, "", why)]
         data = host.read_bytes(file) or b""
     except errors.Failure as failure:
@@ -181,7 +181,7 @@ def parse(file: str, data: bytes) -> tuple[list[Section], list[Problem]]:
     return sections, [Problem("syntax", file, *fault) for fault in faults]
 
 
-def refusal(problems: Sequence[Problem]) -> errors.BadConfiguration:
+def as_failure(problems: Sequence[Problem]) -> errors.BadConfiguration:
     """Return the failure of a lookup because of these problems: one line for the log."""
     first, more = problems[0], len(problems) - 1
     reason = f"{first} (and {more} more)" if more else f"{first}"

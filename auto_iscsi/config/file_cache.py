@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "/run/auto-iscsi"
 SECTIONS = "config"
 _FORMAT = 2
-SETTLED = 2.0  #: seconds after a change until the next one is sure to have other times
+SETTLE_TIME = 2.0  #: seconds after a change until the next one is sure to have other times
 
 
 def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
@@ -62,7 +62,7 @@ def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
 
 
 def write(
-    host: Host, files: Files, value: Any, name: str = SECTIONS, settled: float = SETTLED
+    host: Host, files: Files, value: Any, name: str = SECTIONS, settled: float = SETTLE_TIME
 ) -> None:
     """Keep `value` if possible, and if no file was changed in the last `settled` seconds."""
     now = time.time()
@@ -88,7 +88,7 @@ def write(
                 os.unlink(draft, dir_fd=folder)
 
 
-def same(one: Files, other: Files) -> bool:
+def are_same(one: Files, other: Files) -> bool:
     """Return whether two lists have the same files, and none was changed in between."""
     return _head(one) == _head(other)
 

@@ -54,7 +54,7 @@ def _places(glob: str) -> list[str]:
     """Return for each place of a glob the characters that it takes, or "*" for any number."""
     places: list[str] = []
     at = 0
-    for wildcard in patterns.wildcard().finditer(glob):
+    for wildcard in patterns.wildcard_expression().finditer(glob):
         places += glob[at : wildcard.start()]
         if wildcard[0] in ("*", "?"):
             places.append("*" if wildcard[0] == "*" else patterns.ALPHABET)
@@ -76,7 +76,7 @@ def _members(text: str) -> str:
     return "".join(c for c in patterns.ALPHABET if (c in members) != negated)
 
 
-def example(glob: str) -> str | None:
+def example_name(glob: str) -> str | None:
     """Return a shortest target name that a folded glob matches, None when no name matches."""
     automaton = Glob(glob)
     level = [((0, place), "") for place in sorted(automaton.start)]
@@ -126,7 +126,7 @@ def covers(wide: str, narrow: str) -> bool:
 def suggest(glob: str) -> str | None:
     """Return a glob that matches a target and may have been meant by one that matches none."""
     candidates = (f"{glob}*", f"*{glob}", f"*{glob}*")
-    return next((each for each in candidates if example(each) is not None), None)
+    return next((each for each in candidates if example_name(each) is not None), None)
 
 
 def _names() -> tuple[list[dict[str, int]], set[int]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-.:"  #: the characters of a folded name (keys)
 
 
-def wildcard() -> re.Pattern[str]:
+def wildcard_expression() -> re.Pattern[str]:
     """Return an expression for one wildcard; a bracket that is not closed is a literal one."""
     import re
 
@@ -27,7 +27,7 @@ def wildcard() -> re.Pattern[str]:
 def matches(glob: str, target: str) -> bool:
     """Return whether `glob` matches the name `target`, both folded to lower case."""
     only_stars = "?" not in glob and "[" not in glob
-    first, *others = glob.split("*") if only_stars else wildcard().split(glob)
+    first, *others = glob.split("*") if only_stars else wildcard_expression().split(glob)
     if not others:
         return target == glob
     last = others.pop()

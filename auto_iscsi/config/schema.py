@@ -221,35 +221,35 @@ class Effective(NamedTuple):
 
 def resolve(sections: Sequence[Section], target: str) -> Settings:
     """Return the settings of `target`, a folded name; raise BadConfiguration."""
-    return together(choices(sections, target))
+    return to_settings(effective_values(sections, target))
 
 
-def together(chosen: dict[str, Effective]) -> Settings:
+def to_settings(chosen: dict[str, Effective]) -> Settings:
     """Return the settings with these values; raise BadConfiguration when a required one is not set.
 
     `chosen` has a value for each setting.
     """
-    if problems := incomplete(chosen):
-        raise config_files.refusal(problems)
+    if problems := missing_requirements(chosen):
+        raise config_files.as_failure(problems)
     return Settings(**{name: effective.value for name, effective in chosen.items()})
 
 
-def choices(sections: Sequence[Section], target: str) -> dict[str, Effective]:
+def effective_values(sections: Sequence[Section], target: str) -> dict[str, Effective]:
     """Return the value of each setting for `target`, a folded name; raise BadConfiguration."""
     chosen = {name: Effective(setting.default, None) for name, setting in TABLE.items()}
     problems: list[config_files.Problem] = []
     for section in sections:
         if patterns.matches(section.glob, target):
-            section_values, section_problems = read(section)
+            section_values, section_problems = read_section(section)
             problems += section_problems
             for name, value in section_values.items():
                 chosen[name] = Effective(value, section)
     if problems:
-        raise config_files.refusal(problems)
+        raise config_files.as_failure(problems)
     return chosen
 
 
-def incomplete(chosen: dict[str, Effective]) -> list[config_files.Problem]:
+def missing_requirements(chosen: dict[str, Effective]) -> list[config_files.Problem]:
     """Return a problem for each setting of a target that requires another one, which is not set."""
     problems = []
     for name, required in _unmet({name: effective.value for name, effective in chosen.items()}):
@@ -268,7 +268,7 @@ def _unmet(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, required
 
 
-def read(section: Section) -> tuple[dict[str, Any], list[config_files.Problem]]:
+def read_section(section: Section) -> tuple[dict[str, Any], list[config_files.Problem]]:
     """Return the values that a section sets, and the problems in it."""
     values, problems = {}, []
     for name, raw in section.values.items():

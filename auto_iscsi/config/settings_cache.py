@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Resolved(NamedTuple):
+class ResolvedSettings(NamedTuple):
     """The settings of a target, and the state of the files that they come from."""
 
     settings: Settings
@@ -25,31 +25,33 @@ class Resolved(NamedTuple):
     is_cached: bool  #: they come from an earlier lookup
 
 
-def find(host: Host, target: str) -> Resolved:
+def find(host: Host, target: str) -> ResolvedSettings:
     """Return the settings of `target`, a folded name; raise BadConfiguration."""
-    files = config_files.trusted(host)
+    files = config_files.list_trusted(host)
     values = file_cache.read(host, files, _name(target))
     if values and tuple(values) == Settings._fields:  # or another build of this version kept it
-        return Resolved(restored(values), files, True)
+        return ResolvedSettings(from_plain(values), files, True)
     from auto_iscsi.config import schema  # with all parsers: only without a cache
 
-    return Resolved(schema.resolve(config_files.load(host), target), files, False)
+    return ResolvedSettings(schema.resolve(config_files.load(host), target), files, False)
 
 
-def keep(host: Host, target: str, resolved: Resolved) -> None:
+def keep(host: Host, target: str, resolved: ResolvedSettings) -> None:
     """Keep the settings of a target that a lookup found, if the files are still the same."""
-    if not resolved.is_cached and file_cache.same(config_files.present(host), resolved.files):
-        file_cache.write(host, resolved.files, plain(resolved.settings), _name(target))
+    if not resolved.is_cached and file_cache.are_same(
+        config_files.list_existing(host), resolved.files
+    ):
+        file_cache.write(host, resolved.files, to_plain(resolved.settings), _name(target))
 
 
-def plain(settings: Settings) -> dict[str, Any]:
+def to_plain(settings: Settings) -> dict[str, Any]:
     """Return settings in a form that marshal can write."""
     values = settings._asdict()
     values["portals"] = tuple(map(tuple, settings.portals))
     return values
 
 
-def restored(values: dict[str, Any]) -> Settings:
+def from_plain(values: dict[str, Any]) -> Settings:
     """Return the settings that were put into that form."""
     settings = Settings(**values)
     return settings._replace(portals=tuple(portals.Portal(*each) for each in settings.portals))

@@ -18,7 +18,7 @@ from auto_iscsi.machine import libraries
 
 Raw = Union[str, "list[str]"]
 
-LONGEST = 4096  #: characters of a line; mount(2) takes no more for all options together
+LONGEST_LINE = 4096  #: characters of a line; mount(2) takes no more for all options together
 
 # ConfigObj's own expressions take exponential time for a list with blanks and an odd quote: three
 # minutes for 18 members with two blanks before each. In these no blank can be matched in two ways;
@@ -99,8 +99,8 @@ def _lines(data: bytes) -> tuple[list[str], list[Fault]]:
         if control := re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line):
             why = f"not a text file (control character 0x{ord(control[0]):02x})"
             return [], [Fault(number, "", why)]
-    long = [n for n, line in enumerate(lines, 1) if len(line) > LONGEST]
-    return lines, [Fault(n, "", f"longer than {LONGEST} characters") for n in long]
+    long = [n for n, line in enumerate(lines, 1) if len(line) > LONGEST_LINE]
+    return lines, [Fault(n, "", f"longer than {LONGEST_LINE} characters") for n in long]
 
 
 def _parts(parsed: Any) -> Iterator[tuple[int, Part]]:

@@ -99,14 +99,14 @@ def lun(raw: Raw) -> int | str:
         raise ValueError(f"{error} or all") from None
 
 
-def many(raw: Raw) -> list[str]:
+def split_list(raw: Raw) -> list[str]:
     """Return the members of a list."""
     return [part.strip() for part in ([raw] if isinstance(raw, str) else raw) if part.strip()]
 
 
 def options(raw: Raw) -> tuple[str, ...]:
     """Read mount options."""
-    for option in (members := tuple(many(raw))):
+    for option in (members := tuple(split_list(raw))):
         if not (option[0] in _WORD and _OPTION.issuperset(option)):
             raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
         if option.startswith("fstype="):
@@ -124,7 +124,7 @@ def fstype(raw: Raw) -> str:
 def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
     """Read a list of portals."""
     members = []
-    for text in many(raw):
+    for text in split_list(raw):
         try:
             members.append(portals.parse(text))
         except ValueError as error:

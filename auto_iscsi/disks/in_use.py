@@ -136,7 +136,7 @@ def _uses(host: Host, node: Node, seen: _Seen) -> Iterator[Use]:
 
 def _mounted(host: Host) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for mount, who in mounts.everywhere(host):
+    for mount, who in mounts.list_all_namespaces(host):
         where = f"{mount.point} by {who}" if who else mount.point
         source = mount.source
         if mount.number.startswith("0:") and source.startswith("/dev/"):  # btrfs: by its node

@@ -36,7 +36,7 @@ class Line(NamedTuple):
         return f"{self.file}:{self.number}"
 
 
-class Served(NamedTuple):
+class AutofsMount(NamedTuple):
     """A mount point that an automount serves."""
 
     root: str
@@ -45,7 +45,7 @@ class Served(NamedTuple):
     timeout: float  #: seconds
 
 
-def configured(host: Host) -> dict[str, str]:
+def automount_settings(host: Host) -> dict[str, str]:
     """Return automount's own settings (autofs.conf(5)) by name in lower case, whatever section."""
     settings = {}
     for file in CONFIGURATION:
@@ -56,13 +56,13 @@ def configured(host: Host) -> dict[str, str]:
     return settings
 
 
-def lines(host: Host) -> list[Line]:
+def list_lines(host: Host) -> list[Line]:
     """Return the lines of the master map that name our map, in automount's order."""
-    name = configured(host).get("master_map_name") or "auto.master"
+    name = automount_settings(host).get("master_map_name") or "auto.master"
     return _read(host, name if name.startswith("/") else f"/etc/{name}", 0)
 
 
-def files(host: Host) -> list[str]:
+def list_files(host: Host) -> list[str]:
     """Return the files of the master map; automount has to be reloaded when one changes."""
     folder = "/etc/auto.master.d"
     drop_ins = [f"{folder}/{name}" for name in host.names(folder) if _is_master(name)]
@@ -133,7 +133,7 @@ def _seconds(options: str, name: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def served(host: Host) -> dict[str, Served]:
+def list_autofs_mounts(host: Host) -> dict[str, AutofsMount]:
     """Return the autofs mounts by mount point; where two are stacked, the upper one."""
     mounts = {}
     for text in (host.read("/proc/self/mounts") or "").splitlines():
@@ -141,11 +141,11 @@ def served(host: Host) -> dict[str, Served]:
         if len(fields) > 3 and fields[2] == "autofs":
             options = dict(re.findall(r"(\w+)=(\d+)", fields[3]))
             pid, timeout = int(options.get("pgrp", 0)), float(options.get("timeout", 0))
-            mounts[fields[1]] = Served(fields[1], fields[0], pid, timeout)
+            mounts[fields[1]] = AutofsMount(fields[1], fields[0], pid, timeout)
     return mounts
 
 
-def since(host: Host, pid: int) -> float | None:
+def process_start(host: Host, pid: int) -> float | None:
     """Return when a process was started, in seconds since 1970; None when it has ended.
 
     proc(5): field 22 of /proc/PID/stat, in ticks since boot.

@@ -34,7 +34,7 @@ def list_all(host: Host, process: str = "self") -> list[Mount]:
     return mounts
 
 
-def everywhere(host: Host) -> Iterator[tuple[Mount, str]]:
+def list_all_namespaces(host: Host) -> Iterator[tuple[Mount, str]]:
     """Yield the mounts of devices in every namespace, and a process in it ("": it is ours)."""
     seen = set()
     for process in ("self", *filter(str.isdecimal, host.names("/proc"))):

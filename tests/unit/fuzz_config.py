@@ -85,9 +85,9 @@ def one(data: bytes) -> None:
     # A broken header's settings follow it: without problems, the order is the file's.
     assert problems or lines == sorted(set(lines)), lines
     assert config_files.parse("F", data) == (sections, problems)
-    wrong = [problem for section in sections for problem in schema.read(section)[1]]
+    wrong = [problem for section in sections for problem in schema.read_section(section)[1]]
     applying = [s for s in sections if patterns.matches(s.glob, TARGET)]
-    refused = any(schema.read(section)[1] for section in applying)
+    refused = any(schema.read_section(section)[1] for section in applying)
     try:
         schema.resolve(sections, TARGET)
         assert not refused

@@ -26,7 +26,10 @@ def test_each_setting_has_an_example_that_works(name: str) -> None:
     assert example == f"{name} = {schema.TABLE[name].example}"
     sections, problems = config_files.parse("F", f"{example}\n".encode())
     assert not problems
-    value, default = schema.choices(sections, TARGET)[name].value, schema.TABLE[name].default
+    value, default = (
+        schema.effective_values(sections, TARGET)[name].value,
+        schema.TABLE[name].default,
+    )
     assert value != default, "an example that shows the default shows nothing"
 
 
@@ -36,7 +39,7 @@ def test_each_worked_configuration_is_clean() -> None:
     for block in manual.worked().values():
         sections, problems = config_files.parse("F", block.encode())
         assert sections and not problems
-        assert not [problem for section in sections for problem in schema.read(section)[1]]
+        assert not [problem for section in sections for problem in schema.read_section(section)[1]]
         assert not check._useless(sections)
 
 
@@ -50,5 +53,5 @@ def test_the_limits_are_the_program_s() -> None:
     from auto_iscsi.config import syntax
 
     text = page("auto.iscsi.conf.5")
-    assert f"at most {syntax.LONGEST} characters" in text
-    assert "at most 1 MiB" in text and config_files.LARGEST == 1 << 20
+    assert f"at most {syntax.LONGEST_LINE} characters" in text
+    assert "at most 1 MiB" in text and config_files.MAX_BYTES == 1 << 20

@@ -44,7 +44,7 @@ def test_what_holds_is_what_the_last_matching_line_says(
         assert ("more)" in failure.value.reason) == (len(wrong) > 1)
         return
     expected = language.expected(read)
-    for name, choice in table.choices(sections, language.TARGET).items():
+    for name, choice in table.effective_values(sections, language.TARGET).items():
         row = table.TABLE[name]
         default = (row.said(row.default), language.BUILT_IN)
         assert (row.said(choice.value), choice.where(name)) == expected.get(name, default)
@@ -72,7 +72,7 @@ def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None
     with tempfile.TemporaryDirectory() as root:
         host = lay_out(root, read)
         parsed = config_files.load(host, remember=False)
-        seen = config_files.present(host)
+        seen = config_files.list_existing(host)
         file_cache.write(host, seen, [tuple(section) for section in parsed], settled=0)
         kept = file_cache.read(host, seen)
         assert (
@@ -88,7 +88,7 @@ def test_what_is_shown_of_a_value_is_how_a_file_says_it(name: str, data: st.Data
     for written in (text, meaning, row.said(row.default), row.example):
         sections, problems = config_files.parse("F", f"{name} = {written}\n".encode())
         assert not problems
-        again = row.said(table.choices(sections, language.TARGET)[name].value)
+        again = row.said(table.effective_values(sections, language.TARGET)[name].value)
         assert again == (meaning if written in (text, meaning) else again)
         if written not in (text, meaning):
             assert again.replace(":3260", "") == written.replace(":3260", "")

@@ -78,7 +78,7 @@ def test_a_pattern_made_from_a_name_matches_it(name: str, data: st.DataObject) -
     for character in name:
         glob += data.draw(st.sampled_from([character, "?", "*", f"[{character}]", character]))
     assert patterns.matches(glob, name)
-    shortest = pattern_proofs.example(glob)
+    shortest = pattern_proofs.example_name(glob)
     assert shortest is not None and patterns.matches(glob, shortest)
 
 
@@ -108,7 +108,7 @@ def test_the_automaton_accepts_what_keys_accepts(name: str, at: int, other: str)
 
 @given(GLOBS)
 def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
-    shortest = pattern_proofs.example(glob)
+    shortest = pattern_proofs.example_name(glob)
     if shortest is not None:
         assert is_name(shortest) and patterns.matches(glob, shortest)
 
@@ -117,7 +117,7 @@ def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
 @given(GLOBS, NAMES)
 def test_what_matches_a_name_has_an_example(glob: str, name: str) -> None:
     if patterns.matches(glob, name):
-        assert pattern_proofs.example(glob) is not None
+        assert pattern_proofs.example_name(glob) is not None
 
 
 @settings(max_examples=200)

@@ -97,9 +97,9 @@ def test_iscsiadm_is_given_the_portal_group_where_it_is_known() -> None:
 
 def test_the_portal_group_does_not_make_another_place() -> None:
     portal = Portal("10.0.0.1", 3260, 1)
-    assert portal.same_place(Portal("10.0.0.1", 3260, -1))
-    assert not portal.same_place(Portal("10.0.0.1", 3261, 1))
-    assert not portal.same_place(Portal("10.0.0.2", 3260, 1))
+    assert portal.has_same_address(Portal("10.0.0.1", 3260, -1))
+    assert not portal.has_same_address(Portal("10.0.0.1", 3261, 1))
+    assert not portal.has_same_address(Portal("10.0.0.2", 3260, 1))
 
 
 @pytest.mark.parametrize(

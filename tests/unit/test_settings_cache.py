@@ -40,7 +40,7 @@ def test_every_setting_comes_back_as_it_was(host: Host) -> None:
     # By what is shown, as 1 == 1.0 and a Portal is equal to any tuple.
     assert repr(second.settings) == repr(first.settings)
     assert first.settings == schema.resolve(config_files.load(host), TARGET)
-    assert marshal.loads(marshal.dumps(settings_cache.plain(first.settings)))
+    assert marshal.loads(marshal.dumps(settings_cache.to_plain(first.settings)))
 
 
 def test_it_is_kept_for_that_target_alone(host: Host) -> None:
@@ -84,7 +84,7 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
 
 def test_what_another_build_kept_is_not_used(host: Host) -> None:
     resolved = settings_cache.find(host, TARGET)
-    values = {**settings_cache.plain(resolved.settings), "colour": "green"}
+    values = {**settings_cache.to_plain(resolved.settings), "colour": "green"}
     file_cache.write(host, resolved.files, values, f"settings/{TARGET}")
     again = settings_cache.find(host, TARGET)
     assert not again.is_cached and again.settings == resolved.settings

@@ -100,7 +100,7 @@ def test_no_line_takes_for_ever(line: str) -> None:
         assert problems(line.encode())
 
 
-@pytest.mark.parametrize("size", [config_files.LARGEST + 1, 10 << 20])
+@pytest.mark.parametrize("size", [config_files.MAX_BYTES + 1, 10 << 20])
 def test_a_huge_file_is_refused_unread(tmp_path: Path, size: int) -> None:
     make_tree(tmp_path, {config_files.FILE: ""})
     with open(tmp_path / "etc/auto.iscsi.conf", "wb") as stream:
@@ -141,7 +141,7 @@ def test_no_file_crashes_the_parser(data: bytes) -> None:
     for section in sections:
         assert set(section.values) == set(section.lines)
         assert all(0 < line <= lines for line in section.lines.values())
-        table.read(section)
+        table.read_section(section)
     assert all(0 < problem.line <= lines for problem in faults)
 
 

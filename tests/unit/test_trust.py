@@ -21,7 +21,7 @@ def status(mode: int, owner: int = 0) -> os.stat_result:
 
 @pytest.mark.parametrize("mode", [0o100644, 0o100600, 0o100444, 0o100640, 0o40755, 0o101644])
 def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
-    assert config_files.unsafe("/f", status(mode)) is None
+    assert config_files.permission_problem("/f", status(mode)) is None
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
     ],
 )
 def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> None:
-    problem = config_files.unsafe("/f", status(mode, owner))
+    problem = config_files.permission_problem("/f", status(mode, owner))
     assert problem and problem.kind == "unsafe" and problem.hint == hint
 
 
 @pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100644, 0o100610])
 def test_a_secret_that_others_can_read_is_not_used(mode: int) -> None:
-    problem = config_files.unsafe("/f", status(mode), secret=True)
+    problem = config_files.permission_problem("/f", status(mode), secret=True)
     assert problem and problem.hint == "chmod 600 /f"
-    assert config_files.unsafe("/f", status(0o100600), secret=True) is None
-    assert config_files.unsafe("/f", status(0o100400), secret=True) is None
+    assert config_files.permission_problem("/f", status(0o100600), secret=True) is None
+    assert config_files.permission_problem("/f", status(0o100400), secret=True) is None
 
 
 @pytest.mark.parametrize("name", [config_files.FILE, config_files.FOLDER, DROP_IN])
