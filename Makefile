@@ -98,7 +98,7 @@ autopkgtest: deb ## debian/tests as Debian runs them, in a machine of autopkgtes
 
 ##@ Measure it
 .PHONY: bench
-bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (four minutes once the image is there)
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (six minutes once both images are there)
 	@tests/prepare vm
 	@$(RUN) python3 -m bench $(ARGS)
 

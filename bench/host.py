@@ -208,7 +208,7 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
     )
     each = statistics.median(refused)
     found = [
-        compared("warm lookup ÷ bare Python", warm, bare, "≤ 2"),
+        compared("warm lookup ÷ bare Python", warm, bare, "≤ 1.75"),
         compared(
             "key that is no name ÷ bare Python",
             refused,

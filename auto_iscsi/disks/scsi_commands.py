@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 import select
-import struct
+import sys
 import time
 
 from auto_iscsi import errors
 from auto_iscsi.machine.host import Host
 
-_HEADER = struct.Struct("iiiiI16x")  # struct sg_header: lengths, id, errno, status bits; sense data
+_HEADER = 36  # bytes of a struct sg_header
 _SET_TIMEOUT = 0x2201  # SG_SET_TIMEOUT, in hundredths of a second (USER_HZ)
 _SG_IO = 0x2285
 _SG_IO_HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr
@@ -46,14 +46,14 @@ def identity(host: Host, node: str, known: bytes) -> bytes | None:
     `known` is what sysfs has as vpd_pg83.
     """
     length = max(len(known), _LEAST)
-    page = send(host, node, struct.pack(">BBBHB", 0x12, 1, 0x83, length, 0), length)
-    return designators(page) if page else None
+    page = send(host, node, bytes((0x12, 1, 0x83, *length.to_bytes(2, "big"), 0)), length)
+    return designators(page) if page and page[1] == 0x83 else None
 
 
 def luns(host: Host, node: str) -> set[int] | None:
     """Return the target's LUNs as the SAN counts them, None when /dev/`node` cannot be asked."""
     length = 8 + 8 * 1024
-    page = send(host, node, struct.pack(">B5xIxx", 0xA0, length), length)
+    page = send(host, node, bytes((0xA0, 0, 0, 0, 0, 0, *length.to_bytes(4, "big"), 0, 0)), length)
     if not page:
         return None
     size = min(int.from_bytes(page[:4], "big"), length - 8)
@@ -63,7 +63,10 @@ def luns(host: Host, node: str) -> set[int] | None:
 
 
 def send(host: Host, node: str, command: bytes, length: int) -> bytes | None:
-    """Return at most `length` bytes that a disk answers, None for no answer."""
+    """Return `length` bytes that begin with a disk's answer, None for no answer.
+
+    How long the answer is, it says itself; what follows it can be anything.
+    """
     generic = host.names(f"/sys/block/{node}/device/scsi_generic")
     try:
         if generic:
@@ -81,23 +84,28 @@ def _ask(path: str, command: bytes, length: int) -> bytes | None:
     """Send a command to /dev/sgN; return its data, None for an error or no answer in time."""
     import fcntl
 
-    size = _HEADER.size + length
+    def native(number: int) -> bytes:
+        return number.to_bytes(4, sys.byteorder)
+
+    size = _HEADER + length
     handle = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(handle, _SET_TIMEOUT, struct.pack("i", int(_TIME * 100)))
-        os.write(handle, _HEADER.pack(0, size, 0, 0, 0) + command)
+        fcntl.ioctl(handle, _SET_TIMEOUT, native(int(_TIME * 100)))
+        # pack_len, which only the kernel fills in, and reply_len; nothing else is asked for
+        os.write(handle, (native(0) + native(size)).ljust(_HEADER, b"\0") + command)
         if not select.select([handle], [], [], _TIME)[0]:
             return None
         answer = os.read(handle, size)
     finally:
         os.close(handle)
-    _, _, _, error, status = _HEADER.unpack_from(answer)
-    return None if error or status else answer[_HEADER.size :]
+    # result: an errno for what the transport met; then the bits of all three states
+    return None if any(answer[12:20]) else answer[_HEADER:]
 
 
 def _call(path: str, command: bytes, length: int) -> bytes | None:
     """Send a command to a disk with SG_IO, which waits however long that takes."""
     import fcntl
+    import struct
     from array import array
 
     memory = [array("B", bytes(length)), array("B", command), array("B", bytes(32))]

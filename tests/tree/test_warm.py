@@ -52,13 +52,11 @@ SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-
 #: a warm visit does: typing alone takes longer than Python takes to start.
 CHEAP = {
     "__future__",
+    "_abc",
     "_collections",
     "_collections_abc",
     "_stat",
-    "_struct",
     "abc",
-    "_abc",
-    "array",
     "errno",
     "fcntl",
     "genericpath",
@@ -68,20 +66,7 @@ CHEAP = {
     "posixpath",
     "select",
     "stat",
-    "struct",
-    "zipimport",
     "zlib",
-    # what array registers itself with
-    "collections",
-    "collections.abc",
-    "itertools",
-    "keyword",
-    "operator",
-    "_operator",
-    "reprlib",
-    "builtins",
-    "_functools",
-    "functools",
 }
 #: And a first visit, which starts iscsiadm. Not sh, pyudev, re: each costs a good part of a visit.
 CHEAP_FIRST = {"_socket", "syslog"}
