@@ -137,7 +137,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def code_of_modules(installed: Path) -> dict[str, str]:
-    """Return for each of the map's modules whether Python took .py or .pyc, as `python3 -v` says."""
+    """Return whether Python took .py or .pyc for each of the map's modules, by `python3 -v`."""
     modules = installed / "share/auto-iscsi"
     code = f"import sys; sys.path.insert(0, {str(modules)!r}); import auto_iscsi.map.lookup"
     lines = said("/usr/bin/python3", "-v", "-BIS", "-c", code).splitlines()

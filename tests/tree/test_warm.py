@@ -52,15 +52,12 @@ SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-
 #: a warm visit does: typing alone takes longer than Python takes to start.
 CHEAP = {
     "__future__",
-    "_abc",
     "_collections",
     "_collections_abc",
     "_stat",
-    "abc",
     "errno",
     "fcntl",
     "genericpath",
-    "marshal",
     "os",
     "os.path",
     "posixpath",
