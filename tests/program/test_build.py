@@ -161,7 +161,7 @@ def test_byte_code_of_the_hosts_python_is_used_and_no_other(installed: Path) -> 
     errors.write_bytes(b"\0\0\r\n" + errors.read_bytes()[4:])
     others = {name for name, kind in code_of_modules(installed).items() if kind == ".py"}
     assert others == {"keys", "errors"}
-    command = [installed / "libexec/auto-iscsi/auto.iscsi", "foo"]
+    command: list[str | Path] = [installed / "libexec/auto-iscsi/auto.iscsi", "foo"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert "not an iSCSI target name" in done.stderr
