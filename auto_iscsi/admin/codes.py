@@ -109,6 +109,10 @@ _REFUSALS = {
         "See what it waited for: auto-iscsi explain KEY, journalctl -u iscsid. Raise "
         "lookup_timeout if the SAN is only slow.",
     ),
+    "no-answer": (
+        "A disk did not answer within its time, although its session is up.",
+        "See what auto-iscsi status says of the session, and whether the SAN serves the LUN.",
+    ),
     "broken-installation": (
         "A program or a library that is needed is not there.",
         "Install what the line names; auto-iscsi doctor looks at all of it.",

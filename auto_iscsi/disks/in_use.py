@@ -70,6 +70,12 @@ def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[U
     return found
 
 
+def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:
+    """Return who has a disk mounted, holds it, or has it as swap or behind a loop device."""
+    seen = _Seen(_mounted(host), _swaps(host), _loops(host), {})
+    return [use for node in _nodes(host, disk) for use in _uses(host, node, seen)]
+
+
 def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]:
     """Return, for disks that nobody was seen to use, whether somebody holds them exclusively.
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, multipath, scsi_disks
+from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, mountable, superblock
@@ -30,7 +30,11 @@ _COSTS = (
 def apply_rule(
     host: Host, target: str, layout: mountable.Mountable, rule: str, until: float, act: bool = True
 ) -> mountable.Mountable:
-    """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing."""
+    """Return the layout as the journals allow it; raise DirtyJournal. Not `act`: set nothing.
+
+    A disk that is not ours alone stays as it is. Then a filesystem is mounted only if that mount
+    cannot write: `ro` replays a dirty journal on a disk that can be written.
+    """
     until = until or time.monotonic() + LIMIT
     for disk in sorted({_place(part.device) for part in layout.filesystems}) if act else ():
         set_read_only(host, target, disk, until, rule != "replay")
@@ -38,7 +42,10 @@ def apply_rule(
     kept = mountable.Collector(target, layout.notes)
     for part, dirty in zip(layout.filesystems, dirty_states(host, target, wanted, until)):
         with kept.leave_out_failures(part.place):
-            kept.filesystems.append(_ruled(host, target, part, dirty, rule))
+            protected = _is_read_only(host, _place(part.device)) or (
+                not act and ownership.is_changeable(host, target, _place(part.device))
+            )
+            kept.filesystems.append(_ruled(host, target, part, dirty, rule, protected))
             if dirty and rule == "skip":
                 kept.notes.append(
                     f"{part.device.node} is mounted without its journal: the newest files can be "
@@ -48,7 +55,12 @@ def apply_rule(
 
 
 def _ruled(
-    host: Host, target: str, part: mountable.Filesystem, dirty: bool | None, rule: str
+    host: Host,
+    target: str,
+    part: mountable.Filesystem,
+    dirty: bool | None,
+    rule: str,
+    protected: bool,
 ) -> mountable.Filesystem:
     was = f"{target}: {part.fstype} on {part.device.node} was in use when it was copied"
     if rule == "replay":
@@ -63,6 +75,13 @@ def _ruled(
     options = mount_options.read_only(part.options)
     if dirty and rule == "refuse":
         raise errors.DirtyJournal(f"{was}: {_COSTS}")
+    has_journal = mount_options.family(part.fstype) in mount_options.WITHOUT_JOURNAL
+    if dirty is None and has_journal and not protected:
+        raise errors.DirtyJournal(
+            f"{target}: {part.device.node} is left as it is, because another login or user has it, "
+            f"and whether its {part.fstype} is clean cannot be told",
+            "log its session out, so that a lookup opens one of its own: auto-iscsi status",
+        )
     if dirty:
         options = mount_options.without_journal(part.fstype, options)
     return part._replace(options=options)
@@ -74,15 +93,18 @@ def _place(device: scsi_disks.Device) -> str:
 
 
 def set_read_only(host: Host, target: str, disk: str, until: float, read_only: bool = True) -> None:
-    """Make a disk read-only, or undo that where it was us; raise Failure."""
-    # A map hands on what is written to it, even when all that is below it is read-only.
-    maps = multipath.map_and_partitions(host, disk).values()
-    places = [disk, *(f"/sys/block/{node}" for node in maps)]
-    is_so = all(host.read(f"{place}/ro") == "1" for place in places)
+    """Make a disk read-only, or undo that where it was us; raise Failure.
+
+    A disk that is not ours alone (ownership) stays as it is.
+    """
+    is_so = _is_read_only(host, disk)
     known, name = identity.read(host, target), identity.name(host, disk)
     seen = known.get(name, identity.Seen())
     if is_so == read_only or not (read_only or seen.ours):
         return
+    if not ownership.is_changeable(host, target, disk):
+        return
+    maps = multipath.map_and_partitions(host, disk).values()
     if read_only:  # noted first: we may be killed in between
         identity.write(host, target, {**known, name: seen._replace(ours=True)})
     nodes = [os.path.basename(disk), *scsi_disks.partitions_below(host, disk).values(), *maps]
@@ -94,8 +116,18 @@ def set_read_only(host: Host, target: str, disk: str, until: float, read_only: b
         # met the disk and noted that it was us.
         if not wrong:
             identity.write(host, target, {**known, name: seen._replace(ours=False)})
-    elif wrong or any(host.read(f"{place}/ro") != "1" for place in places):
+    elif wrong or not _is_read_only(host, disk):
         raise errors.NotPermitted(f"{target}: {nodes[0]} cannot be made read-only: {wrong}")
+
+
+def _is_read_only(host: Host, disk: str) -> bool:
+    """Tell whether a disk and multipath's maps of it are read-only.
+
+    A map hands on what is written to it, even when all that is below it is read-only.
+    """
+    maps = multipath.map_and_partitions(host, disk).values()
+    places = [disk, *(f"/sys/block/{node}" for node in maps)]
+    return all(host.read(f"{place}/ro") == "1" for place in places)
 
 
 def dirty_states(

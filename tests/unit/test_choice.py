@@ -12,7 +12,7 @@ from auto_iscsi.admin import explain, output
 from auto_iscsi.config import config_files
 from auto_iscsi.config import schema as table
 from auto_iscsi.disks import udev_db
-from auto_iscsi.iscsi import sessions
+from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, lookup
 from auto_iscsi.volumes import selection
@@ -281,8 +281,36 @@ def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
 def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> None:
     disk = f"{SESSION}/device/target3:0:0/3:0:0:0/block/sdb"
     make_tree(tmp_path, {**machine({0: [EXT4]}), config_files.FILE: AUTO, f"{disk}/ro": "0"})
+    host = Host(str(tmp_path))
+    (session,) = sessions.find_all(host, TARGET)
+    claims.write(host, TARGET, claims.Claim(opened=((session.sid, session.inode),)))
     with pytest.raises(errors.NotPermitted, match="sdb cannot be made read-only"):
-        lookup.lookup(Host(str(tmp_path)), TARGET)
+        lookup.lookup(host, TARGET)
+
+
+@pytest.mark.parametrize(
+    ("journal", "said"),
+    [
+        (ext(0), "-nocheck,ro,fstype=ext4 :/dev/sdb"),
+        (ext(0x4), "was in use when it was copied"),
+        (b"", "another login or user has it"),
+    ],
+    ids=["clean", "dirty", "unknown"],
+)
+def test_a_disk_of_somebody_elses_session_is_left_as_it_is(
+    tmp_path: Path, journal: bytes, said: str
+) -> None:
+    disk = f"{SESSION}/device/target3:0:0/3:0:0:0/block/sdb"
+    make_tree(tmp_path, {**machine({0: [EXT4]}), config_files.FILE: AUTO, f"{disk}/ro": "0"})
+    (tmp_path / "dev/sdb").write_bytes(journal)
+    host = Host(str(tmp_path))
+    if journal == ext(0):
+        assert lookup.lookup(host, TARGET) == said
+    else:
+        with pytest.raises(errors.DirtyJournal, match=said):
+            lookup.lookup(host, TARGET)
+    assert host.read(f"{disk}/ro") == "0"
+    assert not (tmp_path / f"run/auto-iscsi/disks/{TARGET}").exists()
 
 
 def test_a_label_is_as_it_was_written_and_breaks_no_terminal(tmp_path: Path) -> None:
