@@ -233,7 +233,7 @@ def _missing(
     if not found:
         part = f", partition {wanted.partition}" if wanted.partition else ""
         return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = found[0].place
+    link = found[0].link_path
     leads = host.link(link)
     return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
 

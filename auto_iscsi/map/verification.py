@@ -23,7 +23,11 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
 
     Raise WrongDisk when such a disk is in use.
     """
-    swapped = [disk for disk in disks if not identity.is_same(request.host, request.target, disk)]
+    swapped = []
+    for disk in disks:
+        examination = identity.examine(request.host, request.target, disk)
+        identity.remember(request.host, request.target, examination)
+        swapped += [] if examination.is_same else [disk]
     for disk in swapped:
         identity.delete_disk(request.host, request.target, disk)
     return bool(swapped)

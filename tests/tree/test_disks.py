@@ -96,8 +96,8 @@ def test_a_lun_that_was_mapped_after_the_login_is_found_by_a_rescan(machine: Mac
 @pytest.mark.parametrize(
     ("there", "said", "todo"),
     [
-        ({"2": None, "3": None}, "there is 2, 3", "set partition = 2"),
-        ({}, "there is none at all", "set partition = none"),
+        ({"2": None, "3": None}, "the disk has 2, 3", "set partition = 2"),
+        ({}, "the disk has none", "set partition = none"),
     ],
     ids=["others", "none"],
 )
