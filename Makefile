@@ -18,7 +18,7 @@ units = $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,$(sysconfdir))
 tmpfilesdir ?= $(units)/tmpfiles.d
 systemdunitdir ?= $(units)/systemd/system
 
-# What the programs' first line starts, and whose .pyc they carry.
+# What the programs' first line starts, and whom the byte-code is for that is made here.
 PYTHON ?= /usr/bin/python3
 PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
 MODULES := $(wildcard auto_iscsi/*.py auto_iscsi/*/*.py)
@@ -60,6 +60,10 @@ lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytes
 	@tests/prepare lint
 	@$(PYTEST) tests/lint $(ARGS)
 
+.PHONY: lock
+lock: ## write the tests' lock files anew, from tests/requirements.txt and tests/matrix.py
+	@tests/lock
+
 .PHONY: test-matrix
 test-matrix: ## what needs no root, on the oldest and the newest Python and libraries
 	@tests/prepare test
@@ -98,13 +102,13 @@ autopkgtest: deb ## debian/tests as Debian runs them, in a machine of autopkgtes
 
 ##@ Measure it
 .PHONY: bench
-bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (four minutes once the image is there)
+bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (six minutes once both images are there)
 	@tests/prepare vm
 	@$(RUN) python3 -m bench $(ARGS)
 
 ##@ Build it
 .PHONY: build
-build: dist/auto.iscsi dist/auto-iscsi ## both programs, in dist/
+build: dist/auto.iscsi dist/auto-iscsi ## both programs in dist/, with the modules of this clone
 
 .PHONY: deb
 deb: $(DEB) ## the Debian package, in dist/
@@ -112,18 +116,20 @@ deb: $(DEB) ## the Debian package, in dist/
 .PHONY: rpm
 rpm: $(RPM) ## the RPM package, in dist/
 
-# -S and an empty environment: how the machine is set up stays out of the programs' bytes.
-ZIPAPP = env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py
-PARTS = $(MODULES) tools/build_zipapp.py $(if $(filter command,$(origin PYTHON)),FORCE)
+FOR_PYTHON = $(if $(filter command,$(origin PYTHON)),FORCE)
 .PHONY: FORCE
 
-dist/auto.iscsi: tools/auto.iscsi dist/auto-iscsi
-	@sed '1s|/usr/bin/python3|$(PYTHON)|' tools/auto.iscsi >$@ && chmod 755 $@
+# With byte-code, as a host has it on which they are installed.
+dist/auto.iscsi dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
+	@mkdir -p dist
+	@$(PYTHON) -m compileall -q auto_iscsi
+	@sed -e '1s|/usr/bin/python3|$(PYTHON)|' -e 's|/usr/share/auto-iscsi|$(CURDIR)|' $< >$@
+	@chmod 755 $@
 	@echo "built $@"
 
-dist/auto-iscsi: $(PARTS)
-	@$(ZIPAPP) admin.cli $@ $(PYTHON)
-	@echo "built $@"
+# -S and an empty environment: how the machine is set up stays out of the programs' bytes.
+ZIPAPP = env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py
+PARTS = $(MODULES) tools/build_zipapp.py $(FOR_PYTHON)
 
 LIBRARIES = build/libraries
 dist/standalone/auto.iscsi: $(PARTS) $(LIBRARIES)/ready
@@ -177,13 +183,13 @@ standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## both with t
 
 ##@ Install it
 # `sudo make install` on a host for which there is no package. BUNDLED=yes: with the libraries inside.
-FROM = dist$(if $(BUNDLED),/standalone)
-INSTALL = DESTDIR='$(DESTDIR)' programs=$(FROM) sysconfdir=$(sysconfdir) libexecdir=$(libexecdir) \
+FROM = $(if $(BUNDLED),dist/standalone,tools)
+INSTALL = DESTDIR='$(DESTDIR)' programs=$(FROM) python=$(PYTHON) sysconfdir=$(sysconfdir) libexecdir=$(libexecdir) \
 	sbindir=$(sbindir) datadir=$(datadir) mandir=$(mandir) tmpfilesdir=$(tmpfilesdir) \
 	systemdunitdir=$(systemdunitdir) docdir=$(docdir) tools/install
 
 .PHONY: install
-install: $(if $(BUNDLED),standalone,build) ## DESTDIR= PREFIX= BUNDLED=yes: all that a package has; automount is told
+install: $(if $(BUNDLED),standalone) ## DESTDIR= PREFIX= BUNDLED=yes: all that a package has; automount is told
 	@$(INSTALL)
 
 .PHONY: uninstall
@@ -192,7 +198,7 @@ uninstall: ## away again; what was changed and what is mounted stays
 
 .PHONY: clean
 clean: ## what was built here; caches outside the clone stay
-	@rm -rf dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf dist build auto_iscsi.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Publish it

@@ -1,4 +1,4 @@
-"""`python3 -m auto_iscsi` is auto-iscsi."""
+"""Run auto-iscsi as `python3 -m auto_iscsi`."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""In which ways can it fail, and what does one do about each?
+"""The expected failures: one exception class for each kind.
 
-Every expected failure is a `Failure`: the reason, with target, portal and exit code where they
-are known, and a hint: what to do next. Raised where the fact is known, caught only by the two
-programs' mains. `code` is stable: it is what a person looks up and what a script may compare.
+Each carries a reason, with target, portal and exit code where they are known, and a hint: what to
+do next. It is raised where the fact is known; the two programs' mains print it. `code` is stable:
+people look it up (auto-iscsi explain CODE), and scripts may compare it.
 """
 
 
@@ -21,37 +21,37 @@ class Failure(Exception):
 
 
 class BadKey(Failure):
-    """The key is not the name of an iSCSI target: nothing was asked of the network."""
+    """The key is not the name of an iSCSI target. The network was not asked."""
 
     code = "bad-key"
 
 
 class Disabled(Failure):
-    """The configuration says `enabled = no` for this target."""
+    """The configuration has `enabled = no` for this target."""
 
     code = "disabled"
 
 
 class BadConfiguration(Failure):
-    """A file cannot be parsed, or a setting that applies to this target is wrong."""
+    """A configuration file cannot be used, or a setting of this target is wrong."""
 
     code = "bad-configuration"
 
 
 class NotPermitted(Failure):
-    """The kernel refused to let us read or write: not run as root, most often."""
+    """The kernel refused to let us read or write, most often because we are not root."""
 
     code = "not-permitted"
 
 
 class NoRecord(Failure):
-    """open-iscsi has no node record for the target, and no portal that offers it is known."""
+    """open-iscsi has no node record of the target, and no configured portal offers it."""
 
     code = "no-record"
 
 
 class LoginFailed(Failure):
-    """No portal of the target let us in."""
+    """No portal of the target accepted our login."""
 
     code = "login-failed"
 
@@ -63,13 +63,13 @@ class SessionLost(Failure):
 
 
 class NoDisk(Failure):
-    """The session has no disk at the LUN that is wanted."""
+    """The session has no disk for the configured LUN."""
 
     code = "no-disk"
 
 
 class NoPartition(Failure):
-    """The disk is there, the partition that is wanted is not."""
+    """The disk does not have the configured partition."""
 
     code = "no-partition"
 
@@ -81,42 +81,42 @@ class TooOften(Failure):
 
 
 class Ambiguous(Failure):
-    """More than one filesystem could be meant, or none is there."""
+    """More than one filesystem could be meant, or there is none."""
 
     code = "ambiguous"
 
 
 class NotMountable(Failure):
-    """What is on the disk cannot be mounted: a member of something bigger, encrypted, or empty."""
+    """The disk has no filesystem: it is part of a larger volume, encrypted, or empty."""
 
     code = "not-mountable"
 
 
 class DirtyJournal(Failure):
-    """The filesystem was in use when the snapshot was taken, and its journal says so."""
+    """The filesystem's journal shows that it was in use when the snapshot was taken."""
 
     code = "dirty-journal"
 
 
 class WrongDisk(Failure):
-    """Another volume is behind the disk than the one that the kernel knows."""
+    """The disk is not the volume that it was when the kernel found it."""
 
     code = "wrong-disk"
 
 
 class Busy(Failure):
-    """Another run for the same target is not through yet."""
+    """Another run for the same target has not ended yet."""
 
     code = "busy"
 
 
 class TimedOut(Failure):
-    """lookup_timeout is over."""
+    """The lookup took longer than lookup_timeout."""
 
     code = "timed-out"
 
 
 class BrokenInstallation(Failure):
-    """A program or library that is needed is not there."""
+    """A program or library that is needed is missing or does not start."""
 
     code = "broken-installation"

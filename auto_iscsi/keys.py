@@ -1,12 +1,12 @@
-"""What does the looked-up key name?
+"""Accept a key only if it is the name of an iSCSI target.
 
-A key is the name of an iSCSI target and nothing else: `iqn.`, `eui.` or `naa.` (RFC 7143,
-4.2.7). automount passes on whatever any local user typed below its mount point, so everything
-else is refused here, before a file is read or a process is started.
+Such a name begins with `iqn.`, `eui.` or `naa.` (RFC 7143, 4.2.7). automount passes on whatever any
+local user typed below its mount point, so everything else is refused here, before a file is read or
+a process is started.
 
-Names are case-insensitive (RFC 3722 folds them to lower case), but arrays, and with them
-open-iscsi's records, do spell them in capitals. So `target` is folded, for comparing and for
-naming our own files; how open-iscsi and the kernel spell it comes from their side.
+Names are case-insensitive (RFC 3722 folds them to lower case), but some arrays, and with them
+open-iscsi's records, spell them in capitals. So `target` is folded, to compare names and to name
+our own files; the spelling that open-iscsi and the kernel need is read from their own files.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ LONGEST = 223  # bytes, RFC 7143, 4.2.7.1
 _DIGITS = frozenset("0123456789")
 _HEX = _DIGITS.union("abcdef")
 _LABEL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz-")
-_OWN = _LABEL.union(".:")  # RFC 3722 leaves these of ASCII
+_OWN = _LABEL.union(".:")  # the ASCII characters that RFC 3722 allows
 _MONTHS = frozenset(f"-{month:02}" for month in range(1, 13))
 
 
 class Key(NamedTuple):
     """A key that names a target."""
 
-    text: str  #: as it was typed
+    text: str  #: the key as it was typed
     target: str  #: the target's name, folded to lower case
 
 
 def fold(name: str) -> str:
-    """Return a target's name as it is compared (RFC 3722: lower case)."""
+    """Return a target's name in the form in which names are compared (RFC 3722: lower case)."""
     return name.lower()
 
 
 def parse(text: str) -> Key:
-    """Return what `text` names; raise BadKey when that is not an iSCSI target."""
+    """Return the key `text`; raise BadKey when it is not the name of an iSCSI target."""
     if len(text) > LONGEST:
         raise errors.BadKey(
             f"key {_shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
@@ -51,10 +51,10 @@ def parse(text: str) -> Key:
 
 
 def _is_name(name: str) -> bool:
-    """Say whether a folded name is one: by hand, as importing re costs more than all of a lookup.
+    """Return whether a folded text is a target's name.
 
-    The naming authority is a domain name, reversed, so it has no empty label; what follows the
-    colon is its own business.
+    Without re, whose import costs more than a whole lookup. The naming authority is a reversed
+    domain name, so it has no empty label; what follows the colon is up to the authority.
     """
     kind, _, rest = name.partition(".")
     if kind != "iqn":
@@ -77,4 +77,5 @@ def _is_label(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
+    """Return a refused key for the log: in quotes, ASCII, not too long."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

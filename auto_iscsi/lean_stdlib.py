@@ -1,15 +1,14 @@
-"""The few things from typing, contextlib, signal and socket that a warm lookup uses, cheaply.
+"""Cheap stand-ins for what a warm lookup uses of typing, contextlib, signal and socket.
 
-automount starts the map program for every visit, and a warm lookup takes less time than Python
-takes to import typing (re, functools), contextlib (collections), signal (enum) or socket
-(selectors). At run time a module takes these names from here; a type checker sees the standard
-library's own. Where CPython lacks one of the private modules that are used here, the standard
-library takes its place.
+automount starts the map program for every visit, and a warm lookup takes less time than the import
+of typing (re, functools), contextlib (collections), signal (enum) or socket (selectors). At run
+time modules import these names from here; a type checker sees those of the standard library. Where
+CPython has no private module of that name, the standard library serves instead.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # a type checker takes a name TYPE_CHECKING for true
+TYPE_CHECKING = False  # type checkers assume that a name TYPE_CHECKING is true
 
 if TYPE_CHECKING:
     import signal as signal
@@ -21,7 +20,7 @@ else:
     try:
         import _signal as signal
     except ImportError:
-        import signal  # noqa: F401 (for those who import it from here)
+        import signal  # noqa: F401 (other modules import it from here)
     try:
         from _collections import _tuplegetter as _field
     except ImportError:
@@ -31,25 +30,25 @@ else:
             return property(itemgetter(number), doc=doc)
 
     class NamedTuple(tuple):
-        """typing.NamedTuple, without what only introspection asks for."""
+        """typing.NamedTuple, without what only introspection uses."""
 
         __slots__ = ()
 
         def __init_subclass__(cls):
             cls._fields = tuple(cls.__annotations__)
-            given = cls.__dict__
-            cls._field_defaults = {name: given[name] for name in cls._fields if name in given}
+            values = cls.__dict__
+            cls._field_defaults = {name: values[name] for name in cls._fields if name in values}
             for number, name in enumerate(cls._fields):
                 setattr(cls, name, _field(number, None))
 
         def __new__(cls, *values, **named):
             if named or len(values) != len(cls._fields):
-                first = dict(zip(cls._fields, values))
-                every = {**cls._field_defaults, **first, **named}
-                twice = len(values) > len(cls._fields) or not first.keys().isdisjoint(named)
-                if twice or every.keys() != set(cls._fields):
+                positional = dict(zip(cls._fields, values))
+                fields = {**cls._field_defaults, **positional, **named}
+                has_both = not positional.keys().isdisjoint(named)
+                if len(values) > len(cls._fields) or has_both or set(fields) != set(cls._fields):
                     raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
-                values = [every[name] for name in cls._fields]
+                values = [fields[name] for name in cls._fields]
             return tuple.__new__(cls, values)
 
         @classmethod
@@ -67,7 +66,7 @@ else:
             return f"{type(self).__name__}({fields})"
 
     def __getattr__(name):
-        """Import socket when it is first asked for: a warm lookup opens none."""
+        """Import socket at its first use: a warm lookup opens none."""
         if name != "socket":
             raise AttributeError(name)
         try:
@@ -77,7 +76,7 @@ else:
         return socket
 
     class _Context:
-        """What contextmanager() makes of a generator."""
+        """The context manager that contextmanager() makes of a generator."""
 
         def __init__(self, generator):
             self._generator = generator
@@ -91,7 +90,7 @@ else:
                 return False
             try:
                 self._generator.throw(error)
-            except StopIteration:  # the generator caught the error and came to its end
+            except StopIteration:  # the generator caught the error and ended
                 return True
             except BaseException as raised:
                 if raised is not error:
@@ -103,7 +102,7 @@ else:
         return lambda *values, **named: _Context(function(*values, **named))
 
     class suppress:
-        """Go on after a block that one of these exceptions ended."""
+        """Continue after a block that one of these exceptions ended."""
 
         def __init__(self, *kinds):
             self._kinds = kinds

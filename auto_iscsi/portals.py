@@ -1,6 +1,6 @@
-"""An address, a port, a portal group: how is a portal written, by whom?
+"""Read and write portals: an address, a port and a portal group.
 
-| who | IPv4 | IPv6 |
+| written by | IPv4 | IPv6 |
 |---|---|---|
 | configuration, iscsiadm -p, SendTargets | 10.0.0.1:3260[,TPGT] | [fd00::1]:3260[,TPGT] |
 | node record (open-iscsi usr/idbm.c) | 10.0.0.1,3260,TPGT | fd00::1,3260,TPGT |
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from auto_iscsi.lean_stdlib import NamedTuple
 
-PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
+DEFAULT_PORT = 3260  # RFC 7143, 4.2.7.1: iscsi-target
 
 
 class Portal(NamedTuple):
-    """Where a target listens; `tpgt` is its portal group tag, -1 when it is not known."""
+    """An address at which a target listens; `tpgt` is its portal group tag, -1 when not known."""
 
     address: str
-    port: int = PORT
+    port: int = DEFAULT_PORT
     tpgt: int = -1
 
     def __str__(self) -> str:
@@ -27,24 +27,24 @@ class Portal(NamedTuple):
 
     @property
     def with_group(self) -> str:
-        """As iscsiadm wants it for -p, with the portal group where it is known."""
+        """The form that iscsiadm takes with -p, with the portal group if it is known."""
         return str(self) if self.tpgt < 0 else f"{self},{self.tpgt}"
 
     @property
     def folder(self) -> str:
-        """As open-iscsi names the folder of its node record, and `from_record` reads it."""
+        """The name that open-iscsi gives the folder of its node record; from_record() reads it."""
         return f"{self.address},{self.port},{self.tpgt}"
 
-    def same_place(self, other: Portal) -> bool:
-        """Say whether both are one address and port, whatever the portal group."""
+    def has_same_address(self, other: Portal) -> bool:
+        """Return whether both have the same address and port, whatever their portal groups."""
         return (self.address, self.port) == (other.address, other.port)
 
 
 def parse(text: str) -> Portal:
-    """Return the portal that the configuration or iscsiadm wrote; ValueError says what is wrong.
+    """Return the portal in a text of the configuration or iscsiadm; raise ValueError with a reason.
 
-    Only numeric addresses: a name would make every lookup depend on a resolver, whose time no
-    setting bounds, and udev's links carry the address anyway.
+    Only numeric addresses are taken: a host name would make every lookup depend on a resolver,
+    whose time no setting limits, and udev's links contain the address anyway.
     """
     from auto_iscsi.lean_stdlib import socket
 
@@ -64,7 +64,7 @@ def parse(text: str) -> Portal:
         socket.inet_pton(socket.AF_INET6 if place.startswith("[") else socket.AF_INET, address)
     except OSError:
         raise ValueError("expected a numeric address: 10.0.0.1 or [fd00::1]") from None
-    number = _number(port) if port else PORT
+    number = _number(port) if port else DEFAULT_PORT
     if not 0 < number < 65536:
         raise ValueError("a port is a number from 1 to 65535")
     if (tag := _group(group or "-1")) is None:
@@ -73,7 +73,7 @@ def parse(text: str) -> Portal:
 
 
 def from_record(name: str) -> Portal | None:
-    """Return the portal that a node record's folder is named after, None for other names."""
+    """Return the portal in the name of a node record's folder, None for any other name."""
     parts = name.rsplit(",", 2)
     port, tag = (_number(parts[1]), _group(parts[2])) if len(parts) == 3 else (-1, None)
     return None if port < 0 or tag is None else Portal(parts[0], port, tag)
@@ -82,7 +82,7 @@ def from_record(name: str) -> Portal | None:
 def from_send_targets(line: str) -> tuple[str, Portal] | None:
     """Return target and portal of a line that a discovery printed, None for any other line.
 
-    `10.0.0.1:3260,1 iqn.…`; the group may be -1 (open-iscsi usr/iscsiadm.c). Read from the right.
+    Such as `10.0.0.1:3260,1 iqn.…`; the group may be -1 (open-iscsi usr/iscsiadm.c).
     """
     place, _, target = line.strip().rpartition(" ")
     try:
@@ -92,9 +92,10 @@ def from_send_targets(line: str) -> tuple[str, Portal] | None:
 
 
 def _number(text: str) -> int:
+    """Return a number of ASCII digits, -1 for any other text."""
     return int(text) if text.isascii() and text.isdecimal() else -1
 
 
 def _group(text: str) -> int | None:
-    """Return a portal group tag, -1 when it is not known, None when `text` is something else."""
+    """Return a portal group tag, -1 for -1 (not known), None for any other text."""
     return None if text != "-1" and _number(text) < 0 else int(text)

@@ -9,7 +9,8 @@ built, on a made-up sysfs tree; so what else runs here hardly counts. In the vir
 (bench/guest.py): elapsed time on its own clock, which QEMU advances by one nanosecond an
 instruction (-icount, one processor), with a real SAN, kernel, udev, iscsid and mount; idle waits
 count as they are. There a process costs relatively more than on hardware, and what could be done
-beside something else is not: one processor does one thing.
+beside something else is not: one processor does one thing. The machine has Debian 12, and Debian 13
+for one part: one package, built here, on two Pythons.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ HEAD = "# The last `make bench`\n\nHow it is measured: bench/__main__.py.\n"
 PARTS = {
     "host": "A lookup on this machine",
     "warm": "What is there, in the virtual machine",
+    "trixie": "What is there, in the virtual machine with Debian 13",
     "cold": "The first visit, in the virtual machine",
     "together": "Many at once, in the virtual machine",
 }

@@ -1,12 +1,8 @@
-"""What bytes make up a program? One zip file of our own modules, runnable, always the same bytes.
+"""Build a program that needs nothing but a Python: one zip file, always the same bytes.
 
-Usage: build_zipapp.py MODULE OUTPUT PYTHON [LIBRARIES]: MODULE has a main() that returns the exit
+Usage: build_zipapp.py MODULE OUTPUT PYTHON LIBRARIES: MODULE has a main() that returns the exit
 status, PYTHON is what the first line starts. LIBRARIES is a folder that pip filled; what it holds
-goes in, too, its licences with it, and the program needs nothing but a Python.
-
-The map program is no such file: what Python does to run one (runpy) takes half as long as all of
-its start, and automount starts the map for every visit. It is a script (tools/auto.iscsi) that
-takes its modules from the other program, beside which it lies.
+goes in beside our own modules, with its licences.
 
 Each module is there twice: the .pyc so that the Python that built it need not
 compile, the .py so that any other Python still can. Entries are stored, not deflated, because
@@ -70,16 +66,13 @@ def notices(libraries: Path) -> Iterator[tuple[str, bytes]]:
             yield f"licenses/{info.name.removesuffix('.dist-info')}/{path.name}", path.read_bytes()
 
 
-def entries(package: Path, module: str, libraries: Path | None) -> dict[str, bytes]:
+def entries(package: Path, module: str, libraries: Path) -> dict[str, bytes]:
     """Return every file of the zip by its name, in order: launcher, modules, licences."""
     launcher = LAUNCHER.format(package=package.name, module=module).encode()
     ours = {f"{package.name}/{name}": source for name, source in modules(package).items()}
-    sources = {"__main__.py": launcher, **ours}
-    texts = {}
-    if libraries:
-        sources.update(modules(libraries))
-        texts = dict(notices(libraries))
-        texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
+    sources = {"__main__.py": launcher, **ours, **modules(libraries)}
+    texts = dict(notices(libraries))
+    texts["licenses/auto-iscsi/LICENSE"] = (package.parent / "LICENSE").read_bytes()
     codes = {f"{name}c": compiled(source, name) for name, source in sorted(sources.items())}
     files = {**sources, **codes, **texts}
     return {name: files[name] for name in sorted(files)}
@@ -101,14 +94,13 @@ def write(output: Path, python: str, files: dict[str, bytes]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) not in (3, 4):
-        print("usage: build_zipapp.py MODULE OUTPUT PYTHON [LIBRARIES]", file=sys.stderr)
+    if len(arguments) != 4:
+        print("usage: build_zipapp.py MODULE OUTPUT PYTHON LIBRARIES", file=sys.stderr)
         return 2
-    module, output, python = arguments[0], Path(arguments[1]), arguments[2]
-    libraries = Path(arguments[3]) if arguments[3:] else None
-    output.parent.mkdir(parents=True, exist_ok=True)
+    module, output, python, libraries = arguments
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     package = Path(__file__).resolve().parent.parent / "auto_iscsi"
-    write(output, python, entries(package, module, libraries))
+    write(Path(output), python, entries(package, module, Path(libraries)))
     return 0
 
 

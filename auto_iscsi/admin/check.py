@@ -32,11 +32,13 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
     if files:
         sources = [given(file) for file in files]
     else:
-        sources = [Source(host, name, name) for name, _ in config_files.present(host)]
+        sources = [Source(host, name, name) for name, _ in config_files.list_existing(host)]
     problems = examine(sources)
     if not files:
         problems = (
-            config_files.untrusted(host, config_files.present(host)) + problems + secrets(host)
+            config_files.permission_problems(host, config_files.list_existing(host))
+            + problems
+            + secrets(host)
         )
     failed = any(problem.is_error or strict for problem in problems)
     lines = [said(problem, paint) for problem in problems]
@@ -69,8 +71,10 @@ def examine(sources: Sequence[Source]) -> list[Problem]:
         sections += found
         problems += wrong
     for section in sections:
-        problems += schema.read(section)[1]
-    lacking = [each for chosen in _with_chap(sections) for each in schema.incomplete(chosen)]
+        problems += schema.read_section(section)[1]
+    lacking = [
+        each for chosen in _with_chap(sections) for each in schema.missing_requirements(chosen)
+    ]
     problems += dict.fromkeys(lacking)
     problems += _useless(sections)
     place = {source.shown: number for number, source in enumerate(sources)}
@@ -80,7 +84,9 @@ def examine(sources: Sequence[Source]) -> list[Problem]:
 def secrets(host: Host) -> list[Problem]:
     """Return what is wrong with the CHAP secrets of the machine, as far as we may look."""
     sections = [
-        each for name, _ in config_files.present(host) for each in config_files.read(host, name)[0]
+        each
+        for name, _ in config_files.list_existing(host)
+        for each in config_files.read(host, name)[0]
     ]
     problems: dict[Problem, None] = {}
     for chosen in _with_chap(sections):
@@ -123,8 +129,8 @@ def _with_chap(sections: Sequence[Section]) -> Iterator[dict[str, schema.Effecti
     for section in sections:
         if section.glob and any(name.startswith("chap_") for name in section.values):
             with contextlib.suppress(errors.BadConfiguration):  # that is said anyway
-                if target := pattern_proofs.example(section.glob):
-                    yield schema.choices(sections, target)
+                if target := pattern_proofs.example_name(section.glob):
+                    yield schema.effective_values(sections, target)
 
 
 def _useless(sections: Sequence[Section]) -> list[Problem]:
@@ -134,7 +140,7 @@ def _useless(sections: Sequence[Section]) -> list[Problem]:
         if not section.glob:
             continue  # its header is wrong, which was said
         name = f"[{section.title}]"
-        target = pattern_proofs.example(section.glob)
+        target = pattern_proofs.example_name(section.glob)
         if target is None:
             kind, why = _impossible(section)
             problems.append(Problem(kind, section.file, section.line, name, why))
@@ -162,13 +168,15 @@ def _useless(sections: Sequence[Section]) -> list[Problem]:
 
 def _impossible(section: Section) -> tuple[str, str]:
     """Return the kind of a section that matches no target, and why it does not."""
-    literal = patterns.wildcard().sub("", section.glob)
+    literal = patterns.wildcard_expression().sub("", section.glob)
     alien = sorted(set(literal) - set(patterns.ALPHABET))
-    kind = "never-matches" if patterns.wildcard().search(section.glob) else "not-a-target"
+    kind = (
+        "never-matches" if patterns.wildcard_expression().search(section.glob) else "not-a-target"
+    )
     if alien:
         signs = " or ".join(f'"{wording.printable(c)}"' for c in alien)
         return kind, f"it can match no target: no target's name has {signs} in it"
-    meant = pattern_proofs.instead(section.glob)
+    meant = pattern_proofs.suggest(section.glob)
     hint = f"; did you mean [{meant}]?" if meant else ""
     if kind == "not-a-target":
         return kind, "not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX)" + hint

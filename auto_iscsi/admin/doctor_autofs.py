@@ -24,7 +24,7 @@ def master_map(host: Host) -> Finding:
     """Look for the lines that lead to us."""
     if not host_check.installed(host, "automount"):
         return Finding(PROBLEM, "automount is not installed", "install autofs")
-    lines = master.lines(host)
+    lines = master.list_lines(host)
     if not lines:
         return Finding(PROBLEM, "no line of the master map leads to auto.iscsi", _PUT_IN)
     for line in lines:
@@ -63,8 +63,8 @@ def _wrong_program(host: Host, line: master.Line) -> Finding | None:
 
 def running(host: Host) -> Finding:
     """Look whether the running automount serves what the master map says."""
-    served = master.served(host)
-    lines = {line.root: line for line in reversed(master.lines(host))}  # the first one counts
+    served = master.list_autofs_mounts(host)
+    lines = {line.root: line for line in reversed(master.list_lines(host))}  # the first one counts
     pids = host_check.running(host, ("automount",))
     if not pids:
         return Finding(PROBLEM, "automount does not run", "systemctl enable --now autofs")
@@ -91,8 +91,8 @@ def running(host: Host) -> Finding:
 
 def _changed(host: Host, pid: int) -> str:
     """Return a file of the master map that was written after automount last read it."""
-    read = master.since(host, pid)
-    for file in master.files(host):
+    read = master.process_start(host, pid)
+    for file in master.list_files(host):
         status = host.stat(file)
         if status and read is not None and status.st_mtime > read:
             # A reload counts as well. systemd says when, in microseconds since boot.
@@ -108,8 +108,8 @@ def _changed(host: Host, pid: int) -> str:
 
 def negative_timeout(host: Host) -> Finding:
     """Compare how long automount remembers an answer with what we count on."""
-    lines = master.lines(host)
-    general = master.configured(host).get("negative_timeout", "")
+    lines = master.list_lines(host)
+    general = master.automount_settings(host).get("negative_timeout", "")
     default = float(general) if general.isdecimal() else master.NEGATIVE_TIMEOUT
     lease = _shortest_lease(host)
     for line in lines:
@@ -132,7 +132,7 @@ def _shortest_lease(host: Host) -> float:
     """Return the shortest lease that any target can have, in seconds."""
     general, others = float(schema.TABLE["lease"].default), []
     for section in config_files.load(host, remember=False):
-        said = schema.read(section)[0].get("lease")
+        said = schema.read_section(section)[0].get("lease")
         if said is not None and section.glob == "*":
             general = said
         elif said is not None:
@@ -148,7 +148,7 @@ def version(host: Host) -> Finding:
         return Finding(host_check.UNKNOWN, "automount does not say its version")
     if said < (5, 1):
         return Finding(PROBLEM, f"autofs {shown} is too old", "install autofs 5.1 or later")
-    wait = master.configured(host).get("mount_wait", "-1")
+    wait = master.automount_settings(host).get("mount_wait", "-1")
     mended = host.stat("/etc/redhat-release") is not None  # by a patch, from 5.1.8-4 on
     if said == (5, 1, 8) and wait.startswith("-") and not mended:
         return Finding(

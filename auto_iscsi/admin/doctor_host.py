@@ -68,7 +68,7 @@ def udev(host: Host) -> Finding:
 def multipath(host: Host) -> Finding:
     """Look whether multipathd joins what is to be joined, and lets nobody wait for ever."""
     sections = config_files.load(host, remember=False)
-    wanted = any(schema.read(section)[0].get("paths") == "all" for section in sections)
+    wanted = any(schema.read_section(section)[0].get("paths") == "all" for section in sections)
     if not host_check.running(host, ("multipathd",)):
         if not wanted:
             return Finding(OK, "multipathd does not run, and no target has paths = all")

@@ -69,7 +69,7 @@ def edit(
 
 def _sources(host: Host, path: str, draft: str) -> list[check.Source]:
     """Return what a lookup would read with the draft in place; the draft alone for other files."""
-    names = config_files.names(host)
+    names = config_files.list_names(host)
     real = {os.path.realpath(host.path(name)): name for name in names}
     if path not in real:
         folder = os.path.realpath(host.path(config_files.FOLDER))

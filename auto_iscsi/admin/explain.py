@@ -62,7 +62,7 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     target, chosen = "", {}
     try:
         target = keys.parse(text).target
-        chosen = schema.choices(config_files.load(host, remember=False), target)
+        chosen = schema.effective_values(config_files.load(host, remember=False), target)
         finding = _found(host, target, chosen)
     except errors.Failure as failure:
         finding = Explanation("refuse", [], failure=failure)
@@ -122,7 +122,7 @@ def _data(
 
 def _found(host: Host, target: str, chosen: dict[str, schema.Effective]) -> Explanation:
     """Return what a lookup would do with a target, by what the machine looks like now."""
-    wanted = schema.together(chosen)
+    wanted = schema.to_settings(chosen)
     if not wanted.enabled:
         where = chosen["enabled"].where("enabled")
         return Explanation(

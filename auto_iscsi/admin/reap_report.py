@@ -27,5 +27,5 @@ def report(host: Host, paint: output.Paint) -> output.Report:
 
 def _when(verdict: decisions.Decision) -> str:
     if verdict.action == decisions.KEEP and verdict.when is not None:
-        return f"end in {wording.span(verdict.when)}"
+        return f"end in {wording.duration(verdict.when)}"
     return verdict.action

@@ -205,7 +205,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         place = (str(row.session.sid), str(row.session.portal), row.session.state)
     else:
         place = ("-", "-", "gone")
-    used = "in use" if row.uses else "-" if row.used is None else f"{wording.span(row.used)} ago"
+    used = (
+        "in use" if row.uses else "-" if row.used is None else f"{wording.duration(row.used)} ago"
+    )
     return (*place, ", ".join(row.disks) or "-", used, _says(row))
 
 
@@ -215,13 +217,13 @@ def _says(row: Row) -> str:
     if row.action == decisions.END:
         return f"ends it: {reason}"
     if row.action == decisions.KEEP and row.when is not None:
-        return f"ends it in {wording.span(row.when)}: {reason}"
+        return f"ends it in {wording.duration(row.when)}: {reason}"
     return f"keeps it: {reason}" if row.action else "-"
 
 
 def _summary(rows: Sequence[Row], paint: output.Paint) -> str:
     there = [row for row in rows if row.session]
-    parts = [wording.count(len(there), "session")]
+    parts = [wording.counted(len(there), "session")]
     if any(row.ours is not None for row in there):
         parts.append(f"{sum(bool(row.ours) for row in there)} ours")
     parts.append(f"{sum(bool(row.mounted) for row in there)} mounted")
@@ -229,7 +231,7 @@ def _summary(rows: Sequence[Row], paint: output.Paint) -> str:
     if not found:
         return f"{', '.join(parts)}: {paint.good('no problems')}"
     said = ", ".join(f"{code} ({number})" for code, number in sorted(found.items()))
-    number = paint.bad(wording.count(sum(found.values()), "problem"))
+    number = paint.bad(wording.counted(sum(found.values()), "problem"))
     return f"{', '.join(parts)}: {number}: {said}. auto-iscsi explain CODE says what to do."
 
 

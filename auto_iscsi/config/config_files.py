@@ -1,9 +1,9 @@
-"""What do the files say, all together?
+"""Read the configuration files into one list of sections.
 
-/etc/auto.iscsi.conf, then /etc/auto.iscsi.conf.d/*.conf by name, as ordered sections of raw
-values. How one file is read is syntax's business, what the values mean is settings'.
+/etc/auto.iscsi.conf, then /etc/auto.iscsi.conf.d/*.conf by name, give sections of raw values, in
+order. syntax parses one file, schema gives the values a meaning.
 
-root mounts what these files say, so they are believed only when nobody but root can write them.
+root mounts what these files say, so they are used only when nobody but root can write them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 FILE = "/etc/auto.iscsi.conf"
 FOLDER = "/etc/auto.iscsi.conf.d"
-LARGEST = 1 << 20  #: bytes in a file; a thousand sections are a tenth of that
+MAX_BYTES = 1 << 20  #: bytes of one file; a thousand sections take a tenth of it
 
 
 class Section(NamedTuple):
-    """The settings of one section, as they were written."""
+    """A section as it was written."""
 
-    glob: str  #: over target names, folded; "*" for what stands above a file's first section
+    glob: str  #: for folded target names; "*" for the settings above a file's first section
     values: dict[str, Raw]
     file: str
     title: str  #: the section's name as it was written, "" above the first section
@@ -38,14 +38,14 @@ class Section(NamedTuple):
     lines: dict[str, int]  #: of the settings
 
     def where(self, setting: str = "") -> str:
-        """Return FILE:LINE of the section or of a setting of it."""
+        """Return FILE:LINE of the section, or of one of its settings."""
         return f"{self.file}:{self.lines[setting] if setting else self.line}"
 
 
 class Problem(NamedTuple):
-    """Something in the configuration that a person should mend."""
+    """A mistake in the configuration, with its place."""
 
-    kind: str  #: stable, for programs: see KINDS
+    kind: str  #: one of KINDS: stable, for programs
     file: str
     line: int  #: 0: the whole file
     subject: str  #: the setting, the section in brackets, or ""
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Say whether it keeps targets from being mounted; otherwise it is a warning."""
+        """Whether it keeps targets from being mounted; otherwise it is a warning."""
         return not KINDS[self.kind].startswith("warning: ")
 
     def __str__(self) -> str:
@@ -63,92 +63,91 @@ class Problem(NamedTuple):
 
 
 KINDS = {
-    "unreadable": "the file cannot be read, or is no file: no target is mounted",
-    "unsafe": "somebody other than root could have written the file: no target is mounted",
+    "unreadable": "the file cannot be read, or is not a regular file: no target is mounted",
+    "unsafe": "users other than root can write the file: no target is mounted",
     "too-large": "the file is larger than 1 MiB: no target is mounted",
     "syntax": "the file cannot be parsed: no target is mounted",
-    "unknown-setting": "there is no such setting: targets that the section matches are refused",
-    "wrong-value": "the setting takes no such value: targets that the section matches are refused",
-    "incomplete": "the setting needs another one: targets for which that is not set are refused",
+    "unknown-setting": "there is no such setting: the targets of the section are refused",
+    "wrong-value": "the setting does not take this value: the targets of the section are refused",
+    "incomplete": "the setting requires another one: targets without that one are refused",
     "secret": "a CHAP secret cannot be used: targets that need it are refused",
-    "weak-secret": "warning: the CHAP secret's length is one that targets may refuse",
-    "not-a-target": "warning: the section's name has no wildcard and is not a target's name",
+    "weak-secret": "warning: many targets refuse a CHAP secret of this length",
+    "not-a-target": "warning: the section's name is no target's name and has no wildcard",
     "never-matches": "warning: no target's name can match the section's pattern",
-    "shadowed": "warning: later sections set all that this one sets, for all targets it matches",
+    "shadowed": "warning: later sections override all settings of this one, for all its targets",
 }
 
 
 def load(host: Host, remember: bool = True) -> list[Section]:
     """Return every section of every file, in order; raise BadConfiguration.
 
-    With `remember`, what was parsed is kept for the next time (compiled).
+    With `remember` the sections are kept for the next time (file_cache).
     """
-    seen = trusted(host)
-    kept = file_cache.read(host, seen) if seen else []
-    if kept is not None:
-        return [Section._make(each) for each in kept]
+    files = list_trusted(host)
+    cached = file_cache.read(host, files) if files else []
+    if cached is not None:
+        return [Section._make(values) for values in cached]
     sections: list[Section] = []
     problems: list[Problem] = []
-    for file, _ in seen:
-        found, wrong = read(host, file)
-        sections += found
-        problems += wrong
+    for name, _ in files:
+        file_sections, file_problems = read(host, name)
+        sections += file_sections
+        problems += file_problems
     if problems:
-        raise refusal(problems)
-    if remember and file_cache.same(present(host), seen):
-        file_cache.write(host, seen, [tuple(section) for section in sections])
+        raise as_failure(problems)
+    if remember and file_cache.are_same(list_existing(host), files):
+        file_cache.write(host, files, [tuple(section) for section in sections])
     return sections
 
 
-def names(host: Host) -> list[str]:
-    """Return the names of the files that a lookup reads, in order, there or not."""
+def list_names(host: Host) -> list[str]:
+    """Return the names of the files that a lookup reads, in order, whether they exist or not."""
     return [FILE, *(f"{FOLDER}/{name}" for name in host.names(FOLDER) if name.endswith(".conf"))]
 
 
-def present(host: Host) -> list[tuple[str, os.stat_result]]:
-    """Return those of the files that are there, with what stat(2) says of them."""
-    seen = ((name, host.stat(name)) for name in names(host))
-    return [(name, status) for name, status in seen if status]
+def list_existing(host: Host) -> list[tuple[str, os.stat_result]]:
+    """Return the names of the files that exist, with their status (stat(2))."""
+    files = ((name, host.stat(name)) for name in list_names(host))
+    return [(name, status) for name, status in files if status]
 
 
-def trusted(host: Host) -> list[tuple[str, os.stat_result]]:
-    """Return present(); raise BadConfiguration when others than root could have written one."""
-    seen = present(host)
-    problems = untrusted(host, seen)
-    if problems:
-        raise refusal(problems)
-    return seen
+def list_trusted(host: Host) -> list[tuple[str, os.stat_result]]:
+    """Return the files that exist; raise BadConfiguration when others than root can write one."""
+    files = list_existing(host)
+    if problems := permission_problems(host, files):
+        raise as_failure(problems)
+    return files
 
 
-def untrusted(host: Host, seen: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
-    """Return which files others than root could have written, on the real machine."""
+def permission_problems(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
+    """Return a problem for each file that users other than root can write, if root is /."""
     if host.root != "/":
         return []
     folder = host.stat(FOLDER)
     return [
         problem
-        for name, status in (*seen, *([(FOLDER, folder)] if folder else []))
-        if (problem := unsafe(name, status))
+        for name, status in (*files, *([(FOLDER, folder)] if folder else []))
+        if (problem := permission_problem(name, status))
     ]
 
 
-def unsafe(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
-    """Return what is wrong with a file's owner or mode; a `secret` is for root's eyes alone."""
+def permission_problem(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
+    """Return the problem with a file's owner or mode, if any; a `secret` only root may read."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != 0:
-        why = f"owned by user {status.st_uid}, so it is not used"
+        why = f"not used: it belongs to user {status.st_uid}"
         return Problem("unsafe", name, 0, "", why, f"chown root {name}")
     if mode & 0o022:
-        why = f"others than root can write it (mode {mode:04o}), so it is not used"
+        why = f"not used: users other than root can write it (mode {mode:04o})"
         return Problem("unsafe", name, 0, "", why, f"chmod go-w {name}")
     if secret and mode & 0o077:
-        why = f"others than root can read it (mode {mode:04o}), so it is not used"
+        why = f"not used: users other than root can read it (mode {mode:04o})"
         return Problem("unsafe", name, 0, "", why, f"chmod 600 {name}")
     return None
 
 
 def read(host: Host, file: str, shown: str = "") -> tuple[list[Section], list[Problem]]:
-    """Return the sections of one file and what is wrong with it, under the name `shown`."""
+    """Return the sections of one file and the problems with it, reported under the name `shown`."""
     shown = shown or file
     try:
         status = host.stat(file)
@@ -156,8 +155,8 @@ def read(host: Host, file: str, shown: str = "") -> tuple[list[Section], list[Pr
             return [], [Problem("unreadable", shown, 0, "", "no such file")]
         if not stat.S_ISREG(status.st_mode):
             return [], [Problem("unreadable", shown, 0, "", "not a regular file")]
-        if status.st_size > LARGEST:
-            why = f"{status.st_size} bytes, the limit is {LARGEST}"
+        if status.st_size > MAX_BYTES:
+            why = f"{status.st_size} bytes, the limit is {MAX_BYTES}"
             return [], [Problem("too-large", shown, 0, "", why)]
         data = host.read_bytes(file) or b""
     except errors.Failure as failure:
@@ -167,11 +166,11 @@ def read(host: Host, file: str, shown: str = "") -> tuple[list[Section], list[Pr
 
 
 def parse(file: str, data: bytes) -> tuple[list[Section], list[Problem]]:
-    """Return the sections of a file's content and what cannot be parsed.
+    """Return the sections of a file's content, and a problem for all that cannot be parsed.
 
     A section whose header is wrong has an empty glob, which matches nothing.
     """
-    from auto_iscsi.config import syntax  # only where nothing was kept
+    from auto_iscsi.config import syntax  # imports configobj: only without a cache
 
     parts, faults = syntax.parse(data)
     sections = []
@@ -182,8 +181,8 @@ def parse(file: str, data: bytes) -> tuple[list[Section], list[Problem]]:
     return sections, [Problem("syntax", file, *fault) for fault in faults]
 
 
-def refusal(problems: Sequence[Problem]) -> errors.BadConfiguration:
-    """Return the failure of a lookup that these problems stop: one line for the log."""
+def as_failure(problems: Sequence[Problem]) -> errors.BadConfiguration:
+    """Return the failure of a lookup because of these problems: one line for the log."""
     first, more = problems[0], len(problems) - 1
     reason = f"{first} (and {more} more)" if more else f"{first}"
-    return errors.BadConfiguration(reason, first.hint or "auto-iscsi check says what to mend")
+    return errors.BadConfiguration(reason, first.hint or "run auto-iscsi check")

@@ -1,12 +1,12 @@
-"""Have these very files been read before?
+"""Keep what was made of the configuration files, until one of them changes.
 
-ConfigObj takes as long for 1,000 sections as the rest of a lookup, and to find out what a few mean
-takes as long as all else when there is nothing to do. So what was made of the files is kept, below
-/run/auto-iscsi, and is used as long as they are the same: device, inode, size, mode, owner and
-both times, our version and Python's. On any doubt it is not there.
+ConfigObj takes as long for 1,000 sections as the rest of a lookup, and to interpret even a few
+takes as long as all else that a warm lookup does. So the result is kept below /run/auto-iscsi and
+is used as long as the files have the same device, inode, size, mode, owner, modification and change
+time, and our version and Python's are the same. In any doubt the cache counts as empty.
 
-It is written with marshal, which trusts its input: it is read only from a directory and a file
-that are ours and that nobody else can look into.
+The cache is written with marshal, which trusts its input: it is read only from a directory and a
+file that are ours and that nobody else can access.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 FOLDER = "/run/auto-iscsi"
 SECTIONS = "config"
 _FORMAT = 2
-SETTLED = 2.0  #: seconds after which another change cannot have the same times
+SETTLE_TIME = 2.0  #: seconds after a change until the next one is sure to have other times
 
 
 def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
-    """Return what was kept of these files under a name, None when that is not certain."""
+    """Return the value that was kept for these files under a name, None in any doubt."""
     try:
         with _folder(host) as folder:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -62,34 +62,34 @@ def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
 
 
 def write(
-    host: Host, files: Files, value: Any, name: str = SECTIONS, settled: float = SETTLED
+    host: Host, files: Files, value: Any, name: str = SECTIONS, settled: float = SETTLE_TIME
 ) -> None:
-    """Keep `value`, unless the files were changed less than `settled` seconds ago."""
+    """Keep `value` if possible, and if no file was changed in the last `settled` seconds."""
     now = time.time()
-    if any(now - max(s.st_mtime, s.st_ctime) < settled for _, s in files):
+    if any(now - max(status.st_mtime, status.st_ctime) < settled for _, status in files):
         return
     body = marshal.dumps(value)
     data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
-    new = f"{name}.{os.getpid()}"
+    draft = f"{name}.{os.getpid()}"
     with suppress(OSError):
         for path in (FOLDER, os.path.dirname(f"{FOLDER}/{name}")):
             if not os.path.isdir(host.path(path)):
                 os.mkdir(host.path(path), 0o700)
         with _folder(host) as folder:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(new, flags, 0o600, dir_fd=folder)
+            handle = os.open(draft, flags, 0o600, dir_fd=folder)
             try:
                 complete = os.write(handle, data) == len(data)
             finally:
                 os.close(handle)
             if complete:
-                os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:
-                os.unlink(new, dir_fd=folder)
+                os.unlink(draft, dir_fd=folder)
 
 
-def same(one: Files, other: Files) -> bool:
-    """Say whether no file was changed, added or taken away between two looks."""
+def are_same(one: Files, other: Files) -> bool:
+    """Return whether two lists have the same files, and none was changed in between."""
     return _head(one) == _head(other)
 
 

@@ -1,37 +1,37 @@
-"""What holds for this target, and which line said so?
+"""Work out the settings of a target, and which line of which file set each.
 
-One table of settings: a row there and a field of Settings is all that a new one needs; the parser,
-`auto-iscsi explain --settings`, the example file and the man page come from it or are held
-against it.
+TABLE lists all settings. A new one needs a row there and a field of Settings, nothing else: the
+parser and `auto-iscsi explain --settings` come from the table, and tests compare the example file
+and the man page with it.
 
-Every section whose glob matches the target applies, in file order, setting by setting: a later one
-overrides an earlier one. A wrong value or an unknown setting refuses the targets that its section
-matches, and no others.
+Every section whose glob matches the target applies, in file order: a later section overrides an
+earlier one, setting by setting. A wrong value or an unknown setting refuses the targets that its
+section matches, and no others.
 """
 
 from __future__ import annotations
 
-from auto_iscsi.config import config_files, needs, patterns, values
+from auto_iscsi.config import config_files, patterns, values
 from auto_iscsi.config.settings import Settings as Settings
 from auto_iscsi.config.values import as_text
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Callable
 
     from auto_iscsi.config.config_files import Raw, Section
 
 
 class Setting(NamedTuple):
-    """A setting: how it is read, what it is when nobody says, and what a person is told of it."""
+    """A setting: its parser, its default, and what people are told about it."""
 
     parse: Callable[[Raw], Any]
     default: Any
-    values: str
+    values: str  #: the values that it takes, for people
     help: str
     example: str
-    said: Callable[[Any], str] = as_text  #: a value as the file would have it
+    said: Callable[[Any], str] = as_text  #: how a file writes a value
 
 
 TABLE = {
@@ -39,7 +39,7 @@ TABLE = {
         values.yes_no,
         True,
         "yes, no",
-        "no: the key is refused before anything is asked of the network",
+        "no: refuse the key, without a question to the network",
         "no",
     ),
     "options": Setting(
@@ -53,21 +53,21 @@ TABLE = {
         values.fstype,
         "ext3",
         "a filesystem type, auto",
-        "the type that is mounted; auto: what the disk says, with options that fit it",
+        "the type to mount; auto: the type on the disk, with options that fit it",
         "auto",
     ),
     "journal": Setting(
         values.one_of("auto", "refuse", "skip", "replay"),
         "auto",
         "auto, refuse, skip, replay",
-        "of a filesystem that was in use; auto: refuse if fstype = auto, else as mount(8) does",
+        "if the filesystem was in use; auto: refuse if fstype = auto, else as mount(8) does",
         "skip",
     ),
     "partition": Setting(
         values.partition,
         1,
         "number, none, auto, all",
-        "the partition that is mounted; none: the whole disk; all: as p1, p2, ... under the key",
+        "the partition to mount; none: the whole disk; all: as p1, p2, ... under the key",
         "auto",
         lambda number: str(number or "none"),
     ),
@@ -75,14 +75,14 @@ TABLE = {
         values.lun,
         0,
         "number, all",
-        "the logical unit that is mounted; all: as lun0, lun1, ... under the key",
+        "the logical unit to mount; all: as lun0, lun1, ... under the key",
         "3",
     ),
     "portals": Setting(
         values.portal_list,
         (),
         "list of ADDRESS[:PORT], IPv6 in brackets",
-        "where to look for a target that has no node record",
+        "where to find a target that has no node record",
         "10.0.0.1, [fd00::1]:3260",
     ),
     "chap_user": Setting(
@@ -121,7 +121,7 @@ TABLE = {
         values.one_of("auto", "mutual"),
         "auto",
         "auto, mutual",
-        "which of these a discovery uses; auto: none, and chap_user where the portal asks",
+        "the CHAP of a discovery; auto: none, or chap_user where the portal asks for it",
         "mutual",
     ),
     "paths": Setting(
@@ -135,21 +135,21 @@ TABLE = {
         values.seconds,
         10.0,
         "time",
-        "how long one portal has for a login",
+        "how long a login through one portal may take",
         "5s",
     ),
     "udev_timeout": Setting(
         values.seconds,
         10.0,
         "time",
-        "how long the disk and its partition have to appear after the login",
+        "how long the disk and its partition may take to appear after the login",
         "30s",
     ),
     "lookup_timeout": Setting(
         values.seconds,
         60.0,
         "time",
-        "the whole lookup, whatever happens",
+        "how long the whole lookup may take",
         "2m",
     ),
     "replacement_timeout": Setting(
@@ -163,90 +163,113 @@ TABLE = {
         values.number(4, 100000),
         120,
         "number",
-        "how many failed logins and discoveries a minute the SAN sees from this host",
+        "how many failed logins and discoveries a minute this host may cause",
         "30",
     ),
     "device": Setting(
         values.one_of("by-path", "kernel"),
         "by-path",
         "by-path, kernel",
-        "how the entry names the disk: a link that can only be this target's, or /dev/sdX",
+        "how the entry names the disk: by a link that only this target can have, or /dev/sdX",
         "kernel",
     ),
     "idle": Setting(
         values.seconds_or_none,
         900.0,
         "time",
-        "how long a session stays after it was last used",
+        "how long a session stays after its last use",
         "1h",
     ),
     "reap": Setting(
         values.one_of("own", "any", "never"),
         "own",
         "own, any, never",
-        "which sessions the reaper may end: those that a lookup opened, all, none",
+        "which sessions the reaper may end: those that a lookup opened, all, or none",
         "never",
     ),
     "lease": Setting(
         values.seconds,
         90.0,
         "time",
-        "how long a session stays after a lookup, whatever happens",
+        "how long a session stays after a lookup, used or not",
         "2m",
     ),
 }
 
 
+#: Settings that require another setting: NAME or NAME=VALUE, and the setting that must be set too.
+REQUIREMENTS = (
+    ("chap_user", "chap_secret_file"),
+    ("chap_secret_file", "chap_user"),
+    ("chap_mutual_user", "chap_mutual_secret_file"),
+    ("chap_mutual_secret_file", "chap_mutual_user"),
+    ("chap_mutual_user", "chap_user"),  # a target proves itself only to a host that has done so
+    ("chap_discovery=mutual", "chap_mutual_user"),
+)
+
+
 class Effective(NamedTuple):
-    """What holds for one setting of one target."""
+    """The value of one setting for one target."""
 
     value: Any
-    section: Section | None  #: that said so; None: nobody did
+    section: Section | None  #: the section that set it; None: it is the default
 
     def where(self, name: str) -> str:
-        """Return FILE:LINE of the line that said so."""
+        """Return FILE:LINE of the line that set it."""
         return self.section.where(name) if self.section else "built in"
 
 
 def resolve(sections: Sequence[Section], target: str) -> Settings:
-    """Return what holds for `target`, a folded name; raise BadConfiguration."""
-    return together(choices(sections, target))
+    """Return the settings of `target`, a folded name; raise BadConfiguration."""
+    return to_settings(effective_values(sections, target))
 
 
-def together(chosen: dict[str, Effective]) -> Settings:
-    """Return what holds for a target; raise BadConfiguration when it makes no sense together."""
-    if wrong := incomplete(chosen):
-        raise config_files.refusal(wrong)
-    return Settings(**{name: choice.value for name, choice in chosen.items()})
+def to_settings(chosen: dict[str, Effective]) -> Settings:
+    """Return the settings with these values; raise BadConfiguration when a required one is not set.
+
+    `chosen` has a value for each setting.
+    """
+    if problems := missing_requirements(chosen):
+        raise config_files.as_failure(problems)
+    return Settings(**{name: effective.value for name, effective in chosen.items()})
 
 
-def choices(sections: Sequence[Section], target: str) -> dict[str, Effective]:
-    """Return what holds for `target`, a folded name, and who said so; raise BadConfiguration."""
-    found = {name: Effective(setting.default, None) for name, setting in TABLE.items()}
-    wrong: list[config_files.Problem] = []
+def effective_values(sections: Sequence[Section], target: str) -> dict[str, Effective]:
+    """Return the value of each setting for `target`, a folded name; raise BadConfiguration."""
+    chosen = {name: Effective(setting.default, None) for name, setting in TABLE.items()}
+    problems: list[config_files.Problem] = []
     for section in sections:
         if patterns.matches(section.glob, target):
-            values, problems = read(section)
-            wrong += problems
-            for name, value in values.items():
-                found[name] = Effective(value, section)
-    if wrong:
-        raise config_files.refusal(wrong)
-    return found
+            section_values, section_problems = read_section(section)
+            problems += section_problems
+            for name, value in section_values.items():
+                chosen[name] = Effective(value, section)
+    if problems:
+        raise config_files.as_failure(problems)
+    return chosen
 
 
-def incomplete(chosen: dict[str, Effective]) -> list[config_files.Problem]:
-    """Return which settings of a target say nothing without another one."""
+def missing_requirements(chosen: dict[str, Effective]) -> list[config_files.Problem]:
+    """Return a problem for each setting of a target that requires another one, which is not set."""
     problems = []
-    for name, needed in needs.lacking({name: choice.value for name, choice in chosen.items()}):
+    for name, required in _unmet({name: effective.value for name, effective in chosen.items()}):
         if section := chosen[name].section:
-            line, why = section.lines[name], f"it needs {needed}"
+            line, why = section.lines[name], f"it needs {required}"
             problems.append(config_files.Problem("incomplete", section.file, line, name, why))
     return problems
 
 
-def read(section: Section) -> tuple[dict[str, Any], list[config_files.Problem]]:
-    """Return the values of a section and what is wrong in it."""
+def _unmet(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each setting that requires another one, which is not set, and that one."""
+    for condition, required in REQUIREMENTS:
+        name, _, only = condition.partition("=")
+        value = values[name]
+        if value and value == (only or value) and not values[required]:
+            yield name, required
+
+
+def read_section(section: Section) -> tuple[dict[str, Any], list[config_files.Problem]]:
+    """Return the values that a section sets, and the problems in it."""
     values, problems = {}, []
     for name, raw in section.values.items():
         kind, why = "wrong-value", ""

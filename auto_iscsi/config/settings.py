@@ -1,6 +1,7 @@
-"""What holds for one target, as the configuration has it?
+"""The settings of one target, as values.
 
-Apart from the table of settings, which a warm lookup does without (resolved).
+They are apart from the table of settings (schema): a lookup that finds them in the cache
+(settings_cache) imports neither the table nor its parsers.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from auto_iscsi import portals
 
-AUTO, ALL = "auto", "all"  #: what the disk says; each that is there
+AUTO, ALL = "auto", "all"  #: values: the one that the disk suggests; every one
 
 
 class Settings(NamedTuple):
-    """What holds for one target. Times are seconds."""
+    """The settings of one target. Times are seconds."""
 
     enabled: bool
     options: tuple[str, ...]
@@ -41,7 +42,7 @@ class Settings(NamedTuple):
 
     @property
     def journal_rule(self) -> str:
-        """What holds for a dirty journal: refuse, skip, replay, or nothing."""
+        """What to do with a dirty journal: refuse, skip, replay, or "" (leave it to mount(8))."""
         if self.journal != AUTO:
             return self.journal
         return "refuse" if self.fstype == AUTO else ""

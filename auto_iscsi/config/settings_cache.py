@@ -1,8 +1,8 @@
-"""Which settings did a target have the last time, if no file has changed since?
+"""Keep the settings of each target, until a configuration file changes.
 
-What a lookup found out and used is kept below /run/auto-iscsi/settings, one file for each target
-that was there (compiled). The next one reads that instead of all sections, however many, and
-without the table of settings and its parsers.
+A lookup keeps the settings that it worked out and used, below /run/auto-iscsi/settings, one file
+for each target that it found (file_cache). The next lookup reads this file instead of all sections,
+however many there are, and imports neither the table of settings nor its parsers.
 """
 
 from __future__ import annotations
@@ -17,42 +17,44 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Resolved(NamedTuple):
-    """What holds for a target, and of which state of the files."""
+class ResolvedSettings(NamedTuple):
+    """The settings of a target, and the state of the files that they come from."""
 
     settings: Settings
-    seen: file_cache.Files
-    kept: bool  #: from an earlier lookup
+    files: file_cache.Files
+    is_cached: bool  #: they come from an earlier lookup
 
 
-def find(host: Host, target: str) -> Resolved:
-    """Return what holds for `target`, a folded name; raise BadConfiguration."""
-    seen = config_files.trusted(host)
-    values = file_cache.read(host, seen, _name(target))
+def find(host: Host, target: str) -> ResolvedSettings:
+    """Return the settings of `target`, a folded name; raise BadConfiguration."""
+    files = config_files.list_trusted(host)
+    values = file_cache.read(host, files, _name(target))
     if values and tuple(values) == Settings._fields:  # or another build of this version kept it
-        return Resolved(restored(values), seen, True)
-    from auto_iscsi.config import schema  # with all parsers: only where nothing was kept
+        return ResolvedSettings(from_plain(values), files, True)
+    from auto_iscsi.config import schema  # with all parsers: only without a cache
 
-    return Resolved(schema.resolve(config_files.load(host), target), seen, False)
-
-
-def keep(host: Host, target: str, found: Resolved) -> None:
-    """Keep what held for a target that was there, if the files are still the same."""
-    if not found.kept and file_cache.same(config_files.present(host), found.seen):
-        file_cache.write(host, found.seen, plain(found.settings), _name(target))
+    return ResolvedSettings(schema.resolve(config_files.load(host), target), files, False)
 
 
-def plain(settings: Settings) -> dict[str, Any]:
-    """Return settings as marshal can write them."""
+def keep(host: Host, target: str, resolved: ResolvedSettings) -> None:
+    """Keep the settings of a target that a lookup found, if the files are still the same."""
+    if not resolved.is_cached and file_cache.are_same(
+        config_files.list_existing(host), resolved.files
+    ):
+        file_cache.write(host, resolved.files, to_plain(resolved.settings), _name(target))
+
+
+def to_plain(settings: Settings) -> dict[str, Any]:
+    """Return settings in a form that marshal can write."""
     values = settings._asdict()
     values["portals"] = tuple(map(tuple, settings.portals))
     return values
 
 
-def restored(values: dict[str, Any]) -> Settings:
-    """Return what plain() was given."""
-    found = Settings(**values)
-    return found._replace(portals=tuple(portals.Portal(*each) for each in found.portals))
+def from_plain(values: dict[str, Any]) -> Settings:
+    """Return the settings that were put into that form."""
+    settings = Settings(**values)
+    return settings._replace(portals=tuple(portals.Portal(*each) for each in settings.portals))
 
 
 def _name(target: str) -> str:

@@ -1,10 +1,10 @@
-"""What does one file say?
+"""Parse one configuration file.
 
-ConfigObj's language (https://configobj.readthedocs.io), minus nesting and interpolation. The only
-module that imports configobj.
+The language is ConfigObj's (https://configobj.readthedocs.io) without nesting and interpolation.
+The only module that imports configobj.
 
-Line numbers are ConfigObj's own: it keeps the comments and blank lines above each entry, so that
-an entry's line is the sum of what stands before it.
+ConfigObj does not tell the line of an entry, but it keeps the comments and blank lines above each:
+entries, comments and blank lines are counted from the start of the file.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Union
 
 from auto_iscsi import errors
-from auto_iscsi.machine.host import find_libraries
+from auto_iscsi.machine import libraries
 
 Raw = Union[str, "list[str]"]
 
-LONGEST = 4096  #: characters in a line; mount(2) takes no more for all options together
+LONGEST_LINE = 4096  #: characters of a line; mount(2) takes no more for all options together
 
-# ConfigObj's own expressions take exponential time for a list with blanks and an odd quote: 18
-# members with two blanks before each, three minutes. The same language, but for quotes within
-# quotes, in which no blank can be matched in two ways.
+# ConfigObj's own expressions take exponential time for a list with blanks and an odd quote: three
+# minutes for 18 members with two blanks before each. In these no blank can be matched in two ways;
+# the language is the same, except that they take no quotes within quotes.
 _EXPRESSIONS = {
     "_keyword": re.compile(r"""^(\s*)("[^"]*"|'[^']*'|[^'"=\s][^=]*?)\s*=\s*(.*)$"""),
     "_valueexp": re.compile(
@@ -31,7 +31,7 @@ _EXPRESSIONS = {
     ),
 }
 
-# A header that ConfigObj refused is parsed again as this one, which no file can hold.
+# A header that ConfigObj refused is replaced by this one, which no file can contain.
 _PLACEHOLDER = "\0"
 
 
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What cannot be parsed."""
+    """A place that cannot be parsed, and why."""
 
     line: int
     subject: str  #: the setting or the header; "" for a whole line or file
@@ -53,9 +53,9 @@ class Fault(NamedTuple):
 
 
 def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
-    """Return the sections of a file in order, and everything in it that cannot be parsed."""
+    """Return the sections of a file in order, and a fault for all that cannot be parsed."""
     try:
-        find_libraries()
+        libraries.make_importable()
         import configobj
     except ImportError as error:
         raise errors.BrokenInstallation(f"{error}", "install python3-configobj") from error
@@ -68,14 +68,14 @@ def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
             parsed = parser(list(lines), interpolation=False, list_values=True)
             break
         except configobj.ConfigObjError as error:
-            found = error.errors
-        # What stands below a wrong header would be blamed for standing in the section above:
-        # headers first, then the rest.
-        headers = [each for each in found if each.line.lstrip().startswith("[")]
-        for each in headers or found:
-            faults.append(_fault(str(each), each.line_number, each.line, lines))
-        for each in headers or found:
-            number = each.line_number
+            refused = error.errors
+        # Below a wrong header, settings would count as duplicates of those in the section above:
+        # so headers are mended first, then the rest.
+        headers = [line for line in refused if line.line.lstrip().startswith("[")]
+        for line in headers or refused:
+            faults.append(_fault(str(line), line.line_number, line.line, lines))
+        for line in headers or refused:
+            number = line.line_number
             lines[number - 1] = f'["{_PLACEHOLDER}{number}"]' if headers else ""
     parts = []
     for depth, part in _parts(parsed):
@@ -87,19 +87,20 @@ def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
 
 
 def _lines(data: bytes) -> tuple[list[str], list[Fault]]:
+    """Return the lines of a file, and the faults for which it is not parsed at all."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         return [], [Fault(number, "", f"not UTF-8 (byte 0x{data[error.start]:02x})")]
-    # Not splitlines(), which sees line ends where no editor does.
+    # Not splitlines(): it also splits at characters that no editor shows as a line end.
     lines = [line[:-1] if line.endswith("\r") else line for line in text.split("\n")]
     for number, line in enumerate(lines, 1):
         if control := re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line):
             why = f"not a text file (control character 0x{ord(control[0]):02x})"
             return [], [Fault(number, "", why)]
-    long = [n for n, line in enumerate(lines, 1) if len(line) > LONGEST]
-    return lines, [Fault(n, "", f"longer than {LONGEST} characters") for n in long]
+    long = [n for n, line in enumerate(lines, 1) if len(line) > LONGEST_LINE]
+    return lines, [Fault(n, "", f"longer than {LONGEST_LINE} characters") for n in long]
 
 
 def _parts(parsed: Any) -> Iterator[tuple[int, Part]]:
@@ -125,7 +126,7 @@ _NESTED = "sections do not nest; a pattern that begins with [ needs quotes"
 
 
 def _fault(message: str, number: int, line: str, lines: list[str]) -> Fault:
-    """Say it so that a person knows what to do."""
+    """Return the fault that a message of ConfigObj's stands for, in words that help to mend it."""
     plain = line.strip()
     if plain.startswith("["):
         inner = plain[1 : plain.rfind("]")].strip()
@@ -133,9 +134,9 @@ def _fault(message: str, number: int, line: str, lines: list[str]) -> Fault:
             why = f'a pattern that begins or ends with a bracket needs quotes: ["{inner}"]'
         elif message.startswith("Duplicate"):
             same = [n for n, other in enumerate(lines, 1) if other.strip() == plain and n < number]
-            why = "there is such a section in this file" + (f", line {same[0]}" if same else "")
+            why = "the file has this section already" + (f", line {same[0]}" if same else "")
         elif message.startswith("Invalid line"):
-            why = "expected [PATTERN], and nothing behind it but a comment"
+            why = "expected [PATTERN], and after it nothing but a comment"
         else:
             why = _NESTED
         return Fault(number, plain, why)
@@ -143,9 +144,9 @@ def _fault(message: str, number: int, line: str, lines: list[str]) -> Fault:
     if message.startswith("Duplicate"):
         why = "set twice in this section"
     elif message.startswith("Parse error in multiline"):
-        why = "the triple quotes are not closed, or something stands behind them"
+        why = "the triple quotes are not closed, or text follows them"
     elif message.startswith("Parse error"):
-        why = "quotes or commas that do not match up"
+        why = "quotes or commas do not match up"
     else:
         return Fault(number, "", "neither [PATTERN] nor SETTING = VALUE")
     return Fault(number, name, why)

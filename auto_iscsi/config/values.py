@@ -1,8 +1,8 @@
-"""Which kinds of values are there, and how is each written?
+"""Parse the values of settings, and write them as a file would.
 
-Each parser takes what the file says, a text or a list of texts, and returns a value or raises
-ValueError with what would have been right. Times are seconds. Without re, as in keys: a first
-lookup reads them.
+Each parser takes a raw value, a text or a list of texts, and returns its meaning; it raises
+ValueError with what would have been right. Times are seconds. Nothing here uses re: importing it
+would cost a first lookup more than all parsers do.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _WORDS.update({"no": False, "false": False, "off": False, "0": False})
 _DIGITS = frozenset("0123456789")
 _SMALL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz")
 _WORD = _SMALL.union("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
-# autofs hands an entry's options to mount(8) as they are; white space would end them, a comma
-# or a quote would change what they say (autofs lib/cat_path.c, modules/parse_sun.c).
+# autofs passes an entry's options to mount(8) unchanged: white space would end them, a comma or a
+# quote would change their meaning (autofs lib/cat_path.c, modules/parse_sun.c).
 _OPTION = _WORD.union(".:/@%+=-")
 _FSTYPE = _SMALL.union("_.-")
 _LONGEST = 6  # digits
@@ -47,9 +47,9 @@ def yes_no(raw: Raw) -> bool:
 
 def seconds(raw: Raw) -> float:
     """Read a time above 0."""
-    if not (found := seconds_or_none(raw)):
+    if not (time := seconds_or_none(raw)):
         raise ValueError("expected a time above 0")
-    return found
+    return time
 
 
 def seconds_or_none(raw: Raw) -> float:
@@ -67,7 +67,7 @@ def _is_number(word: str) -> bool:
 
 
 def number(lowest: int, highest: int) -> Callable[[Raw], int]:
-    """Return what reads a number from `lowest` to `highest`."""
+    """Return a parser of numbers from `lowest` to `highest`."""
 
     def parse(raw: Raw) -> int:
         word = _word(raw)
@@ -79,7 +79,7 @@ def number(lowest: int, highest: int) -> Callable[[Raw], int]:
 
 
 def partition(raw: Raw) -> int | str:
-    """Read the number of a partition; 0: none; or auto or all."""
+    """Read a partition: its number, 0 for none, or auto or all."""
     word = _word(raw).lower()
     if word in (AUTO, ALL):
         return word
@@ -90,7 +90,7 @@ def partition(raw: Raw) -> int | str:
 
 
 def lun(raw: Raw) -> int | str:
-    """Read the number of a logical unit, or all."""
+    """Read a logical unit: its number, or all."""
     if _word(raw).lower() == ALL:
         return ALL
     try:
@@ -99,19 +99,19 @@ def lun(raw: Raw) -> int | str:
         raise ValueError(f"{error} or all") from None
 
 
-def many(raw: Raw) -> list[str]:
+def split_list(raw: Raw) -> list[str]:
     """Return the members of a list."""
     return [part.strip() for part in ([raw] if isinstance(raw, str) else raw) if part.strip()]
 
 
 def options(raw: Raw) -> tuple[str, ...]:
     """Read mount options."""
-    for option in (found := tuple(many(raw))):
+    for option in (members := tuple(split_list(raw))):
         if not (option[0] in _WORD and _OPTION.issuperset(option)):
             raise ValueError(f"{option!r} is not a mount option: no spaces, no quotes")
         if option.startswith("fstype="):
             raise ValueError("the filesystem's type has a setting of its own: fstype")
-    return found
+    return members
 
 
 def fstype(raw: Raw) -> str:
@@ -122,14 +122,14 @@ def fstype(raw: Raw) -> str:
 
 
 def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
-    """Read portals."""
-    found = []
-    for text in many(raw):
+    """Read a list of portals."""
+    members = []
+    for text in split_list(raw):
         try:
-            found.append(portals.parse(text))
+            members.append(portals.parse(text))
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}") from None
-    return tuple(found)
+    return tuple(members)
 
 
 def chap_user(raw: Raw) -> str:
@@ -140,16 +140,16 @@ def chap_user(raw: Raw) -> str:
 
 
 def file_name(raw: Raw) -> str:
-    """Read the name of a file; "": none."""
+    """Read the absolute name of a file; "": none."""
     name = _word(raw)
-    whole = len(name) > 1 and name[0] == "/" and '"' not in name and _CONTROL.isdisjoint(name)
-    if name and not whole:
-        raise ValueError("expected the whole name of a file, from / on, no double quotes")
+    is_valid = len(name) > 1 and name[0] == "/" and '"' not in name and _CONTROL.isdisjoint(name)
+    if name and not is_valid:
+        raise ValueError("expected a file name that begins with /, no double quotes")
     return name
 
 
 def one_of(*words: str) -> Callable[[Raw], str]:
-    """Return what reads one of some words."""
+    """Return a parser that takes one of these words."""
 
     def parse(raw: Raw) -> str:
         if (word := _word(raw)) not in words:
@@ -160,12 +160,12 @@ def one_of(*words: str) -> Callable[[Raw], str]:
 
 
 def quoted(text: str) -> str:
-    """Return a text as the file would have it: in quotes where it has to be."""
+    """Return a text as a file would write it, in quotes where it needs them."""
     return f'"{text}"' if not {",", "#", "'"}.isdisjoint(text) else text
 
 
 def as_text(value: Any) -> str:
-    """Return a value as the file would have it."""
+    """Return a value as a file would write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.disks import multipath, scsi_disks
-from auto_iscsi.machine import mounts, probe
+from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
 _OPEN_SECONDS = 2.0  # within which a disk has to let itself be opened
@@ -88,9 +88,9 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
         if not node.holders and host.read(f"{node.path}/partition") is None
     ]
     uses: list[tuple[Use, ...]] = [()] * len(found)
-    results = probe.exclusive(host, [node for _, node in probed], _OPEN_SECONDS)
+    results = bounded.probe_exclusive(host, [node for _, node in probed], _OPEN_SECONDS)
     for (index, node), result in zip(probed, results):
-        if result not in (probe.FREE, errno.ENXIO):  # ENXIO: offline, and nobody holds it
+        if result not in (bounded.FREE, errno.ENXIO):  # ENXIO: offline, and nobody holds it
             uses[index] += (_exclusive_use(node, result),)
     return uses
 
@@ -98,7 +98,7 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
 def _exclusive_use(node: str, result: int) -> Use:
     if result == errno.EBUSY:
         return Use("exclusive", f"use of {node} by a program that cannot be seen from here")
-    why = "it does not answer" if result == probe.HANGS else os.strerror(result).lower()
+    why = "it does not answer" if result == bounded.HANGS else os.strerror(result).lower()
     return Use("unknown", f"use of {node}: {why}")
 
 
@@ -149,7 +149,7 @@ def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
 def _mounted_devices(host: Host) -> dict[str, list[str]]:
     """Return the mount points of each device in all mount namespaces."""
     points: dict[str, list[str]] = {}
-    for mount, process in mounts.everywhere(host):
+    for mount, process in mounts.list_all_namespaces(host):
         point = f"{mount.point} by {process}" if process else mount.point
         key = mount.number
         if key.startswith("0:") and mount.source.startswith("/dev/"):  # btrfs has no device number

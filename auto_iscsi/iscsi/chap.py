@@ -51,9 +51,9 @@ def secret(host: Host, name: str) -> str:
         raise errors.BadConfiguration(f"{name}: no such file", "see chap_secret_file")
     if not stat.S_ISREG(status.st_mode):
         raise errors.BadConfiguration(f"{name}: not a regular file", "see chap_secret_file")
-    wrong = config_files.unsafe(name, status, secret=True) if host.root == "/" else None
+    wrong = config_files.permission_problem(name, status, secret=True) if host.root == "/" else None
     if wrong:
-        raise config_files.refusal([wrong])
+        raise config_files.as_failure([wrong])
     lines = (host.read_bytes(name) or b"").splitlines()
     found = lines[0].decode("ascii", "replace") if lines else ""
     why = ""

@@ -165,7 +165,9 @@ def configured_first(
     """Return records in the order in which they are tried: configured portals first."""
 
     def place(record: node_records.Record) -> int:
-        at = [n for n, portal in enumerate(settings.portals) if portal.same_place(record.portal)]
+        at = [
+            n for n, portal in enumerate(settings.portals) if portal.has_same_address(record.portal)
+        ]
         return at[0] if at else len(settings.portals)
 
     return sorted(found, key=place)

@@ -184,7 +184,7 @@ def _has_chap(host: Host, target: str, record: node_records.Record) -> bool:
     return any(
         node_records.values(host, made).get("node.session.auth.authmethod") == "CHAP"
         for made in node_records.find_all(host, target)
-        if made.portal.same_place(record.portal)
+        if made.portal.has_same_address(record.portal)
     )
 
 

@@ -68,7 +68,7 @@ class Login(NamedTuple):
                     )
                 )
         for record in self._search.records(problems):
-            if any(record.portal.same_place(session.portal) for session in (*lost, *found)):
+            if any(record.portal.has_same_address(session.portal) for session in (*lost, *found)):
                 continue
             try:
                 opened = self._through(record, problems)
@@ -205,7 +205,7 @@ class Login(NamedTuple):
     def _is_there(self, claim: claims.Claim, record: node_records.Record) -> bool:
         """Say whether we have opened a session, with paths = all: through this portal."""
         known = filter(claim.owns, sessions.find_all(self.host, self.target))
-        return any(not self._all or s.portal.same_place(record.portal) for s in known)
+        return any(not self._all or s.portal.has_same_address(record.portal) for s in known)
 
     def _up(self, answer: iscsiadm.Answer, record: node_records.Record) -> sessions.Session | None:
         """Return the session that a login opened, once sysfs says that it is up."""
@@ -214,7 +214,7 @@ class Login(NamedTuple):
 
         def up() -> sessions.Session | None:
             for session in sessions.find_all(self.host, self.target):
-                if session.up and (not self._all or session.portal.same_place(record.portal)):
+                if session.up and (not self._all or session.portal.has_same_address(record.portal)):
                     return session
             return None
 

@@ -98,4 +98,4 @@ def forget_record(host: Host, target: str, record: str) -> None:
 def _leads(record: str, session: sessions.Session) -> bool:
     """Say whether a record and a session are through one portal."""
     portal = portals.from_record(record)
-    return portal is not None and portal.same_place(session.portal)
+    return portal is not None and portal.has_same_address(session.portal)

@@ -1,8 +1,8 @@
-"""Which lines of the master map lead to us, and does the running automount serve them?
+"""Read the lines of the master map that lead to our map, and automount's mounts.
 
-auto.master(5); autofs lib/master_tok.l, lookup_dir.c: of a +dir: only names that end in .autofs
-and do not begin with a dot are read. An autofs mount says which process serves it (pgrp=) and its
-timeout, but not its negative timeout.
+The format is that of auto.master(5) and autofs lib/master_tok.l; of a +dir: folder automount reads
+only names that end in .autofs and do not begin with a dot (lookup_dir.c). The options of an autofs
+mount name the process that serves it (pgrp=) and its timeout, but not its negative timeout.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from auto_iscsi.machine.host import Host
 
 CONFIGURATION = ("/etc/autofs.conf", "/etc/default/autofs")
-NEGATIVE_TIMEOUT = 60.0  #: seconds, where nobody says
+NEGATIVE_TIMEOUT = 60.0  #: seconds, unless it is configured
 PROGRAM = "auto.iscsi"  #: the map's name, and that of links to it
-_DEPTH = 4  # of master maps that include others
+_DEPTH = 4  # levels of master maps that include others
 
 
 class Line(NamedTuple):
@@ -27,8 +27,8 @@ class Line(NamedTuple):
     number: int
     root: str  #: the mount point
     program: str  #: the map's path
-    timeout: float | None  #: seconds; None: not said
-    negative_timeout: float | None  #: seconds; None: not said
+    timeout: float | None  #: seconds; None: not given
+    negative_timeout: float | None  #: seconds; None: not given
 
     @property
     def where(self) -> str:
@@ -36,37 +36,37 @@ class Line(NamedTuple):
         return f"{self.file}:{self.number}"
 
 
-class Served(NamedTuple):
-    """A mount point of automount's."""
+class AutofsMount(NamedTuple):
+    """A mount point that an automount serves."""
 
     root: str
-    map: str  #: as automount calls it
-    pid: int
+    map: str  #: in automount's words
+    pid: int  #: of the automount
     timeout: float  #: seconds
 
 
-def configured(host: Host) -> dict[str, str]:
-    """Return automount's own configuration: names in lower case, without section."""
-    found = {}
+def automount_settings(host: Host) -> dict[str, str]:
+    """Return automount's own settings (autofs.conf(5)) by name in lower case, whatever section."""
+    settings = {}
     for file in CONFIGURATION:
         for line in (host.read(file) or "").splitlines():
             name, equals, value = line.partition("=")
             if equals and not line.lstrip().startswith("#"):
-                found[name.strip().lower()] = value.strip().strip('"')
-    return found
+                settings[name.strip().lower()] = value.strip().strip('"')
+    return settings
 
 
-def lines(host: Host) -> list[Line]:
-    """Return the lines that lead to a map of our name, in automount's order."""
-    name = configured(host).get("master_map_name") or "auto.master"
+def list_lines(host: Host) -> list[Line]:
+    """Return the lines of the master map that name our map, in automount's order."""
+    name = automount_settings(host).get("master_map_name") or "auto.master"
     return _read(host, name if name.startswith("/") else f"/etc/{name}", 0)
 
 
-def files(host: Host) -> list[str]:
-    """Return the files whose change a running automount has to be told of."""
+def list_files(host: Host) -> list[str]:
+    """Return the files of the master map; automount has to be reloaded when one changes."""
     folder = "/etc/auto.master.d"
-    inner = [f"{folder}/{name}" for name in host.names(folder) if _is_master(name)]
-    return ["/etc/auto.master", *inner]
+    drop_ins = [f"{folder}/{name}" for name in host.names(folder) if _is_master(name)]
+    return ["/etc/auto.master", *drop_ins]
 
 
 def _is_master(name: str) -> bool:
@@ -74,7 +74,8 @@ def _is_master(name: str) -> bool:
 
 
 def _read(host: Host, file: str, depth: int) -> list[Line]:
-    found: list[Line] = []
+    """Return the lines that name our map, of a file and the files that it includes."""
+    ours: list[Line] = []
     for number, text in _logical(host.read_bytes(file) or b""):
         words = text.split()
         if words[0].startswith("+") and depth < _DEPTH:
@@ -82,14 +83,14 @@ def _read(host: Host, file: str, depth: int) -> list[Line]:
             if source.startswith("dir:"):
                 folder = source[len("dir:") :]
                 for name in filter(_is_master, host.names(folder)):
-                    found += _read(host, f"{folder}/{name}", depth + 1)
+                    ours += _read(host, f"{folder}/{name}", depth + 1)
             elif (path := source.partition("file:")[2] or f"/etc/{source}") != file:
-                found += _read(host, path, depth + 1)
+                ours += _read(host, path, depth + 1)
         elif words[0].startswith("/") and len(words) > 1:
             program = words[1].partition(":")[2] if ":" in words[1] else words[1]
             if words[1].startswith(("/", "program:", "exec:")) and _is_ours(host, program):
                 rest = " ".join(words[2:])
-                found.append(
+                ours.append(
                     Line(
                         file,
                         number,
@@ -99,48 +100,53 @@ def _read(host: Host, file: str, depth: int) -> list[Line]:
                         _seconds(rest, r"(?:--negative-timeout|-n)"),
                     )
                 )
-    return found
+    return ours
 
 
 def _logical(data: bytes) -> list[tuple[int, str]]:
-    """Return the lines that say something, those that end in a backslash with the next one."""
-    found: list[tuple[int, str]] = []
-    begun, text = 0, ""
+    """Return the number and text of each line that is not blank or a comment.
+
+    A line that ends in a backslash is joined with the next one.
+    """
+    logical: list[tuple[int, str]] = []
+    first, text = 0, ""
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        begun = begun or number
+        first = first or number
         if line.endswith("\\"):
             text += line[:-1] + " "
             continue
         text += line
         if text.strip() and not text.lstrip().startswith("#"):
-            found.append((begun, text))
-        begun, text = 0, ""
-    return found
+            logical.append((first, text))
+        first, text = 0, ""
+    return logical
 
 
 def _is_ours(host: Host, path: str) -> bool:
+    """Return whether a path is our map or a link to it."""
     return os.path.basename(path) == PROGRAM or host.link(path) == PROGRAM
 
 
 def _seconds(options: str, name: str) -> float | None:
-    said = re.search(rf"(?:^|\s){name}[= ]\s*(\d+)", options)
-    return float(said[1]) if said else None
+    """Return the number after an option, None when the option is not there."""
+    match = re.search(rf"(?:^|\s){name}[= ]\s*(\d+)", options)
+    return float(match[1]) if match else None
 
 
-def served(host: Host) -> dict[str, Served]:
-    """Return the kernel's autofs mounts by mount point; of two at one, the upper."""
-    found = {}
+def list_autofs_mounts(host: Host) -> dict[str, AutofsMount]:
+    """Return the autofs mounts by mount point; where two are stacked, the upper one."""
+    mounts = {}
     for text in (host.read("/proc/self/mounts") or "").splitlines():
         fields = text.split()
         if len(fields) > 3 and fields[2] == "autofs":
             options = dict(re.findall(r"(\w+)=(\d+)", fields[3]))
             pid, timeout = int(options.get("pgrp", 0)), float(options.get("timeout", 0))
-            found[fields[1]] = Served(fields[1], fields[0], pid, timeout)
-    return found
+            mounts[fields[1]] = AutofsMount(fields[1], fields[0], pid, timeout)
+    return mounts
 
 
-def since(host: Host, pid: int) -> float | None:
-    """Return when a process was started, in seconds since 1970; None when it is gone.
+def process_start(host: Host, pid: int) -> float | None:
+    """Return when a process was started, in seconds since 1970; None when it has ended.
 
     proc(5): field 22 of /proc/PID/stat, in ticks since boot.
     """

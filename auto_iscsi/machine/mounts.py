@@ -1,7 +1,7 @@
-"""What is mounted, and from what?
+"""List the mounted filesystems, in our mount namespace or in all of them.
 
-/proc/PID/mountinfo (Documentation/filesystems/proc.rst, 3.5): a process's own mount namespace,
-which is what the inode of /proc/PID/ns/mnt stands for (namespaces(7)).
+/proc/PID/mountinfo (Documentation/filesystems/proc.rst, 3.5) shows the mount namespace of a
+process; the inode of /proc/PID/ns/mnt identifies the namespace (namespaces(7)).
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ class Mount(NamedTuple):
 
 
 def list_all(host: Host, process: str = "self") -> list[Mount]:
-    """Return what is mounted in our namespace, or in that of another process."""
-    found = []
+    """Return the mounts in our namespace, or in that of another process."""
+    mounts = []
     for line in (host.read(f"/proc/{process}/mountinfo") or "").splitlines():
         first, dash, second = line.partition(" - ")
         fields, rest = first.split(), second.split()
         if dash and len(fields) > 4 and len(rest) > 1:
-            found.append(Mount(_plain(fields[4]), fields[2], rest[0], _plain(rest[1])))
-    return found
+            mounts.append(Mount(_unescaped(fields[4]), fields[2], rest[0], _unescaped(rest[1])))
+    return mounts
 
 
-def everywhere(host: Host) -> Iterator[tuple[Mount, str]]:
-    """Yield what is mounted from a device in any namespace, and in whose, if not in ours."""
+def list_all_namespaces(host: Host) -> Iterator[tuple[Mount, str]]:
+    """Yield the mounts of devices in every namespace, and a process in it ("": it is ours)."""
     seen = set()
     for process in ("self", *filter(str.isdecimal, host.names("/proc"))):
-        with suppress(errors.Failure):  # it has ended, or is not ours to look into
-            namespace = host.stat(f"/proc/{process}/ns/mnt")
-            number = namespace.st_ino if namespace else 0
-            if number in seen:
+        with suppress(errors.Failure):  # the process has ended, or we may not look at it
+            status = host.stat(f"/proc/{process}/ns/mnt")
+            namespace = status.st_ino if status else 0
+            if namespace in seen:
                 continue
-            found = list_all(host, process)
-            if not found:  # a zombie has none: somebody else may tell
+            mounts = list_all(host, process)
+            if not mounts:  # a zombie shows none; another process may be in its namespace
                 continue
-            seen.add(number)
-            who = ""
+            seen.add(namespace)
+            owner = ""
             if process != "self":
-                who = f"process {process} ({host.read(f'/proc/{process}/comm')})"
-            for mount in found:
+                owner = f"process {process} ({host.read(f'/proc/{process}/comm')})"
+            for mount in mounts:
                 if mount.source.startswith("/") or not mount.number.startswith("0:"):
-                    yield mount, who
+                    yield mount, owner
 
 
-def _plain(text: str) -> str:
+def _unescaped(text: str) -> str:
+    """Return a path without the octal escapes that the kernel writes."""
     if "\\" not in text:
         return text
-    import re  # costs what the rest of a warm lookup does
+    import re  # takes as long as the rest of a warm lookup
 
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,8 +1,8 @@
-"""How does one program see other files than everybody else does?
+"""Give one program its own content for some files.
 
-In a mount namespace of its own, with files of a tmpfs mounted over the real ones: they end with
-the last process in it, and nobody else ever sees them (mount_namespaces(7), mount(2)). Through
-ctypes: os has no mount, and no unshare before Python 3.12.
+In a mount namespace of the program's own, files of a tmpfs are mounted over the real ones. No other
+process sees them, and they vanish with the last process of the namespace (mount_namespaces(7),
+mount(2)). This goes through ctypes: Python's os has no mount, and no unshare before Python 3.12.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x1000, 0x4000, 0x40000, 2
 
 
-def show_to_child(files: Mapping[str, bytes], scratch: str) -> None:
-    """Have this process, and what it becomes, see `files` in the place of what is there.
+def mount_over(files: Mapping[str, bytes], scratch: str) -> None:
+    """Show this process, and the program that it becomes, `files` (content by path) in their place.
 
-    For a child before its exec. `scratch` is any directory, which is as it was afterwards. Raises
-    OSError; then the process has to end.
+    Called in a child before its exec. `scratch` is any directory; it is unchanged afterwards. Raise
+    OSError when something fails; then the process has to end.
     """
     _call("unshare", "a mount namespace", ctypes.c_int(_CLONE_NEWNS))
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
@@ -37,12 +37,13 @@ def show_to_child(files: Mapping[str, bytes], scratch: str) -> None:
     _call("umount2", scratch, os.fsencode(scratch), ctypes.c_int(_MNT_DETACH))
 
 
-def _mount(source: str | None, place: str, kind: str | None, flags: int, data: str = "") -> None:
-    words = [None if word is None else os.fsencode(word) for word in (source, place, kind)]
+def _mount(source: str | None, place: str, fstype: str | None, flags: int, data: str = "") -> None:
+    words = [None if word is None else os.fsencode(word) for word in (source, place, fstype)]
     _call("mount", place, *words, ctypes.c_ulong(flags), os.fsencode(data) or None)
 
 
-def _call(name: str, about: str, *args: object) -> None:
-    if getattr(_LIBC, name)(*args):
+def _call(function: str, subject: str, *arguments: object) -> None:
+    """Call a function of the C library; raise OSError when it fails."""
+    if getattr(_LIBC, function)(*arguments):
         number = ctypes.get_errno()
-        raise OSError(number, f"{name} of {about}: {os.strerror(number)}")
+        raise OSError(number, f"{function} of {subject}: {os.strerror(number)}")

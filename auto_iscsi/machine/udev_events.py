@@ -1,10 +1,11 @@
-"""When is the disk ready?
+"""Wait until a block device is ready.
 
-What counts is what sysfs and /dev say, so these are looked at: every few milliseconds at first,
-then more and more seldom, as udev is through with most disks sooner than pyudev is imported, and
-with many at once everybody's import would only hold it up; after some seconds at each event of a
-block device from the kernel's netlink socket, the kernel's own or udev's, which come when its rules
-ran and the links are there. The only module that imports pyudev.
+sysfs and /dev decide that, so the caller's condition is checked against them. At first every few
+milliseconds, then less and less often: udev is done with most disks before pyudev could be
+imported, and with many lookups at once their imports would only slow udev down. After some seconds,
+at each event of a block device on the kernel's netlink socket: the kernel's own events, or those of
+udev, which it sends when its rules have run and the links exist. The only module that imports
+pyudev.
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ import time
 
 from auto_iscsi import errors
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, contextmanager
-from auto_iscsi.machine.host import find_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Callable, TypeVar
 
-    Found = TypeVar("Found")
+    Result = TypeVar("Result")
 
-_AGAIN = 0.25  # seconds; looks again without an event: netlink may drop some, or be forbidden
-_SOON = 2.0  # seconds; then it is worth to import pyudev
-_STEP = 0.005  # seconds between two looks until then, or a part of what was waited, if that is more
+_EVENT_TIME = 0.25  # seconds to wait for an event; netlink may drop some, or be forbidden
+_POLLING_TIME = 2.0  # seconds of polling, before it is worth importing pyudev
+_STEP = 0.005  # seconds between two checks while polling, or 1/25 of the time waited, if longer
 _PART = 25
-_WHOLE = 10  # of so many looks one is made without asking for a sign
+_ALWAYS = 10  # one of so many checks is made without asking `sign`
 
 
 class Listener:
-    """Waits for block devices: looks often at first, then at each event of theirs."""
+    """Waits for block devices: polls at first, then waits for their events."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -38,31 +38,31 @@ class Listener:
 
     def wait_for(
         self,
-        look: Callable[[], Found | None],
+        look: Callable[[], Result | None],
         until: float,
         sign: Callable[[], bool] = lambda: True,
-    ) -> Found | None:
-        """Return what `look` finds, None when that is nothing until `until` (time.monotonic()).
+    ) -> Result | None:
+        """Return the first result of `look` that is not None; None when `until` comes first.
 
-        `sign`: what costs less than a look, and says whether one is worth it, most often: udev
-        needs the processor, too.
+        `until` is a time.monotonic(). `sign` costs less than `look` and tells most often whether
+        `look` is worth calling: udev needs the processor, too.
         """
-        began, looks = time.monotonic(), 0
+        start, checks = time.monotonic(), 0
         while True:
             now = time.monotonic()
-            often = now < began + _SOON and not self._listening
-            looks += 1
-            if not often or now >= until or looks % _WHOLE == 1 or sign():
-                found = look()
-                if found is not None or now >= until:
-                    return found
-            if often:
-                time.sleep(max(0.0, min(until - now, max(_STEP, (now - began) / _PART))))
+            polling = now < start + _POLLING_TIME and not self._listening
+            checks += 1
+            if not polling or now >= until or checks % _ALWAYS == 1 or sign():
+                result = look()
+                if result is not None or now >= until:
+                    return result
+            if polling:
+                time.sleep(max(0.0, min(until - now, max(_STEP, (now - start) / _PART))))
             else:
-                self._next(min(until - now, _AGAIN))
+                self._next_event(min(until - now, _EVENT_TIME))
 
-    def _next(self, seconds: float) -> None:
-        """Return at an event, after some seconds at the latest; at once when it is the first."""
+    def _next_event(self, seconds: float) -> None:
+        """Return at the next event, after some seconds at the latest; at once at the first call."""
         if not self._listening:
             self._monitor, self._listening = _monitor(self._source), True
         elif self._monitor is None:
@@ -73,10 +73,12 @@ class Listener:
 
 
 def _monitor(source: str) -> Any:
-    """Return a subscription that has begun, None when netlink is forbidden."""
+    """Return a monitor that receives events, None when netlink is forbidden."""
+    from auto_iscsi.machine import libraries
+
     try:
-        find_libraries()
-        import pyudev  # 18 ms: only where something takes its time
+        libraries.make_importable()
+        import pyudev  # 18 ms: only when a disk takes long
     except ImportError as error:
         raise errors.BrokenInstallation(f"{error}", "install python3-pyudev") from error
     try:
@@ -90,5 +92,5 @@ def _monitor(source: str) -> Any:
 
 @contextmanager
 def listen(source: str) -> Iterator[Listener]:
-    """Wait with the events of the `kernel` or, after its rules, of `udev`."""
+    """Yield a listener for events of "kernel" or of "udev" (sent when udev's rules have run)."""
     yield Listener(source)

@@ -174,17 +174,18 @@ class _Basis(NamedTuple):
         idle = min(looked_up, used)
         if lease > 0:
             left = max(lease, self.wanted.idle - idle if self.session.up else 0)
-            return (
-                KEEP,
-                f"looked up {wording.span(looked_up)} ago, lease {wording.span(self.wanted.lease)}",
-                left,
-            )
+            ago, term = wording.duration(looked_up), wording.duration(self.wanted.lease)
+            return KEEP, f"looked up {ago} ago, lease {term}", left
         if not self.session.up:
             return END, f"{self.session.state}, and nobody uses it", 0.0
         if idle < self.wanted.idle:
             left = self.wanted.idle - idle
-            return KEEP, f"idle for {wording.span(idle)} of {wording.span(self.wanted.idle)}", left
-        return END, f"idle for {wording.span(idle)}", 0.0
+            return (
+                KEEP,
+                f"idle for {wording.duration(idle)} of {wording.duration(self.wanted.idle)}",
+                left,
+            )
+        return END, f"idle for {wording.duration(idle)}", 0.0
 
 
 def _at_work(host: Host, target: str) -> bool:

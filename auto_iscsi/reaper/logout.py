@@ -17,7 +17,7 @@ from auto_iscsi import errors
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import multipath
 from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, sessions, unseen_logins
-from auto_iscsi.machine import probe
+from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
 
@@ -93,12 +93,12 @@ def _logout(host: Host, target: str, verdict: decisions.Decision) -> tuple[str, 
     session = verdict.session
     assert session
     disks = [f"/dev/{name}" for name in verdict.disks]
-    with probe.seized(host, disks, _FLUSH, flush=session.up) as says:
+    with bounded.hold_exclusively(host, disks, _FLUSH, flush=session.up) as says:
         if errno.EBUSY in says:  # by whom cannot be seen from here: counted as use
             claim = claims.read(host, target)
             claims.write(host, target, claim._replace(used=claims.now()))
             return None
-        if session.up and set(says) - {probe.FREE, errno.ENXIO}:  # which is: offline
+        if session.up and set(says) - {bounded.FREE, errno.ENXIO}:  # which is: offline
             return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
         if not sessions.still_exists(host, session):
             return None

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from auto_iscsi import errors
 from auto_iscsi.disks import identity, multipath, scsi_disks
 from auto_iscsi.lean_stdlib import NamedTuple
-from auto_iscsi.machine import apart
+from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, mountable, superblock
 
@@ -112,7 +112,7 @@ def dirty_states(
 
     Raise TimedOut when the disks do not answer in time.
     """
-    return list(apart.do(lambda: [_is_dirty(host, *each) for each in wanted], until, target))
+    return list(bounded.run(lambda: [_is_dirty(host, *each) for each in wanted], until, target))
 
 
 def _is_dirty(host: Host, family: str, node: str) -> bool | None:
@@ -157,7 +157,7 @@ def set_read_only(host: Host, target: str, disk: str, until: float, read_only: b
     nodes = [os.path.basename(disk), *scsi_disks.partitions_below(host, disk).values(), *maps]
     if disk.startswith("/sys/dev/"):
         nodes = [disk[len("/sys/dev/") :]]
-    error = apart.do(lambda: _set_nodes(host, nodes, read_only), until, target)
+    error = bounded.run(lambda: _set_nodes(host, nodes, read_only), until, target)
     if not read_only:
         # If the disk is read-only even now, its LUN is so by itself, and the kernel noticed that
         # only after we had remembered the disk as made read-only by us.

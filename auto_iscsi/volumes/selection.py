@@ -236,7 +236,8 @@ def _type_and_options(
     if settings.fstype != AUTO:
         if not isinstance(settings.partition, int) and not _of_type([place], settings):
             raise errors.NotMountable(
-                f"{name} has {content.fstype or 'no known filesystem'}, but fstype = {settings.fstype}",
+                f"{name} has {content.fstype or 'no known filesystem'}, and not "
+                f"fstype = {settings.fstype}",
                 "set fstype = auto",
             )
         return settings.fstype, settings.options

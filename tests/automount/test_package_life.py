@@ -8,6 +8,7 @@ tests/san has.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -108,6 +109,12 @@ class Host:
         process = self.start("sh", "-c", f"cd {path} && exec sleep 300")
         wait(lambda: os.readlink(f"/proc/{process.pid}/cwd").endswith(path))
         return process
+
+    def code(self, folder: str = "/usr/share/auto-iscsi") -> set[str]:
+        """Return what Python takes a lookup's modules from, as its -v says: ".py" or ".pyc"."""
+        load = f"import sys; sys.path.insert(0, '{folder}'); import auto_iscsi.map.lookup"
+        told = self.run(f'/usr/bin/python3 -v -BIS -c "{load}" 2>&1')
+        return set(re.findall(rf"# code object from '?{folder}/\S*(\.pyc?)\b", told))
 
 
 def wait(true: Callable[[], bool], seconds: float = 5) -> None:
@@ -283,6 +290,46 @@ def test_after_a_purge_it_can_be_installed_anew(host: Host) -> None:
     host.automount()
     host.install()
     assert "/iscsiauto" in host.mounts()
+
+
+def test_the_host_makes_byte_code_for_its_own_python_and_it_goes_with_the_package(
+    host: Host,
+) -> None:
+    host.install()
+    assert host.code() == {".pyc"}
+    others = r"find /usr/share/auto-iscsi \( ! -user root -o -perm /022 \)"
+    assert host.run(f"{others}; dpkg --verify auto-iscsi") == ""
+    # Another Python comes: python3's own scripts call this.
+    host.run("find /usr/share/auto-iscsi -name '*.pyc' -delete")
+    assert host.code() == {".py"}
+    host.run("/usr/share/python3/runtime.d/auto-iscsi.rtupdate rtupdate python3.10 python3.11")
+    assert host.code() == {".pyc"}
+    host.dpkg("--remove", "auto-iscsi")
+    assert "auto-iscsi" not in host.run("ls /usr/share /usr/libexec /usr/share/python3/runtime.d")
+
+
+def test_so_does_the_rpm(host: Host) -> None:
+    host.run(f"rpm --install --nodeps {RPM}")
+    assert host.code() == {".pyc"}
+    host.run(f"rpm --upgrade --replacepkgs --nodeps {RPM}")
+    assert host.code() == {".pyc"}
+    # Another Python comes: a package of that name.
+    host.run("find /usr/share/auto-iscsi -name '*.pyc' -delete")
+    head = "Name: python3\nVersion: 3.99\nRelease: 1\nSummary: a new one\nLicense: none\n"
+    host.write("/python3.spec", f"{head}BuildArch: noarch\n%description\n%files\n")
+    host.run(
+        "rpmbuild -bb --define '_topdir /new' /python3.spec && rpm --install /new/RPMS/*/*.rpm"
+    )
+    assert host.code() == {".pyc"}
+    host.run("rpm --erase auto-iscsi")
+    assert "auto-iscsi" not in host.run("ls /usr/share /usr/libexec")
+
+
+def test_so_does_make_install(host: Host) -> None:
+    host.run(f"make -C {ROOT} install 2>&1")
+    assert host.code("/usr/local/share/auto-iscsi") == {".pyc"}
+    host.run(f"make -C {ROOT} uninstall 2>&1")
+    assert "auto-iscsi" not in host.run("ls /usr/local/share; ls /usr/local/libexec", check=False)
 
 
 def test_the_rpm_goes_the_same_way(host: Host) -> None:

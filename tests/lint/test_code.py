@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ("auto_iscsi", "tests", "tools")
+PYTHON = ("auto_iscsi", "bench", "tests", "tools")
 RUFF = (
     "--isolated",
     "--no-cache",

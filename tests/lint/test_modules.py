@@ -14,7 +14,7 @@ FOLDERS = ("", "machine", "config", "iscsi", "disks", "volumes", "map", "reaper"
 #: What Python itself runs: it stands outside the order.
 ENTRY = "__main__"
 #: Each library has one door.
-DOORS = {"configobj": "config.syntax", "pyudev": "machine.udev_events", "sh": "machine.host"}
+DOORS = {"configobj": "config.syntax", "pyudev": "machine.udev_events", "sh": "machine.spawn"}
 LONGEST = 400  # lines
 
 MODULES = sorted(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.tree.tree import Content, Link, make_tree
 
-MODULES = Path(__file__).resolve().parents[2] / "dist/auto-iscsi"
+MODULES = Path(__file__).resolve().parents[2]
 TARGET = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta"
 SESSION = "/sys/class/iscsi_session/session1"
 DISK = f"{SESSION}/device/target3:0:0/3:0:0:0"

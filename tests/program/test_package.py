@@ -32,7 +32,13 @@ FILES = {
     "/usr/share/man/man5/auto.iscsi.conf.5": "-rw-r--r--",
     "/usr/share/man/man8/auto-iscsi.8": "-rw-r--r--",
     "/usr/share/man/man8/auto.iscsi.8": "-rw-r--r--",
+    **{
+        f"/usr/share/auto-iscsi/{module.relative_to(ROOT)}": "-rw-r--r--"
+        for module in (ROOT / "auto_iscsi").rglob("*.py")
+    },
 }
+#: What dh_python3 adds: byte-code for a new Python.
+DEBIAN_HOOK = "/usr/share/python3/runtime.d/auto-iscsi.rtupdate"
 DEBIAN_DOCS = {"NEWS", "README.md", "changelog", "copyright"}
 
 
@@ -63,6 +69,7 @@ def test_the_debian_package_has_these_files_and_modes() -> None:
     docs, lintian = "/usr/share/doc/auto-iscsi/", "/usr/share/lintian/overrides/auto-iscsi"
     found = deb_files()
     assert found.pop(lintian) == "-rw-r--r--"
+    assert found.pop(DEBIAN_HOOK) == "-rwxr-xr-x"
     examples = {f"examples/{path.name}" for path in (ROOT / "etc").glob("*.rules")}
     shown = {name[len(docs) :] for name in found if name.startswith(docs)}
     assert shown == DEBIAN_DOCS | examples
@@ -82,13 +89,14 @@ def test_only_configuration_and_cron_line_are_conffiles() -> None:
     ]
 
 
-def test_the_programs_in_it_are_those_that_were_built(tmp_path: Path) -> None:
+def test_the_programs_and_modules_in_it_are_those_of_the_clone(tmp_path: Path) -> None:
     said("dpkg-deb", "--extract", str(DEB), str(tmp_path))
-    for installed, built in [
-        ("usr/libexec/auto-iscsi/auto.iscsi", "auto.iscsi"),
-        ("usr/libexec/auto-iscsi/auto-iscsi", "auto-iscsi"),
-    ]:
-        assert (tmp_path / installed).read_bytes() == (ROOT / "dist" / built).read_bytes()
+    for program in ("auto.iscsi", "auto-iscsi"):
+        packed = tmp_path / "usr/libexec/auto-iscsi" / program
+        assert packed.read_bytes() == (ROOT / "tools" / program).read_bytes()
+    for module in (ROOT / "auto_iscsi").rglob("*.py"):
+        packed = tmp_path / "usr/share/auto-iscsi" / module.relative_to(ROOT)
+        assert packed.read_bytes() == module.read_bytes()
 
 
 def test_it_depends_on_each_library_and_carries_none() -> None:
@@ -102,6 +110,7 @@ def test_it_depends_on_each_library_and_carries_none() -> None:
         "python3-pyudev",
         "python3-sh",
         "sensible-utils",
+        "python3:any",  # dh_python3's
     ]
 
 

@@ -108,8 +108,6 @@ def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
     found = {str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file()}
     assert found == {
         "SHA256SUMS",
-        "auto-iscsi",
-        "auto.iscsi",
         "standalone/auto-iscsi",
         "standalone/auto.iscsi",
         f"auto-iscsi_{VERSION}_all.deb",

@@ -129,10 +129,10 @@ def test_a_secret_that_others_can_read_and_a_discovery_that_is_refused(
     job.configure(vm, f"{PORTAL}{ONE_WAY}")
     vm.run(f"chmod 640 {FILES[0]}")
     line = refused(vm, job.BETA)
-    assert f"{FILES[0]}: others than root can read it (mode 0640), so it is not used" in line
+    assert f"{FILES[0]}: not used: users other than root can read it (mode 0640)" in line
     assert f"chmod 600 {FILES[0]}" in line
     check = vm.run("auto-iscsi check", check=False)
-    assert check.status == 1 and "others than root can read it" in check.stdout
+    assert check.status == 1 and "users other than root can read it" in check.stdout
     vm.write(FILES[0], "another-secret", 0o600)
     assert vm.run("auto-iscsi check", user="user").lines == ["/etc/auto.iscsi.conf: ok"]
     line = refused(vm, job.BETA)

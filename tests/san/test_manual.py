@@ -97,7 +97,7 @@ def test_one_path_to_each(vm: Machine, san: San) -> None:
     assert mounted("db-1")[0] == "ext4"
     assert vm.run(["blockdev", "--getro", node("db-1")]).stdout == "0\n"
 
-    job.configure(vm, shown("No partition table on these"))
+    job.configure(vm, shown("Disks without a partition table"))
     assert mounted("flat-1")[0] == "ext3"
     assert "enabled = no" in job.refusal(vm, names["payroll-1"])
     assert vm.sessions(names["payroll-1"]) == []

@@ -1,6 +1,7 @@
 """Run auto-iscsi, and die before the Nth change that it makes: steps.py N PROGRAM FOLDER WORD...
 
-PROGRAM is a zipapp, or "-" for the module. The changes are those below FOLDER, locks, processes.
+PROGRAM is what make builds, or "-" for the module. The changes are those below FOLDER, locks,
+processes.
 
 What the interpreter is about to do it tells an audit hook (PEP 578): files that are opened for
 writing, renamed, removed, directories, locks, processes. Only of the process itself: its children

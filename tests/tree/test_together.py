@@ -117,6 +117,7 @@ def test_a_lookup_killed_before_any_change_of_its_own_does_not_stop_the_next(
     strace = shutil.which("strace", path="/usr/local/bin:/usr/bin:/bin")
     if not strace:
         pytest.skip("needs strace")
+    assert strace
     portal = machine.target(VOL1)
     for number in itertools.count(1):
         # Before its first, its second, … call of that name, until there are no more.

@@ -2,7 +2,7 @@
 
 Usage: python3 -m tests.unit.fuzz_config MINUTES [SEED]. Outside CI. Mutates the files in corpus/
 and whatever reached new lines of the program on the way (sys.settrace), prints the file that
-fails, and keeps it in corpus/, which test_language_syntax runs through in CI.
+fails, and keeps it in corpus/, which test_syntax runs through in CI.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.unit.language import TARGET, an_end
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = 20  # seconds, traced
 WATCHED = (
-    "config.py",
+    "config_files.py",
     "syntax.py",
-    "kinds.py",
-    "settings.py",
-    "globs.py",
-    "check.py",
+    "values.py",
+    "schema.py",
     "patterns.py",
+    "pattern_proofs.py",
+    "check.py",
     "portals.py",
     "configobj/__init__.py",
 )
@@ -85,16 +85,16 @@ def one(data: bytes) -> None:
     # A broken header's settings follow it: without problems, the order is the file's.
     assert problems or lines == sorted(set(lines)), lines
     assert config_files.parse("F", data) == (sections, problems)
-    wrong = [problem for section in sections for problem in schema.read(section)[1]]
+    wrong = [problem for section in sections for problem in schema.read_section(section)[1]]
     applying = [s for s in sections if patterns.matches(s.glob, TARGET)]
-    refused = any(schema.read(section)[1] for section in applying)
+    refused = any(schema.read_section(section)[1] for section in applying)
     try:
         schema.resolve(sections, TARGET)
         assert not refused
     except errors.BadConfiguration:
         assert refused
-    found = [*problems, *wrong, *check._useless(sections[:30])]
-    for problem in found:
+    reported = [*problems, *wrong, *check._useless(sections[:30])]
+    for problem in reported:
         line = check.said(problem, Paint(False))
         assert line.isprintable(), line
 

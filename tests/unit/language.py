@@ -1,6 +1,6 @@
-"""Configurations as hypothesis makes them, and what they say by an oracle of its own.
+"""Configurations that hypothesis generates, and an oracle that knows what they mean.
 
-The oracle knows what it wrote and where; it shares no code with the program.
+The oracle knows what was written and where; it shares no code with the program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PATIENCE = 60  # seconds, for what takes years when it takes longer than a momen
 
 @contextlib.contextmanager
 def an_end(seconds: int = PATIENCE) -> Iterator[None]:
-    """Have what is done within come to an end, on however slow a machine; raise TimeoutError."""
+    """Raise TimeoutError when the block takes too long for any machine."""
 
     def over(*_: object) -> None:
         raise TimeoutError(f"not through after {seconds} s")
@@ -81,10 +81,10 @@ _FILLING = st.lists(
 
 
 class File(NamedTuple):
-    """A file, and what each of its lines means."""
+    """A file, and the meaning of each of its lines."""
 
     text: str
-    said: list[tuple[str, str, str, int]]  #: glob, setting, what it means, line; in order
+    settings: list[tuple[str, str, str, int]]  #: glob, setting, meaning, line; in order
     wrong: list[tuple[str, str, int]]  #: glob, setting, line
 
 
@@ -92,7 +92,7 @@ class File(NamedTuple):
 def files(draw: st.DrawFn) -> File:
     """Draw a file that can be parsed, with some wrong values in it."""
     lines: list[str] = []
-    said: list[tuple[str, str, str, int]] = []
+    settings: list[tuple[str, str, str, int]] = []
     wrong: list[tuple[str, str, int]] = []
     titles = ["", *draw(st.lists(_GLOBS, max_size=5, unique=True))]
     for title in titles:
@@ -102,32 +102,32 @@ def files(draw: st.DrawFn) -> File:
             inner = f"{quote}{title}{quote}"
             header = draw(st.sampled_from(["[{}]", "  [ {} ]  # c", "[{}]# [x]"]))
             lines += header.format(inner).split("\n")
-        known = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=4, unique=True))
-        for name in known:
+        names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=4, unique=True))
+        for name in names:
             lines += draw(_FILLING)
             text, meaning = draw(st.sampled_from(VALUES[name]))
             equals = draw(st.sampled_from(["=", " = ", "   =  "]))
             shown = draw(st.sampled_from([name, f'"{name}"', f"  '{name}'"]))
             comment = draw(st.sampled_from(["", "  # why", "# a, 'b'"]))
-            said.append((title.lower() or "*", name, meaning, len(lines) + 1))
+            settings.append((title.lower() or "*", name, meaning, len(lines) + 1))
             lines += f"{shown}{equals}{text}{comment}".split("\n")
-        for name in draw(st.lists(st.sampled_from(sorted(set(WRONG) - set(known))), max_size=1)):
+        for name in draw(st.lists(st.sampled_from(sorted(set(WRONG) - set(names))), max_size=1)):
             if draw(st.integers(0, 4)) == 0:
                 wrong.append((title.lower() or "*", name, len(lines) + 1))
                 lines.append(f"{name} = {WRONG[name]}")
     lines += draw(_FILLING)
     end = draw(st.sampled_from(["\n", "\r\n"]))
-    return File(end.join([*lines, ""]), said, wrong)
+    return File(end.join([*lines, ""]), settings, wrong)
 
 
 def expected(read: dict[str, File], target: str = TARGET) -> dict[str, tuple[str, str]]:
-    """Return per setting what holds for a target and FILE:LINE, for the settings that are said."""
-    found = {}
+    """Return meaning and FILE:LINE of each setting that the files set for a target."""
+    settings = {}
     for name, file in read.items():
-        for glob, setting, meaning, line in file.said:
+        for glob, setting, meaning, line in file.settings:
             if fnmatch.fnmatchcase(target, glob):
-                found[setting] = (meaning, f"{name}:{line}")
-    return found
+                settings[setting] = (meaning, f"{name}:{line}")
+    return settings
 
 
 def refusals(read: dict[str, File], target: str = TARGET) -> list[str]:

@@ -1,4 +1,4 @@
-"""auto-iscsi check: everything that is wrong, on its line, and what changes nothing."""
+"""auto-iscsi check: every mistake on its line, and the sections that change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN = output.Paint(False)
 
 
 def warnings(folder: Path, text: str) -> list[str]:
-    """Return the warnings about a file, and make sure that there is nothing else."""
+    """Return the warnings about a file; fail if there are errors."""
     (folder / "f").write_text(text)
     report = check.report(Host(), [str(folder / "f")], False, PLAIN)
     assert report.status == 0
@@ -26,9 +26,9 @@ def warnings(folder: Path, text: str) -> list[str]:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
     status = cli.main([*arguments])
-    said = capsys.readouterr()
-    assert said.err == ""
-    return status, said.out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return status, printed.out.splitlines()
 
 
 def test_a_clean_file_is_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +93,7 @@ def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("[vm]\nlun = 1\n", "f:1: warning: [vm]: not a target's name"),
         ("[iqn.2001-13.com.x:a]\nlun = 1\n", "f:1: warning: [iqn.2001-13.com.x:a]: not a target's"),
@@ -109,9 +109,11 @@ def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
         ("lun = 1\n[*]\nlun = 2\n", "f:1: warning: settings above the first section: nothing of"),
     ],
 )
-def test_a_section_that_changes_nothing_is_a_warning(tmp_path: Path, text: str, said: str) -> None:
-    found = warnings(tmp_path, text)
-    assert len(found) == 1 and said in found[0], found
+def test_a_section_that_changes_nothing_is_a_warning(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    lines = warnings(tmp_path, text)
+    assert len(lines) == 1 and expected in lines[0], lines
 
 
 @pytest.mark.parametrize(

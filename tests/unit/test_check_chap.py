@@ -1,4 +1,4 @@
-"""auto-iscsi check: what belongs together, and the files with the secrets."""
+"""auto-iscsi check: CHAP settings that require each other, and the files of the secrets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CHAP = "chap_user = browse\nchap_secret_file = /s\n"
 MUTUAL = "chap_mutual_user = array\nchap_mutual_secret_file = /t\n"
 
 
-def said(root: Path, text: str, files: dict[str, str | None] | None = None) -> list[str]:
-    """Return what is wrong on a machine with that configuration and those files."""
+def reported(root: Path, text: str, files: dict[str, str | None] | None = None) -> list[str]:
+    """Return the report for a machine with this configuration and these files."""
     make_tree(root, {config_files.FILE: text, **(files or {})})
     return check.report(Host(str(root)), [], False, PLAIN).lines
 
 
 def test_what_belongs_together_is_said_of_the_line_that_lacks_something(tmp_path: Path) -> None:
     text = "chap_user = browse\n[*-a]\nlun = 1\nchap_secret_file = /s\n"
-    lines = said(tmp_path, text, {"/s": SECRET})
+    lines = reported(tmp_path, text, {"/s": SECRET})
     assert lines == ["/etc/auto.iscsi.conf:1: error: chap_user: it needs chap_secret_file"]
     text = f"{CHAP}[*-a]\nchap_secret_file =\n"
-    assert said(tmp_path, text) == [
+    assert reported(tmp_path, text) == [
         "/etc/auto.iscsi.conf:1: error: chap_user: it needs chap_secret_file"
     ]
 
@@ -55,7 +55,7 @@ def test_any_file_can_be_checked_without_the_secrets_that_it_names(tmp_path: Pat
     ],
 )
 def test_a_secret_that_cannot_be_used(tmp_path: Path, content: str | None, why: str) -> None:
-    (line,) = said(tmp_path, CHAP, {} if content is None else {"/s": content})
+    (line,) = reported(tmp_path, CHAP, {} if content is None else {"/s": content})
     assert line.startswith("/etc/auto.iscsi.conf:2: error: chap_secret_file: /s: ") and why in line
     assert SECRET not in line
     make_tree(tmp_path / "other", {} if content is None else {"/s": content})
@@ -65,24 +65,24 @@ def test_a_secret_that_cannot_be_used(tmp_path: Path, content: str | None, why: 
 
 
 def test_a_secret_of_a_length_that_targets_refuse_is_a_warning(tmp_path: Path) -> None:
-    (line,) = said(tmp_path, CHAP, {"/s": "short\n"})
+    (line,) = reported(tmp_path, CHAP, {"/s": "short\n"})
     assert line == (
         "/etc/auto.iscsi.conf:2: warning: chap_secret_file: /s: 5 bytes, many targets take 12 to 16"
     )
 
 
 def test_both_secrets_must_differ(tmp_path: Path) -> None:
-    (line,) = said(tmp_path, CHAP + MUTUAL, {"/s": SECRET, "/t": f"{SECRET}\r\n"})
+    (line,) = reported(tmp_path, CHAP + MUTUAL, {"/s": SECRET, "/t": f"{SECRET}\r\n"})
     assert line.startswith("/etc/auto.iscsi.conf:4: error: chap_mutual_secret_file: /t: the same")
     assert SECRET not in line
     make_tree(tmp_path, {"/t": "another-secret"})
-    assert said(tmp_path, CHAP + MUTUAL) == ["/etc/auto.iscsi.conf: ok"]
+    assert reported(tmp_path, CHAP + MUTUAL) == ["/etc/auto.iscsi.conf: ok"]
 
 
 def test_a_secret_that_one_may_not_read_is_nobody_s_problem(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root, to be somebody else")
-    assert said(tmp_path, CHAP, {"/s": SECRET}) == ["/etc/auto.iscsi.conf: ok"]
+    assert reported(tmp_path, CHAP, {"/s": SECRET}) == ["/etc/auto.iscsi.conf: ok"]
     (tmp_path / "s").chmod(0o600)
     tmp_path.chmod(0o755)
     for folder in list(tmp_path.parents)[:-2]:

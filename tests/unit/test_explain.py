@@ -226,7 +226,7 @@ def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
 ) -> None:
     machine = LOGGED_IN if session else {}
     make_tree(tmp_path, {**machine, config_files.FILE: "portals = 10.0.0.1\n", "/run": None})
-    time.sleep(file_cache.SETTLED + 0.1)  # as long as a lookup needs to keep what it parsed
+    time.sleep(file_cache.SETTLE_TIME + 0.1)  # as long as a lookup needs to keep what it parsed
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(tmp_path), TARGET],
         cwd=Path(__file__).parents[2],

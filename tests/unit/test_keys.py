@@ -244,7 +244,7 @@ def test_of_100000_keys_only_target_names_get_past_and_each_refusal_is_one_clean
 @st.composite
 def _marred(draw: st.DrawFn) -> str:
     """Return a target's name in which a few characters are others, missing or one too many."""
-    name = draw(st.from_regex(GRAMMAR, fullmatch=True))
+    name: str = draw(st.from_regex(GRAMMAR, fullmatch=True))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(name)))
         some = draw(st.text("iqneua01-.:_ \n", max_size=2))

@@ -26,7 +26,10 @@ def test_each_setting_has_an_example_that_works(name: str) -> None:
     assert example == f"{name} = {schema.TABLE[name].example}"
     sections, problems = config_files.parse("F", f"{example}\n".encode())
     assert not problems
-    value, default = schema.choices(sections, TARGET)[name].value, schema.TABLE[name].default
+    value, default = (
+        schema.effective_values(sections, TARGET)[name].value,
+        schema.TABLE[name].default,
+    )
     assert value != default, "an example that shows the default shows nothing"
 
 
@@ -36,19 +39,19 @@ def test_each_worked_configuration_is_clean() -> None:
     for block in manual.worked().values():
         sections, problems = config_files.parse("F", block.encode())
         assert sections and not problems
-        assert not [problem for section in sections for problem in schema.read(section)[1]]
+        assert not [problem for section in sections for problem in schema.read_section(section)[1]]
         assert not check._useless(sections)
 
 
 def test_each_kind_of_problem_each_outcome_and_each_verb_is_there() -> None:
-    said = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
+    items = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
     for word in (*config_files.KINDS, *explain.OUTCOMES, *cli.VERBS):
-        assert word in said, word
+        assert word in items, word
 
 
 def test_the_limits_are_the_program_s() -> None:
     from auto_iscsi.config import syntax
 
     text = page("auto.iscsi.conf.5")
-    assert f"at most {syntax.LONGEST} characters" in text
-    assert "at most 1 MiB" in text and config_files.LARGEST == 1 << 20
+    assert f"at most {syntax.LONGEST_LINE} characters" in text
+    assert "at most 1 MiB" in text and config_files.MAX_BYTES == 1 << 20

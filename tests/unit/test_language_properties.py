@@ -43,11 +43,11 @@ def test_what_holds_is_what_the_last_matching_line_says(
         assert failure.value.reason.startswith(f"{wrong[0]}: ")
         assert ("more)" in failure.value.reason) == (len(wrong) > 1)
         return
-    said = language.expected(read)
-    for name, choice in table.choices(sections, language.TARGET).items():
+    expected = language.expected(read)
+    for name, choice in table.effective_values(sections, language.TARGET).items():
         row = table.TABLE[name]
         default = (row.said(row.default), language.BUILT_IN)
-        assert (row.said(choice.value), choice.where(name)) == said.get(name, default)
+        assert (row.said(choice.value), choice.where(name)) == expected.get(name, default)
 
 
 @settings(max_examples=80)
@@ -72,7 +72,7 @@ def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None
     with tempfile.TemporaryDirectory() as root:
         host = lay_out(root, read)
         parsed = config_files.load(host, remember=False)
-        seen = config_files.present(host)
+        seen = config_files.list_existing(host)
         file_cache.write(host, seen, [tuple(section) for section in parsed], settled=0)
         kept = file_cache.read(host, seen)
         assert (
@@ -85,13 +85,13 @@ def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None
 def test_what_is_shown_of_a_value_is_how_a_file_says_it(name: str, data: st.DataObject) -> None:
     row = table.TABLE[name]
     text, meaning = data.draw(st.sampled_from(language.VALUES[name]))
-    for said in (text, meaning, row.said(row.default), row.example):
-        sections, problems = config_files.parse("F", f"{name} = {said}\n".encode())
+    for written in (text, meaning, row.said(row.default), row.example):
+        sections, problems = config_files.parse("F", f"{name} = {written}\n".encode())
         assert not problems
-        again = row.said(table.choices(sections, language.TARGET)[name].value)
-        assert again == (meaning if said in (text, meaning) else again)
-        if said not in (text, meaning):
-            assert again.replace(":3260", "") == said.replace(":3260", "")
+        again = row.said(table.effective_values(sections, language.TARGET)[name].value)
+        assert again == (meaning if written in (text, meaning) else again)
+        if written not in (text, meaning):
+            assert again.replace(":3260", "") == written.replace(":3260", "")
 
 
 def test_every_setting_has_values_here() -> None:

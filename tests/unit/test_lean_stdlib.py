@@ -1,4 +1,4 @@
-"""What a lookup uses in place of typing and contextlib does what those do."""
+"""What a lookup uses in place of typing and contextlib behaves like the originals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from auto_iscsi import lean_stdlib
 
 
 def _kinds(base: Any) -> Any:
-    """Return one class as typing or as light makes it, from the same text."""
+    """Return one class as typing or as lean_stdlib makes it, from the same text."""
     text = (
         "class Place(Base):\n    'Where.'\n"
         "    address: str\n    port: int = 3260\n    tpgt: int = -1\n"
@@ -83,7 +83,7 @@ def _open(log: list[str], swallow: bool) -> Iterator[str]:
 @pytest.mark.parametrize("error", [None, KeyError("k"), ValueError("v")])
 @pytest.mark.parametrize("swallow", [True, False])
 def test_a_generator_is_a_context_manager(error: Exception | None, swallow: bool) -> None:
-    said = []
+    logs = []
     for maker in (lean_stdlib.contextmanager, contextlib.contextmanager):
         log: list[str] = []
         try:
@@ -94,8 +94,8 @@ def test_a_generator_is_a_context_manager(error: Exception | None, swallow: bool
             log.append("after")
         except Exception as raised:
             log.append(f"{raised!r}, the same: {raised is error}")
-        said.append(log)
-    assert said[0] == said[1]
+        logs.append(log)
+    assert logs[0] == logs[1]
 
 
 def test_some_errors_are_suppressed_and_no_others() -> None:

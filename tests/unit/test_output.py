@@ -52,8 +52,8 @@ def test_there_is_colour_on_a_terminal_unless_it_is_not_wanted(
 def test_there_is_none_in_a_pipe_and_a_reader_may_leave(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("lun = x\n" + "".join(f"s{n} = 1\n" for n in range(5000)))
     command = [sys.executable, "-m", "auto_iscsi", "check", str(tmp_path / "f")]
-    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert said.returncode == 1 and "\033" not in said.stdout
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1 and "\033" not in done.stdout
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe) as process:
         assert process.stdout and process.stderr

@@ -1,4 +1,4 @@
-"""An address, a port, a portal group: one portal, and the four ways in which it is written."""
+"""A portal (address, port, portal group), and the four ways in which it is written."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def test_iscsiadm_is_given_the_portal_group_where_it_is_known() -> None:
 
 
 def test_the_portal_group_does_not_make_another_place() -> None:
-    here = Portal("10.0.0.1", 3260, 1)
-    assert here.same_place(Portal("10.0.0.1", 3260, -1))
-    assert not here.same_place(Portal("10.0.0.1", 3261, 1))
-    assert not here.same_place(Portal("10.0.0.2", 3260, 1))
+    portal = Portal("10.0.0.1", 3260, 1)
+    assert portal.has_same_address(Portal("10.0.0.1", 3260, -1))
+    assert not portal.has_same_address(Portal("10.0.0.1", 3261, 1))
+    assert not portal.has_same_address(Portal("10.0.0.2", 3260, 1))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_no_folder_name_is_more_than_a_portal_or_none(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "pair"),
     [
         (f"10.0.0.1:3260,1 {TARGET}", (TARGET, Portal("10.0.0.1", 3260, 1))),
         (f"10.0.0.1:3260,-1 {TARGET}\n", (TARGET, Portal("10.0.0.1", 3260, -1))),
@@ -145,9 +145,9 @@ def test_no_folder_name_is_more_than_a_portal_or_none(folder: str) -> None:
     ],
 )
 def test_a_discovery_prints_a_portal_and_a_target(
-    line: str, found: tuple[str, Portal] | None
+    line: str, pair: tuple[str, Portal] | None
 ) -> None:
-    assert portals.from_send_targets(line) == found
+    assert portals.from_send_targets(line) == pair
 
 
 @given(st.text())

@@ -87,7 +87,8 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
 
 def explained(root: Path) -> dict[str, Any]:
     """Return what `explain` reports of the target, as it writes it with --json."""
-    return explain.report(Host(str(root)), TARGET, output.Paint(False)).data
+    data: dict[str, Any] = explain.report(Host(str(root)), TARGET, output.Paint(False)).data
+    return data
 
 
 def steps(data: dict[str, Any], name: str) -> list[str]:
@@ -113,7 +114,8 @@ def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.F
     with pytest.raises(errors.Failure) as refused:
         lookup.lookup(Host(str(root)), TARGET)
     assert announced == refused.value.reason
-    return refused.value
+    failure: errors.Failure = refused.value
+    return failure
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What holds for a target: defaults, sections as globs, and every setting's values."""
+"""The settings of a target: defaults, sections as globs, and the values of every setting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
 
 
 def resolve(root: Path, text: str, target: str = TARGET) -> schema.Settings:
-    """Return what holds for a target when this is the configuration."""
+    """Return the settings of a target when this is the configuration."""
     make_tree(root, {"/etc/auto.iscsi.conf": text})
     return schema.resolve(config_files.load(Host(str(root))), target)
 
@@ -63,8 +63,8 @@ def test_the_shipped_file_changes_nothing_and_what_it_says_in_comments_is_the_de
 ) -> None:
     shipped = SHIPPED.read_text()
     assert resolve(tmp_path / "as-it-is", shipped) == schema.resolve([], TARGET)
-    said = re.findall(r"^#(\w+) =.*$", shipped, re.MULTILINE)
-    assert set(said) == set(schema.TABLE)
+    names = re.findall(r"^#(\w+) =.*$", shipped, re.MULTILINE)
+    assert set(names) == set(schema.TABLE)
     uncommented = re.sub(r"^#(\w+ =)", r"\1", shipped, flags=re.MULTILINE)
     assert resolve(tmp_path / "said", uncommented) == schema.resolve([], TARGET)
 
@@ -168,8 +168,8 @@ INVALID = [
     ("chap_user", "a, b", "not a list"),
     ("chap_user", "x" * 256, "at most 255"),
     ("chap_user", "browse", "it needs chap_secret_file"),
-    ("chap_secret_file", "secret", "from / on"),
-    ("chap_secret_file", "/", "from / on"),
+    ("chap_secret_file", "secret", "begins with /"),
+    ("chap_secret_file", "/", "begins with /"),
     ("chap_secret_file", "/s", "it needs chap_user"),
     ("chap_mutual_user", "array", "it needs chap_mutual_secret_file"),
     ("chap_mutual_user", "array\nchap_mutual_secret_file = /t", "it needs chap_user"),

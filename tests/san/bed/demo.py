@@ -72,7 +72,7 @@ def show(vm: Machine, san: San) -> None:
     say("What happened: a session with that target only, its partition mounted read-only.")
     session = shell.command("iscsiadm -m session")
     expect(
-        session.wording.count(BETA) == 1 and len(session.text.splitlines()) == 1,
+        session.text.count(BETA) == 1 and len(session.text.splitlines()) == 1,
         "there is one session",
     )
     mount = shell.command("grep /dev/sd /proc/mounts")

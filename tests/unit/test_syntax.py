@@ -1,4 +1,4 @@
-"""What cannot be parsed: all of it is found, on the right line, said so that one can mend it."""
+"""Everything in a file that cannot be parsed is reported, on its line, with what would be right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def problems(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (
             "[iqn.x:disk[0-9]]",
@@ -34,7 +34,7 @@ def problems(data: bytes) -> list[str]:
         ("[a]\n[[b]]", "F:2: [[b]]: sections do not nest"),
         ("[a", "F:1: [a: expected [PATTERN]"),
         ("[a] lun", "F:1: [a] lun: expected [PATTERN]"),
-        ("[a]\n\n[a]", "F:3: [a]: there is such a section in this file, line 1"),
+        ("[a]\n\n[a]", "F:3: [a]: the file has this section already, line 1"),
         ("lun = 1\nlun = 2", "F:2: lun: set twice in this section"),
         ("lun = '1", "F:1: lun: quotes or commas"),
         ("options = a,,b", "F:1: options: quotes or commas"),
@@ -49,9 +49,9 @@ def problems(data: bytes) -> list[str]:
     ],
     ids=ascii,
 )
-def test_what_is_wrong_is_said_with_its_line(text: str | bytes, said: str) -> None:
-    found = problems(text if isinstance(text, bytes) else text.encode())
-    assert len(found) == 1 and said in found[0], found
+def test_what_is_wrong_is_said_with_its_line(text: str | bytes, expected: str) -> None:
+    faults = problems(text if isinstance(text, bytes) else text.encode())
+    assert len(faults) == 1 and expected in faults[0], faults
 
 
 def test_everything_is_found_in_one_go_and_nothing_is_blamed_for_what_stands_above_it() -> None:
@@ -67,8 +67,8 @@ options
 lun = 4
 fstype = ext4
 """
-    sections, found = config_files.parse("F", data)
-    assert [problem.line for problem in found] == [2, 4, 6, 7, 8]
+    sections, faults = config_files.parse("F", data)
+    assert [problem.line for problem in faults] == [2, 4, 6, 7, 8]
     assert [(s.glob, s.values) for s in sections] == [
         ("*", {"lun": "1"}),
         ("", {"lun": "2"}),
@@ -100,7 +100,7 @@ def test_no_line_takes_for_ever(line: str) -> None:
         assert problems(line.encode())
 
 
-@pytest.mark.parametrize("size", [config_files.LARGEST + 1, 10 << 20])
+@pytest.mark.parametrize("size", [config_files.MAX_BYTES + 1, 10 << 20])
 def test_a_huge_file_is_refused_unread(tmp_path: Path, size: int) -> None:
     make_tree(tmp_path, {config_files.FILE: ""})
     with open(tmp_path / "etc/auto.iscsi.conf", "wb") as stream:
@@ -136,13 +136,13 @@ def test_all_wrong_values_of_a_target_are_counted(tmp_path: Path) -> None:
 @settings(max_examples=1000)
 @given(language.ANYTHING)
 def test_no_file_crashes_the_parser(data: bytes) -> None:
-    sections, found = config_files.parse("F", data)
+    sections, faults = config_files.parse("F", data)
     lines = data.count(b"\n") + 1
     for section in sections:
         assert set(section.values) == set(section.lines)
         assert all(0 < line <= lines for line in section.lines.values())
-        table.read(section)
-    assert all(0 < problem.line <= lines for problem in found)
+        table.read_section(section)
+    assert all(0 < problem.line <= lines for problem in faults)
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The settings that a target had the last time are those that it has, or they are not used."""
+"""The settings that are kept for a target are those that it has, or they are not used."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def test_every_setting_comes_back_as_it_was(host: Host) -> None:
     first = settings_cache.find(host, TARGET)
-    assert not first.kept
+    assert not first.is_cached
     settings_cache.keep(host, TARGET, first)
     second = settings_cache.find(host, TARGET)
-    assert second.kept
+    assert second.is_cached
     # By what is shown, as 1 == 1.0 and a Portal is equal to any tuple.
     assert repr(second.settings) == repr(first.settings)
     assert first.settings == schema.resolve(config_files.load(host), TARGET)
-    assert marshal.loads(marshal.dumps(settings_cache.plain(first.settings)))
+    assert marshal.loads(marshal.dumps(settings_cache.to_plain(first.settings)))
 
 
 def test_it_is_kept_for_that_target_alone(host: Host) -> None:
     settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
     other = settings_cache.find(host, f"{TARGET}b")
-    assert not other.kept and other.settings.lun == 1
+    assert not other.is_cached and other.settings.lun == 1
 
 
 def test_a_change_of_the_configuration_counts_at_once(host: Host, tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_a_change_of_the_configuration_counts_at_once(host: Host, tmp_path: Path
 
 
 def test_what_changed_during_a_lookup_is_not_kept(host: Host, tmp_path: Path) -> None:
-    found = settings_cache.find(host, TARGET)
+    resolved = settings_cache.find(host, TARGET)
     make_tree(tmp_path, {config_files.FILE: "lun = 2\n"})
-    settings_cache.keep(host, TARGET, found)
+    settings_cache.keep(host, TARGET, resolved)
     assert not (tmp_path / KEPT).exists()
 
 
@@ -79,15 +79,15 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
     else:
         os.rename(file, tmp_path / "elsewhere")
         file.symlink_to(tmp_path / "elsewhere")
-    assert not settings_cache.find(host, TARGET).kept
+    assert not settings_cache.find(host, TARGET).is_cached
 
 
 def test_what_another_build_kept_is_not_used(host: Host) -> None:
-    found = settings_cache.find(host, TARGET)
-    values = {**settings_cache.plain(found.settings), "colour": "green"}
-    file_cache.write(host, found.seen, values, f"settings/{TARGET}")
+    resolved = settings_cache.find(host, TARGET)
+    values = {**settings_cache.to_plain(resolved.settings), "colour": "green"}
+    file_cache.write(host, resolved.files, values, f"settings/{TARGET}")
     again = settings_cache.find(host, TARGET)
-    assert not again.kept and again.settings == found.settings
+    assert not again.is_cached and again.settings == resolved.settings
 
 
 def test_it_goes_with_the_claim(host: Host, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A file that others than root could have written is not used."""
+"""A file that users other than root can write is not used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def status(mode: int, owner: int = 0) -> os.stat_result:
 
 @pytest.mark.parametrize("mode", [0o100644, 0o100600, 0o100444, 0o100640, 0o40755, 0o101644])
 def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
-    assert config_files.unsafe("/f", status(mode)) is None
+    assert config_files.permission_problem("/f", status(mode)) is None
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
     ],
 )
 def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> None:
-    problem = config_files.unsafe("/f", status(mode, owner))
+    problem = config_files.permission_problem("/f", status(mode, owner))
     assert problem and problem.kind == "unsafe" and problem.hint == hint
 
 
 @pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100644, 0o100610])
 def test_a_secret_that_others_can_read_is_not_used(mode: int) -> None:
-    problem = config_files.unsafe("/f", status(mode), secret=True)
+    problem = config_files.permission_problem("/f", status(mode), secret=True)
     assert problem and problem.hint == "chmod 600 /f"
-    assert config_files.unsafe("/f", status(0o100600), secret=True) is None
-    assert config_files.unsafe("/f", status(0o100400), secret=True) is None
+    assert config_files.permission_problem("/f", status(0o100600), secret=True) is None
+    assert config_files.permission_problem("/f", status(0o100400), secret=True) is None
 
 
 @pytest.mark.parametrize("name", [config_files.FILE, config_files.FOLDER, DROP_IN])
@@ -56,12 +56,14 @@ def test_on_a_real_machine_such_a_file_refuses_every_target(
     assert in_chroot(tmp_path) == "2 sections"
     os.chmod(tmp_path / name.lstrip("/"), mode)
     os.chown(tmp_path / name.lstrip("/"), owner, 0)
-    said = in_chroot(tmp_path)
-    assert said.startswith(f"{name}: ") and said.endswith(f"{'chown' if owner else 'chmod'} {name}")
+    outcome = in_chroot(tmp_path)
+    assert outcome.startswith(f"{name}: ") and outcome.endswith(
+        f"{'chown' if owner else 'chmod'} {name}"
+    )
 
 
 def in_chroot(root: Path) -> str:
-    """Return what comes of the configuration where `root` is the machine's root."""
+    """Return the result of loading the configuration in a chroot."""
     if os.geteuid():
         pytest.skip("needs root, for chroot")
     from auto_iscsi.config import syntax
@@ -72,15 +74,17 @@ def in_chroot(root: Path) -> str:
     if child == 0:
         try:
             os.chroot(root)
-            said = f"{len(config_files.load(Host()))} sections"
+            outcome = f"{len(config_files.load(Host()))} sections"
         except errors.BadConfiguration as failure:
-            said = f"{failure.reason}; {failure.hint}".replace(" go-w ", " ").replace(" root ", " ")
+            outcome = f"{failure.reason}; {failure.hint}".replace(" go-w ", " ").replace(
+                " root ", " "
+            )
         except BaseException as error:
-            said = repr(error)
-        os.write(writing, said.encode())
+            outcome = repr(error)
+        os.write(writing, outcome.encode())
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as stream:
-        said = stream.read().decode()
+        outcome = stream.read().decode()
     os.waitpid(child, 0)
-    return said
+    return outcome

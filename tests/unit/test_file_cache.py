@@ -1,4 +1,4 @@
-"""What was parsed is kept for the next lookup, and not used when it might not be the same."""
+"""The parsed files are kept for the next lookup, and not used in any doubt."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ def root(tmp_path: Path) -> Path:
 def keep(root: Path) -> None:
     host = Host(str(root))
     sections = config_files.load(host, remember=False)
-    file_cache.write(host, config_files.present(host), [tuple(s) for s in sections], settled=0)
+    file_cache.write(
+        host, config_files.list_existing(host), [tuple(s) for s in sections], settled=0
+    )
 
 
 def used(root: Path) -> bool:
     """Say whether what was kept would be used."""
     host = Host(str(root))
-    return file_cache.read(host, config_files.present(host)) is not None
+    return file_cache.read(host, config_files.list_existing(host)) is not None
 
 
 def rewrite(root: Path, text: str, name: str = config_files.FILE) -> None:
@@ -130,7 +132,7 @@ def test_a_file_that_was_changed_just_now_is_not_kept(tmp_path: Path) -> None:
     make_tree(tmp_path, {config_files.FILE: "lun = 1\n", "/run": None})
     config_files.load(Host(str(tmp_path)))
     assert not (tmp_path / KEPT).exists()
-    time.sleep(file_cache.SETTLED + 0.1)
+    time.sleep(file_cache.SETTLE_TIME + 0.1)
     config_files.load(Host(str(tmp_path)))
     assert (tmp_path / KEPT).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / KEPT).parent.stat().st_mode & 0o777 == 0o700
@@ -139,7 +141,7 @@ def test_a_file_that_was_changed_just_now_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_file_with_problems_is_never_kept(tmp_path: Path) -> None:
     make_tree(tmp_path, {config_files.FILE: "lun\n", "/run": None})
-    time.sleep(file_cache.SETTLED + 0.1)
+    time.sleep(file_cache.SETTLE_TIME + 0.1)
     for _ in range(2):
         with pytest.raises(errors.BadConfiguration):
             config_files.load(Host(str(tmp_path)))

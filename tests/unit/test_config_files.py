@@ -1,4 +1,4 @@
-"""The configuration's files: which are read, in which order, and what becomes of a broken one."""
+"""The files of the configuration: which are read, in which order, and what a broken one does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "/etc/auto.iscsi.conf"
 
 
 def resolve(root: Path, files: dict[str, Content], target: str = TARGET) -> schema.Settings:
-    """Return what holds for a target when these are the files below /etc."""
+    """Return the settings of a target when these are the files below /etc."""
     make_tree(root / "etc", files)
     return schema.resolve(config_files.load(Host(str(root))), target)
 
@@ -43,8 +43,8 @@ def test_drop_ins_come_after_the_file_in_the_order_of_their_names(tmp_path: Path
         "auto.iscsi.conf.d/10-a.conf": "lun = 2\npartition = 2",
         "auto.iscsi.conf.d/9.conf": "partition = 9",
     }
-    found = resolve(tmp_path, files)
-    assert (found.fstype, found.lun, found.partition) == ("ext4", 3, 9)
+    settings = resolve(tmp_path, files)
+    assert (settings.fstype, settings.lun, settings.partition) == ("ext4", 3, 9)
 
 
 def test_a_drop_in_without_the_file_is_read(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_a_section_of_one_file_and_one_of_another_are_two(tmp_path: Path) -> Non
         "auto.iscsi.conf": "[*]\nfstype = xfs\nlun = 1",
         "auto.iscsi.conf.d/a.conf": "lun = 2\n[*]\nfstype = ext4",
     }
-    found = resolve(tmp_path, files)
-    assert (found.fstype, found.lun) == ("ext4", 2)
+    settings = resolve(tmp_path, files)
+    assert (settings.fstype, settings.lun) == ("ext4", 2)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_section_of_one_file_and_one_of_another_are_two(tmp_path: Path) -> Non
     ids=["CRLF", "BOM", "BOM before a section", "no line end", "UTF-8", "white space"],
 )
 def test_a_file_may_come_from_any_editor(tmp_path: Path, data: bytes) -> None:
-    found = resolve(tmp_path, {"auto.iscsi.conf": data})
-    assert (found.fstype, found.lun) == ("xfs", 1)
+    settings = resolve(tmp_path, {"auto.iscsi.conf": data})
+    assert (settings.fstype, settings.lun) == ("xfs", 1)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_a_file_may_come_from_any_editor(tmp_path: Path, data: bytes) -> None:
 def test_a_file_that_cannot_be_parsed_refuses_every_target_and_says_where(
     tmp_path: Path, text: Content, line: str
 ) -> None:
-    said = refused(tmp_path, {"auto.iscsi.conf": text})
-    assert said.startswith(line), said
+    refusal = refused(tmp_path, {"auto.iscsi.conf": text})
+    assert refusal.startswith(line), refusal
 
 
 def test_a_drop_in_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
