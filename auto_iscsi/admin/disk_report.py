@@ -31,7 +31,7 @@ def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[st
             chosen = selection.select(disk, there, settings)
         except errors.Failure:  # the report says it
             return found
-        nodes = ", ".join(place.device.node for place in chosen.places)
+        nodes = ", ".join(place.device.node for place in chosen.candidates)
         found.append(("of it", f"{nodes}: {chosen.why}"))
     return found
 

@@ -67,7 +67,7 @@ class Place(NamedTuple):
 class Selection(NamedTuple):
     """What the settings select on one disk."""
 
-    places: list[Place]
+    candidates: list[Place]
     why: str
 
 
@@ -84,17 +84,19 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mou
         contents = _read_first(host, disks)
         if contents is None:
             return None
-        disk, places = contents
+        disk, candidates = contents
         lun_offset = f"/lun{lun}" if settings.lun == ALL else ""
         with collected.leave_out_failures(lun_offset):
-            for place in select(disk, places, settings).places:
-                part_offset = f"/p{place.part}" if settings.partition == ALL and place.part else ""
+            for candidate in select(disk, candidates, settings).candidates:
+                part_offset = (
+                    f"/p{candidate.part}" if settings.partition == ALL and candidate.part else ""
+                )
                 offset = lun_offset + part_offset
                 with collected.leave_out_failures(offset):
-                    device = _linked_device(host, disks, place, settings)
+                    device = _linked_device(host, disks, candidate, settings)
                     if device is None:
                         return None
-                    fstype, options = _type_and_options(host, disk, place, device, settings)
+                    fstype, options = _type_and_options(host, disk, candidate, device, settings)
                     collected.filesystems.append(
                         mountable.Filesystem(offset, device, fstype, options)
                     )
@@ -129,9 +131,9 @@ def _read_first(
 ) -> tuple[scsi_disks.Disk, list[Place]] | None:
     """Return the first disk of a LUN that udev has finished with, and what is on it."""
     for disk in disks:
-        places = read_contents(host, disk)
-        if places is not None:
-            return disk, places
+        candidates = read_contents(host, disk)
+        if candidates is not None:
+            return disk, candidates
     return None
 
 
@@ -139,7 +141,7 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Place] | None:
     """Return what is on a disk and its partitions, None as long as udev works on one of them."""
     if not scsi_disks.is_known_to_udev(host, disk):
         return None
-    places = []
+    candidates = []
     for part, device in scsi_disks.devices(host, disk).items():
         record = udev_db.read(host, device.number)
         if device.link_path[len("/dev/") :] not in record.links:
@@ -148,100 +150,108 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Place] | None:
         if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
             path = f"/sys/block/{device.node}"
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
-        places.append(Place(part, device, from_udev(record), size))
-    return places
+        candidates.append(Place(part, device, from_udev(record), size))
+    return candidates
 
 
-def select(disk: scsi_disks.Disk, places: Sequence[Place], settings: Settings) -> Selection:
+def select(disk: scsi_disks.Disk, candidates: Sequence[Place], settings: Settings) -> Selection:
     """Return what the settings select of the whole disk and its partitions.
 
     Raise NoPartition or, when there is not exactly one filesystem to select, Ambiguous.
     """
     setting = f"partition = {settings.partition or 'none'}"
     if isinstance(settings.partition, int):
-        numbered = [place for place in places if place.part == settings.partition]
+        numbered = [candidate for candidate in candidates if candidate.part == settings.partition]
         if not numbered:
-            numbers = [place.part for place in places if place.part]
+            numbers = [candidate.part for candidate in candidates if candidate.part]
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
-    if places[0].holds_files:
-        return Selection([places[0]], f"{setting}: the filesystem on the whole disk")
+    if candidates[0].holds_files:
+        return Selection([candidates[0]], f"{setting}: the filesystem on the whole disk")
     if settings.partition == ALL:
-        used = [place for place in places if place.part and place.content.fstype]
+        used = [
+            candidate for candidate in candidates if candidate.part and candidate.content.fstype
+        ]
         if used:
             return Selection(used, f"{setting}: each partition with something on it")
-    return _select_only_one(disk, places, settings, setting)
+    return _select_only_one(disk, candidates, settings, setting)
 
 
 def _select_only_one(
-    disk: scsi_disks.Disk, places: Sequence[Place], settings: Settings, setting: str
+    disk: scsi_disks.Disk, candidates: Sequence[Place], settings: Settings, setting: str
 ) -> Selection:
     """Select the only filesystem in a partition, or the only thing there; raise Ambiguous."""
-    filesystems = [place for place in places if place.part and place.holds_files]
+    filesystems = [
+        candidate for candidate in candidates if candidate.part and candidate.holds_files
+    ]
     filesystems = _of_type(filesystems, settings)
-    preferred = [place for place in filesystems if not place.content.purpose] or filesystems
+    preferred = [
+        candidate for candidate in filesystems if not candidate.content.purpose
+    ] or filesystems
     if len(preferred) == 1:
         others = [f"{p.part} ({p.content.purpose})" for p in filesystems if p not in preferred]
         why = f"{setting}: the only filesystem"
         return Selection(preferred, f"{why} besides {', '.join(others)}" if others else why)
-    foreign = [place for place in places if place.content.fstype in FOREIGN]
+    foreign = [candidate for candidate in candidates if candidate.content.fstype in FOREIGN]
     if not preferred and len(foreign) == 1:
         return Selection(foreign, f"{setting}: the only thing there")
     count = "more than one" if preferred else "no"
     raise errors.Ambiguous(
-        f"{_name(disk)} has {count} filesystem: {describe(places)}",
+        f"{_name(disk)} has {count} filesystem: {describe(candidates)}",
         "set partition to one of the numbers, or to all"
         if preferred
         else f"run auto-iscsi explain {disk.session.target}",
     )
 
 
-def describe(places: Sequence[Place]) -> str:
+def describe(candidates: Sequence[Place]) -> str:
     """Return what is on a disk in one line: its partitions, or else the disk itself."""
-    return ", ".join(map(str, places[1:] or places))
+    return ", ".join(map(str, candidates[1:] or candidates))
 
 
-def _of_type(places: Sequence[Place], settings: Settings) -> list[Place]:
-    """Return the places with the type of the setting `fstype`, or else one of its family."""
+def _of_type(candidates: Sequence[Place], settings: Settings) -> list[Place]:
+    """Return the candidates with the type of the setting `fstype`, or else one of its family."""
     if settings.fstype == AUTO:
-        return list(places)
+        return list(candidates)
     family = mount_options.family(settings.fstype)
-    exact = [place for place in places if place.content.fstype == settings.fstype]
+    exact = [candidate for candidate in candidates if candidate.content.fstype == settings.fstype]
     return exact or [
-        place for place in places if mount_options.family(place.content.fstype) == family
+        candidate
+        for candidate in candidates
+        if mount_options.family(candidate.content.fstype) == family
     ]
 
 
 def _linked_device(
-    host: Host, disks: Sequence[scsi_disks.Disk], place: Place, settings: Settings
+    host: Host, disks: Sequence[scsi_disks.Disk], candidate: Place, settings: Settings
 ) -> scsi_disks.Device | None:
     """Return the device that the link in the map entry leads to, None while there is no link."""
     if settings.device == "kernel":
-        return place.device
-    same = [scsi_disks.devices(host, disk, place.part).get(place.part) for disk in disks]
+        return candidate.device
+    same = [scsi_disks.devices(host, disk, candidate.part).get(candidate.part) for disk in disks]
     return scsi_disks.first_linked(host, [device for device in same if device])
 
 
 def _type_and_options(
     host: Host,
     disk: scsi_disks.Disk,
-    place: Place,
+    candidate: Place,
     device: scsi_disks.Device,
     settings: Settings,
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the type and options with which a place is mounted; raise NotMountable."""
-    content, name = place.content, _name(disk)
-    if place.part:
-        name += f" partition {place.part}"
+    """Return the type and options with which a candidate is mounted; raise NotMountable."""
+    content, name = candidate.content, _name(disk)
+    if candidate.part:
+        name += f" partition {candidate.part}"
     if settings.fstype != AUTO:
-        if not isinstance(settings.partition, int) and not _of_type([place], settings):
+        if not isinstance(settings.partition, int) and not _of_type([candidate], settings):
             raise errors.NotMountable(
                 f"{name} has {content.fstype or 'no known filesystem'}, and not "
                 f"fstype = {settings.fstype}",
                 "set fstype = auto",
             )
         return settings.fstype, settings.options
-    _refuse_without_filesystem(name, place)
+    _refuse_without_filesystem(name, candidate)
     fstype = mount_options.driver(content.fstype)
     if not _has_driver(host, fstype):
         raise errors.NotMountable(
@@ -257,17 +267,17 @@ def _type_and_options(
     return fstype, mount_options.for_type(fstype, settings.options)
 
 
-def _refuse_without_filesystem(name: str, place: Place) -> None:
-    """Raise NotMountable for a place that has no filesystem, or only a part of one."""
-    content = place.content
+def _refuse_without_filesystem(name: str, candidate: Place) -> None:
+    """Raise NotMountable for a candidate that has no filesystem, or only a part of one."""
+    content = candidate.content
     if content.fstype in FOREIGN:
         what, needed = FOREIGN[content.fstype]
         raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
-    if not content.fstype and content.table and not place.part:
+    if not content.fstype and content.table and not candidate.part:
         raise errors.NotMountable(
             f"{name} has a partition table and no filesystem of its own", "set partition = auto"
         )
-    if not place.holds_files:
+    if not candidate.holds_files:
         what = content.fstype or "nothing that udev knows"
         raise errors.NotMountable(f"{name} has no filesystem but {what}", "set fstype to its type")
     if content.devices_missing:
