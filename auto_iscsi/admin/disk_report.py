@@ -20,7 +20,7 @@ _STATES = {True: ", journal dirty", False: ", journal clean", None: ""}
 
 def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[str, str]]:
     """Return what is to be said of a disk of a session that is up."""
-    if not identity.is_same(host, keys.fold(disk.session.target), disk.path, keep=False):
+    if not identity.examine(host, keys.fold(disk.session.target), disk.path).is_same:
         return [("changed", "another volume is behind this disk than the kernel found there")]
     there = selection.read_contents(host, disk)
     if there is None:
@@ -31,17 +31,17 @@ def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[st
             chosen = selection.select(disk, there, settings)
         except errors.Failure:  # the report says it
             return found
-        nodes = ", ".join(place.device.node for place in chosen.places)
+        nodes = ", ".join(place.device.node for place in chosen.candidates)
         found.append(("of it", f"{nodes}: {chosen.why}"))
     return found
 
 
-def _lines(host: Host, disk: scsi_disks.Disk, there: Sequence[selection.Place]) -> list[str]:
+def _lines(host: Host, disk: scsi_disks.Disk, there: Sequence[selection.Candidate]) -> list[str]:
     places = there[1:] or there
     wanted = [(mount_options.family(place.content.fstype), place.device.node) for place in places]
     try:
         states = journal.dirty_states(
-            host, disk.session.target, wanted, time.monotonic() + journal.LIMIT
+            host, disk.session.target, wanted, time.monotonic() + journal.READ_SECONDS
         )
     except errors.Failure:
         states = [None] * len(places)

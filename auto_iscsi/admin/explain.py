@@ -170,7 +170,7 @@ def _request(host: Host, target: str, settings: schema.Settings) -> Request:
         claim = claims.read(host, target)
     except errors.NotPermitted:
         claim = claims.Claim()
-    until = time.monotonic() + journal.LIMIT
+    until = time.monotonic() + journal.READ_SECONDS
     return Request(host, keys.Key(target, target), settings, until, claim)
 
 
@@ -199,10 +199,12 @@ def _disks(
     found = scsi_disks.list_all(host, session)
     for disk in found:
         held = multipath.map_of(host, disk.path)
-        numbered = {n: device.node for n, device in scsi_disks.devices(host, disk).items() if n}
+        numbered = {
+            n: device.node for n, device in scsi_disks.list_devices(host, disk).items() if n
+        }
         there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
         joined = f", in the multipath map {held}" if held else ""
-        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
+        steps.append(("disk", f"{disk.name}, LUN {disk.san_lun}, session {session.sid}{joined}"))
         steps.append(("partitions", there or "none"))
         steps += disk_report.rows(host, disk, wanted) if session.up else []
     if not found:
@@ -229,11 +231,11 @@ def _missing(
     chosen: dict[str, schema.Effective],
 ) -> str:
     """Say what the lookup would wait for."""
-    found = scsi_disks.candidates(host, up, wanted)
+    found = scsi_disks.matching_devices(host, up, wanted)
     if not found:
         part = f", partition {wanted.partition}" if wanted.partition else ""
         return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = found[0].place
+    link = found[0].link_path
     leads = host.link(link)
     return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
 

@@ -119,7 +119,7 @@ def _seen(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
         numbers += [
             host.read(f"{disk.path}/{part}/dev") or ""
             for disk in there
-            for part in scsi_disks.partitions(host, disk).values()
+            for part in scsi_disks.list_partitions(host, disk).values()
         ]
         mounted = tuple(point for number in numbers for point in points.get(number, ()))
         yield Row(

@@ -167,7 +167,7 @@ def test_a_mount_that_outlived_its_session_is_answered(tmp_path: Path) -> None:
             {**LOGGED_IN, config_files.FILE: "partition = 9\n"},
             TARGET,
             "no-partition",
-            "there is 1, 2",
+            "the disk has 1, 2",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
