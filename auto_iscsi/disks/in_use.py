@@ -6,6 +6,7 @@ A disk is used when it, a partition of it or a multipath map of either is
   Documentation/ABI/testing/sysfs-block),
 - swap (/proc/swaps) or the backing of a loop device,
 - open in a process,
+- entered: a process is in the directory of its key (a multi-mount entry),
 - opened exclusively by somebody that none of these shows.
 A multipath map of a disk counts as the disk itself, under another name.
 """
@@ -18,20 +19,26 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
 _OPEN_SECONDS = 2.0  # within which a disk has to let itself be opened
 _WATCHER = "multipathd"  # has every path open, to check that it works
-_PREPOSITIONS = {"mounted": "mounted at", "held": "held by", "loop": "behind", "open": "open in"}
+_PREPOSITIONS = {
+    "mounted": "mounted at",
+    "held": "held by",
+    "loop": "behind",
+    "open": "open in",
+    "inside": "entered by",
+}
 
 
 class Use(NamedTuple):
     """One use of a disk."""
 
-    what: str  #: mounted, held, swap, loop, open, exclusive, unknown
+    what: str  #: mounted, held, swap, loop, open, inside, exclusive, unknown
     where: str  #: the mount point and whose it is, the holder's name, the process
 
     def __str__(self) -> str:
@@ -61,24 +68,29 @@ class _UsedDevices(NamedTuple):
     swaps: dict[str, str]  #: the names of swap spaces, by /dev/NAME
     loops: dict[str, str]  #: the names of loop devices, by /dev/NAME of their backing
     open: dict[str, list[str]]  #: processes, by /dev/NAME
+    inside: dict[str, list[str]]  #: processes below an autofs mount point, by target
 
 
 def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[Usage]:
     """Return the usage of each of several groups of disks: those of one session each."""
+    open_devices, inside = _process_links(host)
     used = _UsedDevices(
-        _mounted_devices(host), _swap_devices(host), _loop_backings(host), _open_devices(host)
+        _mounted_devices(host), _swap_devices(host), _loop_backings(host), open_devices, inside
     )
     usages = []
     for disks in wanted:
         nodes = [node for disk in disks for node in _nodes(host, disk)]
         uses = [use for node in nodes for use in _uses(host, node, used)]
+        if not any(use.what == "mounted" for use in uses):
+            for target in dict.fromkeys(keys.fold(disk.session.target) for disk in disks):
+                uses += [Use("inside", process) for process in used.inside.get(target, ())]
         usages.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
     return usages
 
 
 def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:
     """Return who has a disk mounted, holds it, or has it as swap or behind a loop device."""
-    used = _UsedDevices(_mounted_devices(host), _swap_devices(host), _loop_backings(host), {})
+    used = _UsedDevices(_mounted_devices(host), _swap_devices(host), _loop_backings(host), {}, {})
     return [use for node in _nodes(host, disk) for use in _uses(host, node, used)]
 
 
@@ -182,28 +194,42 @@ def _loop_backings(host: Host) -> dict[str, str]:
     return loops
 
 
-def _open_devices(host: Host) -> dict[str, list[str]]:
-    """Return the processes that have a device open, a backup of the disk for instance."""
-    processes: dict[str, list[str]] = {}
+def _process_links(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the processes that have a device open, and those that are below an autofs mount point.
+
+    The first by the device's /dev/NAME: a backup of the disk for instance. The second by the target
+    whose key they are in: of a multi-mount entry (partition = all) nothing may be mounted while a
+    user stays in the key's own directory, and automount goes by the entry that it was given.
+    """
+    roots = tuple(f"{m.point}/" for m in mounts.list_all(host) if m.fstype == "autofs")
+    open_devices: dict[str, list[str]] = {}
+    inside: dict[str, list[str]] = {}
     for pid in filter(str.isdecimal, host.names("/proc")):
-        folder = host.path(f"/proc/{pid}/fd")
-        try:
-            descriptors = os.listdir(folder)
-        except OSError:  # the process has ended, or we may not look at it
-            continue
-        for descriptor in descriptors:
-            try:
-                path = os.readlink(f"{folder}/{descriptor}")
-            except OSError:
+        for path in _links_of(host.path(f"/proc/{pid}")):
+            root = next((root for root in roots if path.startswith(root)), "")
+            is_device = path.startswith("/dev/") and not path.startswith(("/dev/pts", "/dev/null"))
+            if not (root or is_device):
                 continue
-            if path.startswith("/dev/") and not path.startswith(("/dev/pts", "/dev/null")):
-                name = ""
-                with contextlib.suppress(errors.Failure):
-                    name = host.read(f"/proc/{pid}/comm") or ""
-                process = f"process {pid} ({name})"
-                if name != _WATCHER and process not in processes.setdefault(path, []):
-                    processes[path].append(process)
-    return processes
+            name = ""
+            with contextlib.suppress(errors.Failure):
+                name = host.read(f"/proc/{pid}/comm") or ""
+            process = f"process {pid} ({name})"
+            users, key = (inside, keys.fold(path[len(root) :].partition("/")[0]))
+            if not root:
+                users, key = open_devices, path
+            if name != _WATCHER and process not in users.setdefault(key, []):
+                users[key].append(process)
+    return open_devices, inside
+
+
+def _links_of(folder: str) -> Iterator[str]:
+    """Yield where a process's working directory, root and descriptors lead to (proc(5))."""
+    names = ["cwd", "root"]
+    with contextlib.suppress(OSError):  # the process has ended, or we may not look at it
+        names += [f"fd/{name}" for name in os.listdir(f"{folder}/fd")]
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"{folder}/{name}")
 
 
 def _real_path(host: Host, path: str) -> str:

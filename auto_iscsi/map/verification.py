@@ -34,7 +34,7 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
         if not ownership.is_ours(request.host, request.target, disk):
             node = os.path.basename(disk)
             raise errors.WrongDisk(
-                f"{request.target}: {node} is another volume than it was, and its session is not ours",
+                f"{request.target}: {node} is another volume than it was; its session is not ours",
                 f"whoever opened it: iscsiadm -m node -T {request.target} --logout",
             )
         identity.delete_disk(request.host, request.target, disk)
