@@ -137,7 +137,7 @@ def test_two_are_listed_in_the_refusal(tmp_path: Path) -> None:
     listed = "1: 8 MiB vfat (EFI system partition), 2: 8 MiB ext4 'root', 3: 8 MiB xfs 'data'"
     assert refused.reason == (f"{TARGET}: LUN 0 (sdb) has more than one filesystem: {listed}")
     told = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
-    assert [s["says"] for s in told.data["steps"] if s["step"] == "on it"] == listed.split(", ")
+    assert [s["says"] for s in told.data["steps"] if s["step"] == "contents"] == listed.split(", ")
 
 
 @pytest.mark.parametrize("fstype", selection.FOREIGN)
@@ -263,7 +263,7 @@ def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
     (tmp_path / "dev/sdb").write_bytes(ext(0x4))
     host, notes = Host(str(tmp_path)), list[str]()
     told = explain.report(host, TARGET, output.Paint(False))
-    on_it = [step["says"] for step in told.data["steps"] if step["step"] == "on it"]
+    on_it = [step["says"] for step in told.data["steps"] if step["step"] == "contents"]
     assert on_it == ["disk: 8 MiB ext4 'root', journal dirty"]
     if said:
         assert lookup.lookup(host, TARGET, notes.append) == said == told.data["entry"]

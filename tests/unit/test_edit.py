@@ -121,7 +121,7 @@ def test_the_other_files_count_but_their_errors_do_not_stop_it(desk: Desk) -> No
     os.symlink(elsewhere, desk.file.parent / "auto.iscsi.conf.d")
     done = desk_run_with_drop_ins(desk, "[eui.*]\nfstype = ext4\n")
     assert done.returncode == 0
-    assert f"{desk.file}:1: warning: [eui.*]: nothing of it holds" in done.stdout
+    assert f"{desk.file}:1: warning: [eui.*]: no effect" in done.stdout
     assert f"{config_files.FOLDER}/a.conf:1: error: lun" in done.stdout
 
 
