@@ -1,4 +1,4 @@
-"""auto-iscsi doctor: a healthy host, and each thing that can be wrong with one."""
+"""auto-iscsi doctor: a host without problems, and each problem that a check reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def version(text: str) -> str:
     return f"#!/bin/sh\necho {text}\n"
 
 
-#: A host on which all is as it should be; automount is process 7.
+#: A host without problems; automount is process 7.
 HEALTHY: dict[str, Content] = {
     "/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:5f3a\n",
     "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
@@ -55,8 +55,11 @@ HEALTHY: dict[str, Content] = {
 }
 
 
-def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
-    """Return what the doctor finds on a healthy host with these files besides, by code."""
+def checked(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
+    """Return the findings, by code, on a healthy host to which these files are added.
+
+    A file with the content "gone" is removed instead.
+    """
     for name, content in {**HEALTHY, **files}.items():
         if content == "gone":
             continue
@@ -76,7 +79,7 @@ def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
 
 
 def test_a_healthy_host(tmp_path: Path) -> None:
-    checks = found(tmp_path, {})
+    checks = checked(tmp_path, {})
     assert {check["level"] for check in checks.values()} == {"ok"}, checks
 
 
@@ -322,10 +325,10 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
         ),
     ],
 )
-def test_what_is_wrong_is_found_and_nothing_else(
+def test_each_problem_is_reported_and_nothing_else(
     tmp_path: Path, code: str, level: str, files: dict[str, Content], text: str, mend: str
 ) -> None:
-    checks = found(tmp_path, files)
+    checks = checked(tmp_path, files)
     assert checks[code]["level"] == level, checks[code]
     assert text in checks[code]["text"] and mend in checks[code]["mend"]
     others = {name for name, check in checks.items() if check["level"] not in ("ok", "unknown")}
@@ -334,32 +337,32 @@ def test_what_is_wrong_is_found_and_nothing_else(
 
 
 @pytest.mark.parametrize(("age", "level"), [(0.0, "ok"), (100.0, "problem")])
-def test_a_lock_that_nobody_holds_is_left_behind_after_a_while(
+def test_an_old_lock_without_a_process_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, level: str
 ) -> None:
     now = time.time()
     make_tree(tmp_path, {"/run/lock/iscsi/lock.write": ""})
     monkeypatch.setattr(time, "time", lambda: now + age)
-    check = found(tmp_path, {"/proc/uptime": f"{age:.2f} 0\n"} if age else {})["iscsi-lock"]
+    check = checked(tmp_path, {"/proc/uptime": f"{age:.2f} 0\n"} if age else {})["iscsi-lock"]
     assert check["level"] == level and ("rm /run/lock" in check["mend"]) == (level == "problem")
 
 
-def test_a_lock_is_held_as_long_as_an_iscsiadm_runs(
+def test_a_lock_is_no_problem_while_an_iscsiadm_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     make_tree(tmp_path, {"/run/lock/iscsi/lock.write": "", "/proc/9/comm": "iscsiadm\n"})
     monkeypatch.setattr(time, "time", lambda: now + 100)
-    assert found(tmp_path, {})["iscsi-lock"]["level"] == "ok"
+    assert checked(tmp_path, {})["iscsi-lock"]["level"] == "ok"
 
 
-def test_who_is_not_root_is_told_what_could_not_be_looked_at() -> None:
+def test_without_root_checks_that_need_it_are_unknown() -> None:
     before = os.geteuid()
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+    with tempfile.TemporaryDirectory() as folder:  # only root may enter the parent of tmp_path
         os.chmod(folder, 0o755)
         root = Path(folder)
         make_tree(root, {RECORD: AUTOMATIC})
-        found(root, {})
+        checked(root, {})
         hidden = [root / "etc/iscsi/nodes", root / "etc/iscsi/initiatorname.iscsi"]
         for path in hidden:
             path.chmod(0)
@@ -377,7 +380,7 @@ def test_who_is_not_root_is_told_what_could_not_be_looked_at() -> None:
     assert report.lines[-1].startswith("2 not checked")
 
 
-def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree(tmp_path, {"/etc/auto.iscsi.conf": "lun = x\n"})
     assert cli.main(["--root", str(tmp_path), "doctor", "--json"]) == 1
     data = json.loads(capsys.readouterr().out)
