@@ -6,8 +6,8 @@ people look it up (auto-iscsi explain CODE), and scripts may compare it.
 """
 
 
-class Failure(Exception):
-    """An expected failure: one line for the log, exit status 1."""
+class Reported(Exception):
+    """An expected end of a run: one line for the log, exit status 1. Only a main catches it."""
 
     code = "failure"
 
@@ -18,6 +18,16 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason
+
+
+class TimedOut(Reported):
+    """lookup_timeout is over. This is no Failure, so that nobody catches it on the way."""
+
+    code = "timed-out"
+
+
+class Failure(Reported):
+    """An expected failure of a step, which a step before it may catch."""
 
 
 class BadKey(Failure):
@@ -110,10 +120,10 @@ class Busy(Failure):
     code = "busy"
 
 
-class TimedOut(Failure):
-    """The lookup took longer than lookup_timeout."""
+class NoAnswer(Failure):
+    """A disk does not answer within its time."""
 
-    code = "timed-out"
+    code = "no-answer"
 
 
 class BrokenInstallation(Failure):

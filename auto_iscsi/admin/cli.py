@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         status = VERBS[arguments.verb](arguments, Host(root))
         sys.stdout.flush()
         return status
-    except errors.Failure as failure:
+    except errors.Reported as failure:
         return _fail(failure.reason, 1, failure.hint)
     except KeyboardInterrupt:
         return 130

@@ -116,6 +116,11 @@ _REFUSALS = {
         "Run auto-iscsi explain KEY and journalctl -u iscsid to see what the lookup waited for. "
         "Raise lookup_timeout if the SAN is only slow.",
     ),
+    "no-answer": (
+        "A disk did not answer in time, although its session is up.",
+        "Run auto-iscsi status to see the state of the session, and check that the SAN serves the "
+        "LUN.",
+    ),
     "broken-installation": (
         "A program or a library is missing.",
         "Install what the line in the log names. auto-iscsi doctor checks all of them.",

@@ -20,35 +20,37 @@ _JOURNAL = {True: ", journal dirty", False: ", journal clean", None: ""}
 
 def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[str, str]]:
     """Return (label, text) rows about a disk of a session that is up."""
-    if not identity.is_same(host, keys.fold(disk.session.target), disk.path, keep=False):
+    if not identity.examine(host, keys.fold(disk.session.target), disk.path).is_same:
         return [("changed", "the SAN has mapped another volume here since the kernel found it")]
-    places = selection.read_contents(host, disk)
-    if places is None:
+    candidates = selection.read_contents(host, disk)
+    if candidates is None:
         return [("contents", "not known yet: udev has not finished with the disk")]
-    contents = [("contents", line) for line in _describe(host, disk, places)]
-    return contents + _selected(disk, places, settings)
+    contents = [("contents", line) for line in _describe(host, disk, candidates)]
+    return contents + _selected(disk, candidates, settings)
 
 
 def _selected(
-    disk: scsi_disks.Disk, places: Sequence[selection.Place], settings: Settings
+    disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate], settings: Settings
 ) -> list[tuple[str, str]]:
     if not scsi_disks.is_selected(disk, settings):
         return []
     try:
-        selected = selection.select(disk, places, settings)
+        selected = selection.select(disk, candidates, settings)
     except errors.Failure:  # the caller's report gives this reason for the refusal
         return []
-    nodes = ", ".join(place.device.node for place in selected.places)
+    nodes = ", ".join(candidate.device.node for candidate in selected.candidates)
     return [("selected", f"{nodes}: {selected.why}")]
 
 
-def _describe(host: Host, disk: scsi_disks.Disk, places: Sequence[selection.Place]) -> list[str]:
+def _describe(
+    host: Host, disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate]
+) -> list[str]:
     """Return a line for each partition, or for the whole disk if it has none."""
-    places = places[1:] or places
-    nodes = [(mount_options.family(place.content.fstype), place.device.node) for place in places]
-    until = time.monotonic() + journal.LIMIT
+    listed = candidates[1:] or candidates
+    nodes = [(mount_options.family(each.content.fstype), each.device.node) for each in listed]
+    until = time.monotonic() + journal.READ_SECONDS
     try:
         states = journal.dirty_states(host, disk.session.target, nodes, until)
     except errors.Failure:
-        states = [None] * len(places)
-    return [f"{place}{_JOURNAL[state]}" for place, state in zip(places, states)]
+        states = [None] * len(listed)
+    return [f"{candidate}{_JOURNAL[state]}" for candidate, state in zip(listed, states)]

@@ -71,7 +71,7 @@ class _Situation(NamedTuple):
     def request(self) -> Request:
         """What a lookup would work for; if the claim cannot be read, as without a claim."""
         claim = self.claim if isinstance(self.claim, claims.Claim) else claims.Claim()
-        until = time.monotonic() + journal.LIMIT
+        until = time.monotonic() + journal.READ_SECONDS
         key = keys.Key(self.target, self.target)
         return Request(self.host, key, self.settings, until, claim)
 
@@ -188,10 +188,10 @@ def _disk_steps(situation: _Situation) -> list[Step]:
 def _one_disk(host: Host, disk: scsi_disks.Disk) -> list[Step]:
     map_name = multipath.map_of(host, disk.path)
     joined = f", in the multipath map {map_name}" if map_name else ""
-    devices = scsi_disks.devices(host, disk).items()
+    devices = scsi_disks.list_devices(host, disk).items()
     partitions = sorted((number, device.node) for number, device in devices if number)
     return [
-        Step("disk", f"{disk.name}, LUN {disk.unit}, session {disk.session.sid}{joined}"),
+        Step("disk", f"{disk.name}, LUN {disk.san_lun}, session {disk.session.sid}{joined}"),
         Step("partitions", ", ".join(f"{n} ({node})" for n, node in partitions) or "none"),
     ]
 
@@ -245,12 +245,12 @@ def _chosen(content: Mountable, effective: dict[str, schema.Effective]) -> list[
 def _missing(situation: _Situation) -> str:
     """Name the disk, the partition or the link that a lookup would wait for."""
     settings = situation.settings
-    devices = scsi_disks.candidates(situation.host, situation.up, settings)
+    devices = scsi_disks.matching_devices(situation.host, situation.up, settings)
     if not devices:
         partition = f", partition {settings.partition}" if settings.partition else ""
         where = situation.effective["lun"].where("lun")
         return f"nothing yet: no LUN {settings.lun}{partition} ({where})"
-    link = devices[0].place
+    link = devices[0].link_path
     node = situation.host.link(link)
     return f"nothing yet: {link} {f'leads to {node}' if node else 'does not exist'}"
 

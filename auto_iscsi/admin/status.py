@@ -124,7 +124,7 @@ def _visible_rows(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
         disks = scsi_disks.list_all(host, session)
         folders = [disk.path for disk in disks]
         for disk in disks:
-            nodes = scsi_disks.partitions(host, disk).values()
+            nodes = scsi_disks.list_partitions(host, disk).values()
             folders += [f"{disk.path}/{node}" for node in nodes]
         numbers = [host.read(f"{folder}/dev") or "" for folder in folders]
         mounted = tuple(point for number in numbers for point in points.get(number, ()))

@@ -39,7 +39,7 @@ _ALL_DEVICES = 5  # times the limit of one device: the limit for a list of them
 def run(work: Callable[[], Any], until: float, target: str) -> Any:
     """Return what `work` returns in a child process.
 
-    The value has to be one that marshal can write. `until` is a time.monotonic(). Raise TimedOut
+    The value has to be one that marshal can write. `until` is a time.monotonic(). Raise NoAnswer
     when there is no value by then, and Failure when `work` raises.
     """
     child = _start(lambda: os.write(_ANSWER, marshal.dumps(work())))
@@ -50,7 +50,9 @@ def run(work: Callable[[], Any], until: float, target: str) -> Any:
     finally:
         _end(child, until - time.monotonic())
     if part is None:
-        raise errors.TimedOut(f"{target}: the disk does not answer", "see lookup_timeout")
+        raise errors.NoAnswer(
+            f"{target}: the disk does not answer", "is the session up? auto-iscsi status"
+        )
     if not value:
         raise errors.Failure(f"{target}: the disk could not be read")
     return marshal.loads(value)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from auto_iscsi.volumes.mountable import Mountable
 
 
+_SCAN = 1.0  # seconds from a login to the disks that the login's own scan finds
+
+
 def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
     """Log in if need be, and wait for the disk; raise Failure when it does not come.
 
@@ -27,14 +30,17 @@ def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
     """
     source = "kernel" if request.settings.device == "kernel" else "udev"
     with udev_events.listen(source) as events:
-        up = [s for s in sessions.find_all(request.host, request.target) if s.up]
+        up = _sessions_up(request)
         if up:
-            rescan(request, up[0])
+            for session in _without_disk(request, up) or up[:1]:
+                rescan(request, session)
             until = request.within(request.settings.udev_timeout)
             _make_read_only_early(request, events, up, until)
             return _wait_for_disk(request, events, up, until)
         attempt = login.Login(request.host, request.target, request.settings, request.until, events)
-        up, missing = attempt.open()
+        missing = attempt.open()[1]
+        up = _sessions_up(request)  # one login can open several: two interfaces, nr_sessions
+        _scan_where_nobody_did(request, events, up)
         until = request.within(request.settings.udev_timeout)
         _make_read_only_early(request, events, up, until)
         if request.settings.paths != "all":
@@ -44,6 +50,29 @@ def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
         notes = multipath_wait.wait_for_map(request, up, events, missing)
         until = request.within(request.settings.udev_timeout)
         return _wait_for_disk(request, events, up, until, notes)
+
+
+def _sessions_up(request: Request) -> list[Session]:
+    """Return all sessions of the target that are up."""
+    return [s for s in sessions.find_all(request.host, request.target) if s.up]
+
+
+def _without_disk(request: Request, up: Sequence[Session]) -> list[Session]:
+    """Return the sessions that have no disk that the configuration selects."""
+    return [session for session in up if not available.selected_disks(request, [session])]
+
+
+def _scan_where_nobody_did(
+    request: Request, events: udev_events.Listener, up: Sequence[Session]
+) -> None:
+    """Scan the new sessions once that have no disk: a node record can say scan = manual."""
+
+    def all_have_disks() -> bool | None:
+        return None if _without_disk(request, up) else True
+
+    if not events.wait_for(all_have_disks, request.within(_SCAN)):
+        for session in _without_disk(request, up):
+            rescan(request, session)
 
 
 def rescan(request: Request, session: Session) -> None:
@@ -100,7 +129,7 @@ def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
     selected = available.selected_disks(request, up)
     if not selected:
         disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
-        luns = ", ".join(sorted({str(disk.unit) for disk in disks})) or "none"
+        luns = ", ".join(sorted({str(disk.san_lun) for disk in disks})) or "none"
         return errors.NoDisk(
             f"{request.target}: no LUN {request.settings.lun} through {up[0].portal} {after}, "
             f"LUNs there: {luns}",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from auto_iscsi.volumes.mountable import Mountable
 
+_READING = 60.0  # seconds to read the configuration: what lookup_timeout is unless it says more
 _MOUNTING = 3.0  # seconds that automount takes from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
 
@@ -33,12 +34,14 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     `log` is given at most one line, which belongs in the log beside the entry.
     """
     key = keys.parse(text)
-    resolved = settings_cache.find(host, key.target)
+    began = time.monotonic()
+    with deadline.limit(_READING, key.target):
+        resolved = settings_cache.find(host, key.target)
     settings = resolved.settings
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
-    limit = deadline.limit(settings.lookup_timeout, key.target)
-    with limit as until, claims.hold(host, key.target, until):
+    left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
+    with deadline.limit(left, key.target) as until, claims.hold(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         remount = _was_mounted_meanwhile(request)
         content = (

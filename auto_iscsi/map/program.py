@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
         from auto_iscsi.map import lookup  # here, so that a broken installation is one line, too
 
         entry = lookup.lookup(host, arguments[0], _log)
-    except errors.Failure as failure:
+    except errors.Reported as failure:
         return _fail(str(failure), 1)
     except KeyboardInterrupt:
         return 130

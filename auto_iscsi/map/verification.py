@@ -6,8 +6,10 @@ a disk is made read-only.
 
 from __future__ import annotations
 
+import os
+
 from auto_iscsi import errors
-from auto_iscsi.disks import identity
+from auto_iscsi.disks import identity, ownership
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -21,10 +23,20 @@ if TYPE_CHECKING:
 def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
     """Delete each disk (its path in sysfs) that is another volume by now; tell whether one was.
 
-    Raise WrongDisk when such a disk is in use.
+    Raise WrongDisk when such a disk is in use, or its session is not ours.
     """
-    swapped = [disk for disk in disks if not identity.is_same(request.host, request.target, disk)]
+    swapped = []
+    for disk in disks:
+        examination = identity.examine(request.host, request.target, disk)
+        identity.remember(request.host, request.target, examination)
+        swapped += [] if examination.is_same else [disk]
     for disk in swapped:
+        if not ownership.is_ours(request.host, request.target, disk):
+            node = os.path.basename(disk)
+            raise errors.WrongDisk(
+                f"{request.target}: {node} is another volume than it was, and its session is not ours",
+                f"whoever opened it: iscsiadm -m node -T {request.target} --logout",
+            )
         identity.delete_disk(request.host, request.target, disk)
     return bool(swapped)
 

@@ -12,7 +12,9 @@ from auto_iscsi.config import config_files
 
 
 def test_every_failure_problem_and_check_has_an_explanation() -> None:
-    failures = {kind.code for kind in (errors.Failure, *errors.Failure.__subclasses__())}
+    failures = {
+        kind.code for kind in (errors.TimedOut, errors.Failure, *errors.Failure.__subclasses__())
+    }
     reported = [*sorted(failures), *config_files.KINDS, *doctor.CHECKS]
     assert len(set(reported)) == len(reported), "a code has two meanings"
     assert set(codes.table()) == {*reported, *status.PROBLEMS}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auto_iscsi import errors, wording
+from auto_iscsi.volumes import mountable
 
 
 @given(st.text(), st.integers(3, 1200))
@@ -42,3 +43,13 @@ def test_every_kind_of_failure_has_a_code_of_its_own_and_says_what_it_is() -> No
     codes = [kind.code for kind in (errors.Failure, *kinds)]
     assert len(kinds) > 10 and len(set(codes)) == len(codes)
     assert all(kind.__doc__ for kind in kinds)
+
+
+def test_a_time_out_ends_the_lookup_and_leaves_out_no_filesystem() -> None:
+    collector = mountable.Collector("iqn.2001-05.com.example:x")
+    with collector.leave_out_failures("/p1"):
+        raise errors.NoAnswer("sdb1: the disk does not answer")
+    assert collector.notes == ["p1 is left out: sdb1: the disk does not answer"]
+    with pytest.raises(errors.TimedOut), collector.leave_out_failures("/p2"):
+        raise errors.TimedOut("not ready after 60 s")
+    assert not isinstance(errors.TimedOut(""), errors.Failure)

@@ -168,7 +168,7 @@ def test_a_mount_whose_session_is_down_still_gets_its_entry(tmp_path: Path) -> N
             {**LOGGED_IN, config_files.FILE: "partition = 9\n"},
             TARGET,
             "no-partition",
-            "there is 1, 2",
+            "the disk has 1, 2",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
