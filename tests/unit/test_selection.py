@@ -147,7 +147,7 @@ def test_the_only_filesystem_is_mounted(tmp_path: Path, devices: list[On], line:
 
 def test_explain_names_what_the_only_filesystem_is_beside(tmp_path: Path) -> None:
     make_tree(tmp_path, {**machine({0: [EMPTY, ESP, XFS]}), config_files.FILE: AUTO})
-    assert steps(explained(tmp_path), "of it") == [
+    assert steps(explained(tmp_path), "selected") == [
         "sdb2: partition = auto: the only filesystem besides 1 (EFI system partition)"
     ]
 
@@ -157,7 +157,7 @@ def test_a_refusal_lists_the_filesystems_to_choose_from(tmp_path: Path) -> None:
     assert refused.code == "ambiguous"
     listed = "1: 8 MiB vfat (EFI system partition), 2: 8 MiB ext4 'root', 3: 8 MiB xfs 'data'"
     assert refused.reason == (f"{TARGET}: LUN 0 (sdb) has more than one filesystem: {listed}")
-    assert steps(explained(tmp_path), "on it") == listed.split(", ")
+    assert steps(explained(tmp_path), "contents") == listed.split(", ")
 
 
 @pytest.mark.parametrize("fstype", selection.FOREIGN)
@@ -285,7 +285,7 @@ def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
     (tmp_path / "dev/sdb").write_bytes(ext(0x4))
     host, notes = Host(str(tmp_path)), list[str]()
     announced = explained(tmp_path)
-    assert steps(announced, "on it") == ["disk: 8 MiB ext4 'root', journal dirty"]
+    assert steps(announced, "contents") == ["disk: 8 MiB ext4 'root', journal dirty"]
     if line:
         assert lookup.lookup(host, TARGET, notes.append) == line == announced["entry"]
         assert notes == [
@@ -338,5 +338,5 @@ def test_a_label_cannot_control_a_terminal(tmp_path: Path) -> None:
     label = "a\\x20b\\x1b\\xc3\\xa9"
     make_tree(tmp_path, {**machine({0: [On("ext4", label=label)]}), config_files.FILE: AUTO})
     report = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
-    assert steps(report.data, "on it") == ["disk: 8 MiB ext4 'a b?é'"]
+    assert steps(report.data, "contents") == ["disk: 8 MiB ext4 'a b?é'"]
     assert "\x1b" not in "\n".join(report.lines)
