@@ -1,1 +1,1 @@
-"""The administrator's command line: verbs, reports, checks."""
+"""The administrator's command: its verbs, reports and checks."""

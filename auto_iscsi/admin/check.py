@@ -1,7 +1,7 @@
-"""What is wrong with the configuration, all of it, before automount finds out?
+"""Report everything that is wrong in the configuration, before automount uses it.
 
-Errors keep targets from being mounted; warnings are sections that do nothing. Any file can be
-checked by any user, with no machine around it.
+Errors keep targets from being mounted; most warnings are sections without effect. Any user can
+check any file: only the CHAP secrets, and who can write to the files, are read from the host.
 """
 
 from __future__ import annotations
@@ -24,83 +24,86 @@ class Source(NamedTuple):
 
     host: Host
     path: str
-    shown: str  #: the name that problems are reported under
+    shown: str  #: the file's name in the report
 
 
 def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) -> output.Report:
-    """Return what is wrong with `files`, or, without any, with what a lookup reads."""
+    """Return the problems in `files`, or, if there are none, in the files that a lookup reads.
+
+    Status 1 if there are errors; if `strict`, for warnings as well.
+    """
     if files:
-        sources = [given(file) for file in files]
+        sources = [local_file(file) for file in files]
+        problems = find_problems(sources)
     else:
-        sources = [Source(host, name, name) for name, _ in config_files.list_existing(host)]
-    problems = examine(sources)
-    if not files:
-        problems = (
-            config_files.permission_problems(host, config_files.list_existing(host))
-            + problems
-            + secrets(host)
-        )
-    failed = any(problem.is_error or strict for problem in problems)
-    lines = [said(problem, paint) for problem in problems]
-    blamed = {problem.file for problem in problems}
-    lines += [f"{s.shown}: {paint.good('ok')}" for s in sources if s.shown not in blamed]
+        existing = config_files.list_existing(host)
+        sources = [Source(host, name, name) for name, _ in existing]
+        problems = config_files.permission_problems(host, existing)
+        problems += find_problems(sources) + secret_problems(host)
+    has_failed = any(problem.is_error or strict for problem in problems)
+    lines = [problem_line(problem, paint) for problem in problems]
+    faulty = {problem.file for problem in problems}
+    lines += [f"{s.shown}: {paint.ok('ok')}" for s in sources if s.shown not in faulty]
     if not sources:
-        lines.append(f"no {config_files.FILE}: the built-in settings hold")
+        lines.append(f"no {config_files.FILE}: the built-in settings apply")
     data = {
-        "ok": not failed,
+        "ok": not has_failed,
         "files": [source.shown for source in sources],
         "problems": [
             {**problem._asdict(), "severity": "error" if problem.is_error else "warning"}
             for problem in problems
         ],
     }
-    return output.Report(1 if failed else 0, lines, data)
+    return output.Report(1 if has_failed else 0, lines, data)
 
 
-def given(file: str, shown: str = "") -> Source:
-    """Return a file of the machine that we run on, whatever it is called."""
+def local_file(file: str, shown: str = "") -> Source:
+    """Return a file below the real root directory as a source, whatever --root is."""
     return Source(Host(), os.path.abspath(file), shown or file)
 
 
-def examine(sources: Sequence[Source]) -> list[Problem]:
-    """Return everything that is wrong with files that are read one after the other."""
+def find_problems(sources: Sequence[Source]) -> list[Problem]:
+    """Return everything that is wrong in files that apply one after the other."""
     sections: list[Section] = []
     problems: list[Problem] = []
     for source in sources:
-        found, wrong = config_files.read(source.host, source.path, source.shown)
-        sections += found
-        problems += wrong
+        file_sections, file_problems = config_files.read(source.host, source.path, source.shown)
+        sections += file_sections
+        problems += file_problems
     for section in sections:
         problems += schema.read_section(section)[1]
-    lacking = [
-        each for chosen in _with_chap(sections) for each in schema.missing_requirements(chosen)
-    ]
-    problems += dict.fromkeys(lacking)
-    problems += _useless(sections)
-    place = {source.shown: number for number, source in enumerate(sources)}
-    return sorted(problems, key=lambda problem: (place[problem.file], problem.line))
+    incomplete: dict[Problem, None] = {}  # several sections can lead to the same problem
+    for effective in _with_chap(sections):
+        incomplete.update(dict.fromkeys(schema.missing_requirements(effective)))
+    problems += [*incomplete, *_without_effect(sections)]
+    order = {source.shown: number for number, source in enumerate(sources)}
+    return sorted(problems, key=lambda problem: (order[problem.file], problem.line))
 
 
-def secrets(host: Host) -> list[Problem]:
-    """Return what is wrong with the CHAP secrets of the machine, as far as we may look."""
-    sections = [
-        each
-        for name, _ in config_files.list_existing(host)
-        for each in config_files.read(host, name)[0]
-    ]
+def secret_problems(host: Host) -> list[Problem]:
+    """Return what is wrong with the host's CHAP secrets, as far as this user may read them."""
+    sections: list[Section] = []
+    for name, _ in config_files.list_existing(host):
+        sections += config_files.read(host, name)[0]
     problems: dict[Problem, None] = {}
-    for chosen in _with_chap(sections):
+    for effective in _with_chap(sections):
         for name in ("chap_secret_file", "chap_mutual_secret_file"):
-            file, section = chosen[name]
+            file, section = effective[name]
             if section and file:
                 place = (section.file, section.lines[name], name)
-                other = chosen["chap_secret_file"].value if name.startswith("chap_mutual") else ""
-                problems.update(dict.fromkeys(_secret(host, file, other, place)))
+                is_mutual = name.startswith("chap_mutual")
+                other = effective["chap_secret_file"].value if is_mutual else ""
+                problems.update(dict.fromkeys(_secret_problems(host, file, other, place)))
     return list(problems)
 
 
-def _secret(host: Host, file: str, other: str, place: tuple[str, int, str]) -> list[Problem]:
-    """Return what is wrong with one secret, said of the line that names its file."""
+def _secret_problems(
+    host: Host, file: str, other: str, place: tuple[str, int, str]
+) -> list[Problem]:
+    """Return what is wrong with one secret; `place` is the line that names its file.
+
+    `other`: the file of the secret that this one must differ from, or "".
+    """
     try:
         size = len(chap.secret(host, file))
         if other:
@@ -115,69 +118,72 @@ def _secret(host: Host, file: str, other: str, place: tuple[str, int, str]) -> l
     return [Problem("weak-secret", *place, f"{file}: {size} bytes, many targets take {usual}")]
 
 
-def said(problem: Problem, paint: output.Paint) -> str:
-    """Return a problem as a line: FILE:LINE: what is wrong."""
+def problem_line(problem: Problem, paint: output.Paint) -> str:
+    """Return a problem as a line: FILE:LINE: error: SETTING: what is wrong (hint)."""
     place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-    tag = paint.bad("error") if problem.is_error else paint.doubtful("warning")
+    severity = paint.error("error") if problem.is_error else paint.warning("warning")
     hint = f" ({problem.hint})" if problem.hint else ""
-    what = ": ".join(filter(None, (problem.subject, problem.text)))
-    return f"{place}: {tag}: {wording.printable(what)}{hint}"
+    text = ": ".join(filter(None, (problem.subject, problem.text)))
+    return f"{place}: {severity}: {wording.printable(text)}{hint}"
 
 
 def _with_chap(sections: Sequence[Section]) -> Iterator[dict[str, schema.Effective]]:
-    """Yield what holds for a target of each section that says something of CHAP."""
+    """Yield, for each section that sets something for CHAP, the settings of one of its targets."""
     for section in sections:
         if section.glob and any(name.startswith("chap_") for name in section.values):
-            with contextlib.suppress(errors.BadConfiguration):  # that is said anyway
+            with contextlib.suppress(errors.BadConfiguration):  # reported as a problem of its own
                 if target := pattern_proofs.example_name(section.glob):
                     yield schema.effective_values(sections, target)
 
 
-def _useless(sections: Sequence[Section]) -> list[Problem]:
+def _without_effect(sections: Sequence[Section]) -> list[Problem]:
     """Return a warning for each section that changes nothing for any target."""
     problems = []
     for number, section in enumerate(sections):
         if not section.glob:
-            continue  # its header is wrong, which was said
-        name = f"[{section.title}]"
+            continue  # its header is wrong, which is reported already
         target = pattern_proofs.example_name(section.glob)
         if target is None:
-            kind, why = _impossible(section)
-            problems.append(Problem(kind, section.file, section.line, name, why))
-            continue
-        left, by = set(section.values), []
-        for later in sections[number + 1 :]:
-            common = left & set(later.values)
-            # What stands above the sections of a drop-in is there to override what stands above
-            # those of the main file.
-            if (
-                common
-                and (section.title or later.title)
-                and patterns.matches(later.glob, target)
-                and pattern_proofs.covers(later.glob, section.glob)
-            ):
-                left -= common
-                by.append(later.where(min(common, key=later.lines.__getitem__)))
-        if by and not left:
-            why = f"nothing of it holds: {', '.join(by)} set it anew for all that it matches"
+            kind, reason = _no_match(section)
+            subject = f"[{section.title}]"
+            problems.append(Problem(kind, section.file, section.line, subject, reason))
+        elif overriding := _overriding_lines(section, target, sections[number + 1 :]):
+            reason = f"no effect: overridden for all its targets by {', '.join(overriding)}"
             line = section.line or min(section.lines.values())
-            subject = name if section.title else "settings above the first section"
-            problems.append(Problem("shadowed", section.file, line, subject, why))
+            subject = f"[{section.title}]" if section.title else "settings above the first section"
+            problems.append(Problem("shadowed", section.file, line, subject, reason))
     return problems
 
 
-def _impossible(section: Section) -> tuple[str, str]:
-    """Return the kind of a section that matches no target, and why it does not."""
-    literal = patterns.wildcard_expression().sub("", section.glob)
-    alien = sorted(set(literal) - set(patterns.ALPHABET))
-    kind = (
-        "never-matches" if patterns.wildcard_expression().search(section.glob) else "not-a-target"
-    )
-    if alien:
-        signs = " or ".join(f'"{wording.printable(c)}"' for c in alien)
-        return kind, f"it can match no target: no target's name has {signs} in it"
-    meant = pattern_proofs.suggest(section.glob)
-    hint = f"; did you mean [{meant}]?" if meant else ""
+def _overriding_lines(section: Section, target: str, later: Sequence[Section]) -> list[str]:
+    """Return the lines that override all settings of a section, [] if some setting remains.
+
+    `target` is a name that the section matches.
+    """
+    remaining, lines = set(section.values), []
+    for other in later:
+        common = remaining & set(other.values)
+        # A drop-in may override, above its first section, what the main file sets there.
+        if (
+            common
+            and (section.title or other.title)
+            and patterns.matches(other.glob, target)
+            and pattern_proofs.covers(other.glob, section.glob)
+        ):
+            remaining -= common
+            lines.append(other.where(min(common, key=other.lines.__getitem__)))
+    return [] if remaining else lines
+
+
+def _no_match(section: Section) -> tuple[str, str]:
+    """Return the kind of problem of a section that matches no target, and the reason."""
+    wildcard = patterns.wildcard_expression()
+    kind = "never-matches" if wildcard.search(section.glob) else "not-a-target"
+    if invalid := sorted(set(wildcard.sub("", section.glob)) - set(patterns.ALPHABET)):
+        characters = " or ".join(f'"{wording.printable(c)}"' for c in invalid)
+        return kind, f"it can match no target: no target's name contains {characters}"
+    suggestion = pattern_proofs.suggest(section.glob)
+    hint = f"; did you mean [{suggestion}]?" if suggestion else ""
     if kind == "not-a-target":
-        return kind, "not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX)" + hint
-    return kind, "it can match no target: their names begin with iqn., eui. or naa." + hint
+        return kind, f"not a target's name (iqn.YYYY-MM.DOMAIN[:NAME], eui.HEX, naa.HEX){hint}"
+    return kind, f"it can match no target: their names begin with iqn., eui. or naa.{hint}"

@@ -1,6 +1,6 @@
-"""The administrator's program: `auto-iscsi [--root DIR] VERB …`: arguments to verb.
+"""Run the administrator's command: auto-iscsi [--root DIR] VERB …
 
-A verb is one module and one function, imported only when the verb is asked for.
+Each verb is one function here, which imports the modules that the verb needs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from auto_iscsi.map import program
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb and return the exit status: 0, 1 expected failure, 2 usage, 3 a bug, 130 ^C."""
+    """Run a verb and return the exit status.
+
+    0: success; 1: an expected failure, or problems were found; 2: wrong usage; 3: a bug; 130: ^C.
+    """
     parser = _parser()
     arguments = parser.parse_args(argv)
     root = os.path.abspath(arguments.root)
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(failure.reason, 1, failure.hint)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads, head(1) for instance, has seen enough
+    except BrokenPipeError:  # the reader, for instance head(1), has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -51,9 +54,9 @@ def _explain(arguments: argparse.Namespace, host: Host) -> int:
 
     paint = output.paint_for(sys.stdout)
     if arguments.settings:
-        return _show(explain.table(paint), arguments.json)
+        return _show(explain.list_settings(paint), arguments.json)
     if arguments.codes:
-        return _show(codes.listing(paint), arguments.json)
+        return _show(codes.list_codes(paint), arguments.json)
     if arguments.key in codes.table():
         return _show(codes.report(arguments.key), arguments.json)
     return _show(explain.report(host, arguments.key, paint), arguments.json)
@@ -92,18 +95,19 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
 
     if arguments.dry_run:
         return _show(reap_report.report(host, output.paint_for(sys.stdout)), False)
-    seen = sys.stderr.isatty()
-    outcome = reaper.reap(host, _progress if seen else lambda _: None, arguments.wait)
-    if seen:
+    shows_progress = sys.stderr.isatty()
+    outcome = reaper.reap(host, _progress if shows_progress else lambda _: None, arguments.wait)
+    if shows_progress:
         _progress("")
-    for each in outcome.problems:
-        _fail(f"{each.target}: {each.problem}", 1, each.hint)
-    if not arguments.quiet and (said := outcome.summary(sys.stdout.isatty())):
-        print(f"auto-iscsi: {said}")
+    for session in outcome.problems:
+        _fail(f"{session.target}: {session.problem}", 1, session.hint)
+    if not arguments.quiet and (summary := outcome.summary(sys.stdout.isatty())):
+        print(f"auto-iscsi: {summary}")
     return outcome.status
 
 
 def _progress(text: str) -> None:
+    """Overwrite the terminal's current line."""
     print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
@@ -122,20 +126,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="auto-iscsi",
         allow_abbrev=False,
-        description="iSCSI snapshots by name, on demand, under autofs: the administrator's side.",
+        description="Administer on-demand iSCSI mounts.",
         epilog="See auto-iscsi(8), auto.iscsi(8) and auto.iscsi.conf(5).",
     )
     version = f"auto-iscsi {auto_iscsi.__version__}"
     parser.add_argument("--version", action="version", version=version)
     parser.add_argument(
-        "--root", metavar="DIR", default="/", help="the machine is laid out below DIR (default: /)"
+        "--root", metavar="DIR", default="/", help="use the files below DIR (default: /)"
     )
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     for name, verb in verbs.VERBS.items():
-        own = subparsers.add_parser(
+        subparser = subparsers.add_parser(
             name, help=verb.help, description=verb.description, allow_abbrev=False
         )
-        verb.arguments(own)
+        verb.arguments(subparser)
     return parser
 
 
@@ -150,6 +154,7 @@ def _show(report: output.Report, as_json: bool) -> int:
 
 
 def _ask(question: str) -> str:
+    """Return the answer that a person types; "x" (exit) when the input has ended."""
     try:
         return input(question)
     except EOFError:

@@ -1,7 +1,7 @@
-"""What is on a session's disks, and what of it is chosen, as a person is told it?
+"""Describe the contents of a session's disks, and which filesystems are selected.
 
-The same list as in the log when a choice is not clear, with the journals' states. Disks are read,
-nothing is written or set.
+The contents are listed in the words of the log line for an ambiguous selection, with the state of
+each journal. Disks are read; nothing is written to them and no setting of them is changed.
 """
 
 from __future__ import annotations
@@ -15,34 +15,42 @@ from auto_iscsi.disks import identity, scsi_disks
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import journal, mount_options, selection
 
-_STATES = {True: ", journal dirty", False: ", journal clean", None: ""}
+_JOURNAL = {True: ", journal dirty", False: ", journal clean", None: ""}
 
 
 def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[str, str]]:
-    """Return what is to be said of a disk of a session that is up."""
-    if not identity.is_same(host, keys.fold(disk.session.target), disk.path, keep=False):
-        return [("changed", "another volume is behind this disk than the kernel found there")]
-    there = selection.read_contents(host, disk)
-    if there is None:
-        return [("on it", "not known yet: udev is not through with it")]
-    found = [("on it", line) for line in _lines(host, disk, there)]
-    if scsi_disks.is_selected(disk, settings):
-        try:
-            chosen = selection.select(disk, there, settings)
-        except errors.Failure:  # the report says it
-            return found
-        nodes = ", ".join(place.device.node for place in chosen.places)
-        found.append(("of it", f"{nodes}: {chosen.why}"))
-    return found
+    """Return (label, text) rows about a disk of a session that is up."""
+    if not identity.examine(host, keys.fold(disk.session.target), disk.path).is_same:
+        return [("changed", "the SAN has mapped another volume here since the kernel found it")]
+    candidates = selection.read_contents(host, disk)
+    if candidates is None:
+        return [("contents", "not known yet: udev has not finished with the disk")]
+    contents = [("contents", line) for line in _describe(host, disk, candidates)]
+    return contents + _selected(disk, candidates, settings)
 
 
-def _lines(host: Host, disk: scsi_disks.Disk, there: Sequence[selection.Place]) -> list[str]:
-    places = there[1:] or there
-    wanted = [(mount_options.family(place.content.fstype), place.device.node) for place in places]
+def _selected(
+    disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate], settings: Settings
+) -> list[tuple[str, str]]:
+    if not scsi_disks.is_selected(disk, settings):
+        return []
     try:
-        states = journal.dirty_states(
-            host, disk.session.target, wanted, time.monotonic() + journal.LIMIT
-        )
+        selected = selection.select(disk, candidates, settings)
+    except errors.Failure:  # the caller's report gives this reason for the refusal
+        return []
+    nodes = ", ".join(candidate.device.node for candidate in selected.candidates)
+    return [("selected", f"{nodes}: {selected.why}")]
+
+
+def _describe(
+    host: Host, disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate]
+) -> list[str]:
+    """Return a line for each partition, or for the whole disk if it has none."""
+    listed = candidates[1:] or candidates
+    nodes = [(mount_options.family(each.content.fstype), each.device.node) for each in listed]
+    until = time.monotonic() + journal.READ_SECONDS
+    try:
+        states = journal.dirty_states(host, disk.session.target, nodes, until)
     except errors.Failure:
-        states = [None] * len(places)
-    return [f"{place}{_STATES[state]}" for place, state in zip(places, states)]
+        states = [None] * len(listed)
+    return [f"{candidate}{_JOURNAL[state]}" for candidate, state in zip(listed, states)]

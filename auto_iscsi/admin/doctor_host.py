@@ -1,4 +1,4 @@
-"""Is the rest of the host as it should be: our files and libraries, udev, multipath, LVM?"""
+"""Check the rest of the host: our files, libraries and timer, udev, multipath and LVM."""
 
 from __future__ import annotations
 
@@ -6,130 +6,135 @@ import re
 import stat
 from importlib import metadata
 
+from auto_iscsi import wording
 from auto_iscsi.admin import check, host_check, output
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 
-#: Distributions of what we import, and the least version that was tested (setup.cfg).
+#: The libraries that we import, each with the oldest version that was tested (setup.cfg).
 LIBRARIES = {"configobj": (5, 0, 6), "pyudev": (0, 21), "sh": (1, 12)}
 _MULTIPATH = "/etc/multipath.conf"
+_MULTIPATH_FOLDER = "/etc/multipath/conf.d"
 _LVM = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
+_TIMER = "auto-iscsi.timer"
 
 
 def configuration(host: Host) -> Finding:
-    """Look at what is wrong with the configuration, as auto-iscsi check does."""
+    """Check the configuration, as auto-iscsi check does."""
     problems = check.report(host, [], False, output.Paint(False)).data["problems"]
     wrong = [problem for problem in problems if problem["severity"] == "error"]
     if not problems:
         return Finding(OK, "the configuration has no errors")
     first = (wrong or problems)[0]
-    count = f"{len(wrong)} errors" if wrong else f"{len(problems)} warnings"
+    count = wording.counted(len(wrong or problems), "error" if wrong else "warning")
     place = f"{first['file']}:{first['line']}" if first["line"] else first["file"]
     text = f"{count} in the configuration, the first: {place}: {first['text']}"
     return Finding(PROBLEM if wrong else WARNING, text, first["hint"] or "auto-iscsi check")
 
 
-def folder(host: Host) -> Finding:
-    """Look whether claims and locks are ours alone."""
+def run_folder(host: Host) -> Finding:
+    """Check that only root can write to the directory of claims and locks."""
     status = host.stat(claims.FOLDER)
     if status is None:
-        return Finding(OK, f"{claims.FOLDER} is made by the first lookup")
+        return Finding(OK, f"{claims.FOLDER}: the first lookup makes it")
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o022 or (status.st_uid != 0 and host.root == "/"):
-        text = f"{claims.FOLDER}: others than root can write there (mode {mode:04o})"
+        text = f"{claims.FOLDER}: writable by non-root (mode {mode:04o}, owner {status.st_uid})"
         return Finding(PROBLEM, text, f"chown root {claims.FOLDER}; chmod 700 {claims.FOLDER}")
-    return Finding(OK, f"{claims.FOLDER} is root's alone")
+    return Finding(OK, f"{claims.FOLDER}: only root can write to it")
 
 
 def libraries(host: Host) -> Finding:
-    """Look at the libraries that the program map imports."""
+    """Check the versions of the libraries that the program map imports."""
     shown = []
-    for name, least in LIBRARIES.items():
-        wanted = f"python3-{name} {'.'.join(map(str, least))} or later"
+    for name, oldest in LIBRARIES.items():
+        package = f"python3-{name} {'.'.join(map(str, oldest))} or later"
         try:
-            said = metadata.version(name)
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            return Finding(PROBLEM, f"python3-{name} is not installed", f"install {wanted}")
-        if host_check.version(said) < least:
-            return Finding(PROBLEM, f"{name} {said} is too old", f"install {wanted}")
-        shown.append(f"{name} {said}")
+            return Finding(PROBLEM, f"python3-{name} is not installed", f"install {package}")
+        if host_check.parse_version(version) < oldest:
+            return Finding(PROBLEM, f"{name} {version} is too old", f"install {package}")
+        shown.append(f"{name} {version}")
     return Finding(OK, ", ".join(shown))
 
 
 def udev(host: Host) -> Finding:
-    """Look whether udev runs, without which no link to a disk is made."""
+    """Check that udev is running; without it, disks get no links."""
     if host.stat("/run/udev/control") is None:
-        return Finding(PROBLEM, "udev does not run", "systemctl start systemd-udevd")
-    return Finding(OK, "udev runs")
+        return Finding(PROBLEM, "udev is not running", "systemctl start systemd-udevd")
+    return Finding(OK, "udev is running")
 
 
 def multipath(host: Host) -> Finding:
-    """Look whether multipathd joins what is to be joined, and lets nobody wait for ever."""
+    """Check that multipathd joins the paths of `paths = all`, and lets no reader wait for ever."""
     sections = config_files.load(host, remember=False)
-    wanted = any(schema.read_section(section)[0].get("paths") == "all" for section in sections)
-    if not host_check.running(host, ("multipathd",)):
-        if not wanted:
-            return Finding(OK, "multipathd does not run, and no target has paths = all")
-        text = "multipathd does not run: of paths = all one is mounted"
+    is_needed = any(schema.read_section(section)[0].get("paths") == "all" for section in sections)
+    if not host_check.find_processes(host, ("multipathd",)):
+        if not is_needed:
+            return Finding(OK, "multipathd is not running, and no target has paths = all")
+        text = "multipathd is not running: targets with paths = all use one path"
         return Finding(WARNING, text, "install multipath-tools; systemctl enable --now multipathd")
-    folder = "/etc/multipath/conf.d"
-    files = [_MULTIPATH, *(f"{folder}/{n}" for n in host.names(folder) if n.endswith(".conf"))]
     mode, source, reload = "strict", "the default", "then: systemctl reload multipathd"
-    for file in files:
-        text = re.sub(r"[#!].*", "", host.read(file) or "")
+    for file, text in _multipath_texts(host):
         if re.search(r'\bno_path_retry\s+"?queue|queue_if_no_path', text):
-            said = f"who reads from a volume that is gone waits for ever: {file}, no_path_retry"
-            return Finding(WARNING, said, f"no_path_retry fail there, {reload}")
+            text = f"readers of a volume that is gone wait for ever: {file} has no_path_retry queue"
+            return Finding(WARNING, text, f"set no_path_retry fail in {file}, {reload}")
         for value in re.findall(r'\bfind_multipaths\s+"?(\w+)"?', text):
             mode, source = value, file
-    if wanted and mode == "strict":
-        text = f"paths = all, and find_multipaths strict ({source}) joins known volumes only"
-        return Finding(WARNING, text, f"find_multipaths yes in {_MULTIPATH}, {reload}")
-    return Finding(OK, f"multipathd runs with find_multipaths {mode} ({source})")
+    if is_needed and mode == "strict":
+        text = f"paths = all, but find_multipaths strict ({source}) joins known volumes only"
+        return Finding(WARNING, text, f"set find_multipaths yes in {_MULTIPATH}, {reload}")
+    return Finding(OK, f"multipathd is running with find_multipaths {mode} ({source})")
+
+
+def _multipath_texts(host: Host) -> list[tuple[str, str]]:
+    """Return the name and the text, without comments, of each file of multipath's configuration."""
+    names = [name for name in host.names(_MULTIPATH_FOLDER) if name.endswith(".conf")]
+    files = [_MULTIPATH, *(f"{_MULTIPATH_FOLDER}/{name}" for name in names)]
+    return [(file, re.sub(r"[#!].*", "", host.read(file) or "")) for file in files]
 
 
 def lvm(host: Host) -> Finding:
-    """Look whether LVM activates the volume groups of a snapshot as soon as it is logged in."""
-    if not host_check.installed(host, "lvm"):
+    """Check that LVM does not activate the volume groups of a snapshot when its disk appears."""
+    if not host_check.is_installed(host, "lvm"):
         return Finding(OK, "LVM is not installed")
     text = "\n".join(re.sub(r"(?m)#.*$", "", host.read(name) or "") for name in _LVM)
     if re.search(r"\bevent_activation\s*=\s*0", text):
         return Finding(OK, "LVM activates nothing by itself: event_activation = 0")
     for name in ("auto_activation_volume_list", "volume_list", "global_filter"):
         if re.search(rf"\b{name}\s*=\s*\[", text):
-            return Finding(OK, f"LVM's {name} says what may be activated")
+            return Finding(OK, f"LVM activates only what {name} allows")
     if host.stat("/etc/lvm/devices/system.devices"):
-        return Finding(OK, "LVM uses the disks of /etc/lvm/devices/system.devices only")
+        return Finding(OK, "LVM uses only the disks in /etc/lvm/devices/system.devices")
     for name in host.names("/etc/udev/rules.d"):
         rule = host.read(f"/etc/udev/rules.d/{name}") or ""
         if name.endswith(".rules") and "iscsi" in rule and "LVM2_member" in rule:
-            return Finding(OK, f"/etc/udev/rules.d/{name} keeps LVM from iSCSI disks")
+            return Finding(OK, f"/etc/udev/rules.d/{name} hides iSCSI disks from LVM")
     return Finding(
         WARNING,
-        "LVM activates volume groups that it finds on a snapshot, the original's twins",
+        "LVM activates volume groups that it finds on a snapshot, duplicates of the originals",
         "copy 68-auto-iscsi-no-lvm.rules from the package's documentation to /etc/udev/rules.d, "
         "then: udevadm control --reload",
     )
 
 
-def schedule(host: Host) -> Finding:
-    """Look whether something runs the reaper."""
-    found = host_check.units(host, "auto-iscsi.timer", properties="LoadState,ActiveState")
-    unit = found.get("auto-iscsi.timer", {})
+def reaper_schedule(host: Host) -> Finding:
+    """Check that a timer or cron runs the reaper."""
+    unit = host_check.unit_properties(host, _TIMER, properties="LoadState,ActiveState").get(_TIMER)
+    if unit is None:
+        if host.stat("/etc/cron.d/auto-iscsi"):
+            return Finding(OK, "cron ends idle sessions")
+        text = "nothing ends idle sessions: no timer, and no /etc/cron.d/auto-iscsi"
+        return Finding(WARNING, text, "run auto-iscsi reap from cron")
     if unit.get("ActiveState") == "active":
-        return Finding(OK, "auto-iscsi.timer ends idle sessions")
-    if unit.get("LoadState") == "masked":
-        text = "auto-iscsi.timer is masked: nothing ends idle sessions"
-        return Finding(WARNING, text, "systemctl unmask auto-iscsi.timer")
-    if unit.get("LoadState") == "not-found":
-        text = "there is no auto-iscsi.timer: nothing ends idle sessions"
-        return Finding(WARNING, text, "install the package again")
-    if found:
-        text = "auto-iscsi.timer is not active: nothing ends idle sessions"
-        return Finding(WARNING, text, "systemctl enable --now auto-iscsi.timer")
-    if host.stat("/etc/cron.d/auto-iscsi"):
-        return Finding(OK, "cron ends idle sessions")
-    text = "nothing ends idle sessions: no timer, and no /etc/cron.d/auto-iscsi"
-    return Finding(WARNING, text, "run auto-iscsi reap from cron")
+        return Finding(OK, f"{_TIMER} ends idle sessions")
+    states = {
+        "masked": (f"{_TIMER} is masked", f"systemctl unmask {_TIMER}"),
+        "not-found": (f"{_TIMER} does not exist", "install the package again"),
+    }
+    inactive = (f"{_TIMER} is not active", f"systemctl enable --now {_TIMER}")
+    state, mend = states.get(unit.get("LoadState", ""), inactive)
+    return Finding(WARNING, f"{state}: nothing ends idle sessions", mend)

@@ -1,251 +1,305 @@
-"""What holds for a key, which line said so, and what would a lookup do now?
+"""Explain a key: its settings, the line that sets each one, and what a lookup would do now.
 
-Nothing is changed: no socket is opened, no process started, no file written. Settings, sessions
-and disks are found by what the lookup itself uses.
+Nothing is changed: no login, no discovery, no file is written. Disks of existing sessions are read
+where a lookup would read them, by child processes with a deadline. Settings, sessions and disks are
+found by the functions that the lookup uses, so that both always agree.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import disk_report, output
 from auto_iscsi.config import config_files, schema
+from auto_iscsi.config.settings import Settings
 from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
+from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
 from auto_iscsi.map.request import Request
-from auto_iscsi.volumes import journal, mountable
+from auto_iscsi.volumes import journal
+from auto_iscsi.volumes.mountable import Mountable
 
 OUTCOMES = {
-    "answer": "prints the entry at once",
-    "mounted": "prints the entry of what is mounted: its session is down",
-    "rescan": "has the kernel look for the disk anew, and waits for it up to udev_timeout",
-    "login": "logs in, waits for the disk up to udev_timeout, and prints the entry",
-    "discover": "asks the portals for the target, makes a record, and logs in",
+    "answer": "prints the map entry at once",
+    "mounted": "prints the map entry of the mounted filesystem, although its session is down",
+    "rescan": "has the kernel scan for the disk, and waits for it up to udev_timeout",
+    "login": "logs in, waits for the disk up to udev_timeout, and prints the map entry",
+    "discover": "discovers the target at the portals, makes a node record, and logs in",
     "refuse": "refuses the key",
-    "unknown": "goes by the node records, which only root can read: run this as root",
+    "unknown": "depends on the node records, which only root can read: run this command as root",
 }
 
 
+class Step(NamedTuple):
+    """A fact that the lookup would find, as a line of the report."""
+
+    label: str  #: record, session, disk, ...
+    text: str
+
+
 class Explanation(NamedTuple):
-    """What a lookup would do, and what it would see on the way."""
+    """What a lookup would do, and the facts on which that depends."""
 
-    outcome: str  #: of OUTCOMES
-    steps: list[tuple[str, str]]  #: what was looked at, and what was there
-    entry: str = ""
-    failure: errors.Failure | None = None
+    outcome: str  #: one of OUTCOMES
+    steps: list[Step]
+    entry: str = ""  #: the map entry, if it is known now
+    failure: errors.Failure | None = None  #: why the key is refused
 
 
-def table(paint: output.Paint) -> output.Report:
-    """Return every setting there is."""
-    rows = [("setting", "default", "values", "meaning")]
-    rows += [(n, s.said(s.default) or "-", s.values, s.help) for n, s in schema.TABLE.items()]
-    first, *others = output.columns(rows)
+class _Situation(NamedTuple):
+    """The settings of a target, and its records, sessions and claim as they are now."""
+
+    host: Host
+    target: str  #: folded
+    effective: dict[str, schema.Effective]
+    settings: Settings
+    #: with node.startup, in the order in which they are tried
+    records: list[tuple[node_records.Record, str]] | errors.NotPermitted
+    sessions: list[Session]
+    claim: claims.Claim | errors.NotPermitted
+
+    @property
+    def up(self) -> list[Session]:
+        """The sessions that are logged in."""
+        return [session for session in self.sessions if session.up]
+
+    @property
+    def request(self) -> Request:
+        """What a lookup would work for; if the claim cannot be read, as without a claim."""
+        claim = self.claim if isinstance(self.claim, claims.Claim) else claims.Claim()
+        until = time.monotonic() + journal.READ_SECONDS
+        key = keys.Key(self.target, self.target)
+        return Request(self.host, key, self.settings, until, claim)
+
+
+def list_settings(paint: output.Paint) -> output.Report:
+    """Return all settings, each with its default, its values and its meaning."""
+    rows = [
+        (name, setting.said(setting.default) or "-", setting.values, setting.help)
+        for name, setting in schema.TABLE.items()
+    ]
     data = {
         name: {
-            "default": row.said(row.default),
-            "values": row.values,
-            "help": row.help,
-            "example": row.example,
+            "default": setting.said(setting.default),
+            "values": setting.values,
+            "help": setting.help,
+            "example": setting.example,
         }
-        for name, row in schema.TABLE.items()
+        for name, setting in schema.TABLE.items()
     }
-    return output.Report(0, [paint.aside(first), *others], data)
+    header = ("setting", "default", "values", "meaning")
+    return output.Report(0, output.table(header, rows, paint), data)
 
 
 def report(host: Host, text: str, paint: output.Paint) -> output.Report:
-    """Return everything about the key `text`; status 1 when a lookup would refuse it."""
-    target, chosen = "", {}
+    """Return the explanation of the key `text`; status 1 if a lookup would refuse it."""
+    target, effective = "", {}
     try:
         target = keys.parse(text).target
-        chosen = schema.effective_values(config_files.load(host, remember=False), target)
-        finding = _found(host, target, chosen)
+        effective = schema.effective_values(config_files.load(host, remember=False), target)
+        explanation = _explain(host, target, effective)
     except errors.Failure as failure:
-        finding = Explanation("refuse", [], failure=failure)
-    lines = [wording.printable(text)]
-    if chosen:
-        rows = [
-            (name, f"= {schema.TABLE[name].said(choice.value)}", _source(name, choice))
-            for name, choice in chosen.items()
+        explanation = Explanation("refuse", [], failure=failure)
+    lines = [wording.printable(text), *_setting_lines(effective)]
+    if explanation.steps:
+        lines += [*output.columns(explanation.steps, "  "), ""]
+    lines += _outcome_lines(explanation, paint)
+    data = _data(text, target, effective, explanation)
+    return output.Report(1 if explanation.failure else 0, lines, data)
+
+
+def _explain(host: Host, target: str, effective: dict[str, schema.Effective]) -> Explanation:
+    settings = schema.to_settings(effective)
+    if not settings.enabled:
+        where = effective["enabled"].where("enabled")
+        failure = errors.Disabled(f"{target}: enabled = no, {where}")
+        return Explanation("refuse", [], failure=failure)
+    situation = _look(host, target, effective, settings)
+    steps = [
+        *_record_steps(situation),
+        *_session_steps(situation),
+        *_disk_steps(situation),
+        Step("lease", _lease(situation.claim)),
+    ]
+    return _predict(situation, steps)
+
+
+def _look(
+    host: Host, target: str, effective: dict[str, schema.Effective], settings: Settings
+) -> _Situation:
+    """Read the target's node records, sessions and claim, as far as this user may."""
+    records: list[tuple[node_records.Record, str]] | errors.NotPermitted
+    try:
+        ordered = discovery.configured_first(node_records.find_all(host, target), settings)
+        records = [
+            (record, node_records.values(host, record).get("node.startup", "?"))
+            for record in ordered
         ]
-        lines += ["", *output.columns(rows, "  "), ""]
-    if finding.steps:
-        lines += [*output.columns(finding.steps, "  "), ""]
-    if finding.failure:
-        refuses = f"{paint.bad('refuses')} it ({finding.failure.code})"
-        lines.append(f"A lookup {refuses}: {finding.failure.reason}")
-        if finding.failure.hint:
-            lines.append(f"To do: {finding.failure.hint}")
-    else:
-        lines.append(f"A lookup {paint.good(OUTCOMES[finding.outcome])}")
-        if finding.entry:
-            lines.append(finding.entry)
-    return output.Report(1 if finding.failure else 0, lines, _data(text, target, chosen, finding))
+    except errors.NotPermitted as failure:
+        records = failure
+    claim: claims.Claim | errors.NotPermitted
+    try:
+        claim = claims.read(host, target)
+    except errors.NotPermitted as failure:
+        claim = failure
+    target_sessions = sessions.find_all(host, target)
+    return _Situation(host, target, effective, settings, records, target_sessions, claim)
 
 
-def _source(name: str, choice: schema.Effective) -> str:
-    title = choice.section.title if choice.section else ""
-    return f"{choice.where(name)}  [{title}]" if title else choice.where(name)
+def _record_steps(situation: _Situation) -> list[Step]:
+    if isinstance(situation.records, errors.NotPermitted):
+        return [Step("record", f"not known: {situation.records.reason}")]
+    if not situation.records:
+        portals = ", ".join(map(str, situation.settings.portals))
+        return [Step("record", f"none; portals to ask: {portals or 'none are configured'}")]
+    return [
+        Step("record", f"{record.portal.with_group}, startup {startup}, {record.path}")
+        for record, startup in situation.records
+    ]
+
+
+def _session_steps(situation: _Situation) -> list[Step]:
+    steps = [
+        Step("session", f"{session.sid} through {session.portal}, {session.state}")
+        for session in situation.sessions
+    ]
+    return steps or [Step("session", "none")]
+
+
+def _disk_steps(situation: _Situation) -> list[Step]:
+    """Describe the disks of the sessions that are up, or of all if none is."""
+    steps = []
+    for session in situation.up or situation.sessions:
+        disks = scsi_disks.list_all(situation.host, session)
+        if not disks:
+            steps.append(Step("disk", f"none, session {session.sid}"))
+        for disk in disks:
+            steps += _one_disk(situation.host, disk)
+            if session.up:
+                rows = disk_report.rows(situation.host, disk, situation.settings)
+                steps += [Step(*row) for row in rows]
+    return steps
+
+
+def _one_disk(host: Host, disk: scsi_disks.Disk) -> list[Step]:
+    map_name = multipath.map_of(host, disk.path)
+    joined = f", in the multipath map {map_name}" if map_name else ""
+    devices = scsi_disks.list_devices(host, disk).items()
+    partitions = sorted((number, device.node) for number, device in devices if number)
+    return [
+        Step("disk", f"{disk.name}, LUN {disk.san_lun}, session {disk.session.sid}{joined}"),
+        Step("partitions", ", ".join(f"{n} ({node})" for n, node in partitions) or "none"),
+    ]
+
+
+def _lease(claim: claims.Claim | errors.NotPermitted) -> str:
+    if isinstance(claim, errors.NotPermitted):
+        return f"not known: {claim.reason}"
+    if claim == claims.Claim():
+        return "none"
+    age = max(0, claims.age(claim))
+    numbers = ", ".join(map(str, claim.sids))
+    session = f"session {numbers}" if numbers else "a login whose result is not known yet"
+    return f"{session}, {'ours' if claim.ours else 'not ours'}, looked up {age:.0f} s ago"
+
+
+def _predict(situation: _Situation, steps: list[Step]) -> Explanation:
+    """Return what a lookup would do: the same decisions in the same order as map.lookup."""
+    request, settings = situation.request, situation.settings
+    try:
+        content = available.through_sessions(request).mountable
+        content = content and verification.allow_by_journal(request, content, act=False)
+    except errors.Failure as failure:
+        return Explanation("refuse", steps, failure=failure)
+    outcome = "answer"
+    if not content:
+        content, outcome = available.without_session(request), "mounted"
+    if content:
+        steps = [*steps, *_chosen(content, situation.effective)]
+        return Explanation(outcome, steps, entry.format_entry(content, settings))
+    if situation.up:
+        return Explanation("rescan", [*steps, Step("chosen", _missing(situation))])
+    if isinstance(situation.records, errors.NotPermitted):
+        return Explanation("unknown", steps)
+    if situation.records or situation.sessions:
+        return Explanation("login", steps)
+    if settings.portals:
+        return Explanation("discover", steps)
+    return Explanation("refuse", steps, failure=discovery.no_record(situation.target))
+
+
+def _chosen(content: Mountable, effective: dict[str, schema.Effective]) -> list[Step]:
+    """Name the filesystems, the settings that selected them, and what is left out."""
+    settings = ", ".join(
+        f"{name} = {schema.TABLE[name].said(effective[name].value)} ({effective[name].where(name)})"
+        for name in ("lun", "partition", "device")
+    )
+    nodes = ", ".join(filesystem.device.node for filesystem in content.filesystems)
+    return [Step("chosen", f"{nodes}: {settings}"), *(Step("note", n) for n in content.notes)]
+
+
+def _missing(situation: _Situation) -> str:
+    """Name the disk, the partition or the link that a lookup would wait for."""
+    settings = situation.settings
+    devices = scsi_disks.matching_devices(situation.host, situation.up, settings)
+    if not devices:
+        partition = f", partition {settings.partition}" if settings.partition else ""
+        where = situation.effective["lun"].where("lun")
+        return f"nothing yet: no LUN {settings.lun}{partition} ({where})"
+    link = devices[0].link_path
+    node = situation.host.link(link)
+    return f"nothing yet: {link} {f'leads to {node}' if node else 'does not exist'}"
+
+
+def _setting_lines(effective: dict[str, schema.Effective]) -> list[str]:
+    if not effective:
+        return []
+    rows = [
+        (name, f"= {schema.TABLE[name].said(value.value)}", _source(name, value))
+        for name, value in effective.items()
+    ]
+    return ["", *output.columns(rows, "  "), ""]
+
+
+def _source(name: str, value: schema.Effective) -> str:
+    """Return the line that sets a setting, and the section that the line is in."""
+    title = value.section.title if value.section else ""
+    return f"{value.where(name)}  [{title}]" if title else value.where(name)
+
+
+def _outcome_lines(explanation: Explanation, paint: output.Paint) -> list[str]:
+    failure = explanation.failure
+    if failure:
+        lines = [f"A lookup {paint.error('refuses')} it ({failure.code}): {failure.reason}"]
+        return [*lines, f"To do: {failure.hint}"] if failure.hint else lines
+    lines = [f"A lookup {paint.ok(OUTCOMES[explanation.outcome])}"]
+    return [*lines, explanation.entry] if explanation.entry else lines
 
 
 def _data(
-    text: str, target: str, chosen: dict[str, schema.Effective], finding: Explanation
+    text: str, target: str, effective: dict[str, schema.Effective], explanation: Explanation
 ) -> dict[str, Any]:
-    failure = finding.failure
+    """Return the report for --json, in the form that auto-iscsi(8) documents."""
+    failure = explanation.failure
     return {
         "key": text,
         "target": target or None,
         "settings": {
             name: {
-                "value": schema.TABLE[name].said(choice.value),
-                "file": choice.section.file if choice.section else None,
-                "line": choice.section.lines[name] if choice.section else None,
-                "section": choice.section.title if choice.section else None,
+                "value": schema.TABLE[name].said(value.value),
+                "file": value.section.file if value.section else None,
+                "line": value.section.lines[name] if value.section else None,
+                "section": value.section.title if value.section else None,
             }
-            for name, choice in chosen.items()
+            for name, value in effective.items()
         },
-        "steps": [{"step": step, "says": says} for step, says in finding.steps],
-        "outcome": finding.outcome,
-        "entry": finding.entry or None,
+        "steps": [{"step": step.label, "says": step.text} for step in explanation.steps],
+        "outcome": explanation.outcome,
+        "entry": explanation.entry or None,
         "refused": failure
-        and {
-            "code": failure.code,
-            "reason": failure.reason,
-            "hint": failure.hint,
-        },
+        and {"code": failure.code, "reason": failure.reason, "hint": failure.hint},
     }
-
-
-def _found(host: Host, target: str, chosen: dict[str, schema.Effective]) -> Explanation:
-    """Return what a lookup would do with a target, by what the machine looks like now."""
-    wanted = schema.to_settings(chosen)
-    if not wanted.enabled:
-        where = chosen["enabled"].where("enabled")
-        return Explanation(
-            "refuse", [], failure=errors.Disabled(f"{target}: enabled = no, {where}")
-        )
-    steps: list[tuple[str, str]] = []
-    records = _records(host, target, wanted, steps)
-    known = sessions.find_all(host, target)
-    for session in known:
-        steps.append(("session", f"{session.sid} through {session.portal}, {session.state}"))
-    if not known:
-        steps.append(("session", "none"))
-    up = [session for session in known if session.up]
-    for session in up or known:
-        _disks(host, session, wanted, steps)
-    steps.append(("lease", _lease(host, target)))
-    request = _request(host, target, wanted)
-    try:
-        found = available.through_sessions(request).mountable
-        found = found and verification.allow_by_journal(request, found, act=False)
-    except errors.Failure as failure:
-        return Explanation("refuse", steps, failure=failure)
-    if found:
-        steps += _reasons(found, chosen)
-        return Explanation("answer", steps, entry.format_entry(found, wanted))
-    found = available.without_session(request)
-    if found:
-        steps += _reasons(found, chosen)
-        return Explanation("mounted", steps, entry.format_entry(found, wanted))
-    if up:
-        steps.append(("chosen", _missing(host, up, wanted, chosen)))
-        return Explanation("rescan", steps)
-    if records is None:
-        return Explanation("unknown", steps)
-    if records or known:
-        return Explanation("login", steps)
-    if wanted.portals:
-        return Explanation("discover", steps)
-    return Explanation("refuse", steps, failure=discovery.no_record(target))
-
-
-def _request(host: Host, target: str, settings: schema.Settings) -> Request:
-    """Return what a lookup of the target would work for; without root, without the claim."""
-    try:
-        claim = claims.read(host, target)
-    except errors.NotPermitted:
-        claim = claims.Claim()
-    until = time.monotonic() + journal.LIMIT
-    return Request(host, keys.Key(target, target), settings, until, claim)
-
-
-def _records(
-    host: Host, target: str, wanted: schema.Settings, steps: list[tuple[str, str]]
-) -> list[node_records.Record] | None:
-    """Note the node records, in the order in which they are tried; None: only root can see them."""
-    try:
-        found = discovery.configured_first(node_records.find_all(host, target), wanted)
-        for record in found:
-            startup = node_records.values(host, record).get("node.startup", "?")
-            place = f"{record.portal.with_group}, startup {startup}, {record.path}"
-            steps.append(("record", place))
-    except errors.NotPermitted as failure:
-        steps.append(("record", f"not known: {failure.reason}"))
-        return None
-    if not found:
-        asked = ", ".join(map(str, wanted.portals)) or "no portals are configured"
-        steps.append(("record", f"none; to be asked: {asked}"))
-    return found
-
-
-def _disks(
-    host: Host, session: sessions.Session, wanted: schema.Settings, steps: list[tuple[str, str]]
-) -> None:
-    found = scsi_disks.list_all(host, session)
-    for disk in found:
-        held = multipath.map_of(host, disk.path)
-        numbered = {n: device.node for n, device in scsi_disks.devices(host, disk).items() if n}
-        there = ", ".join(f"{number} ({name})" for number, name in sorted(numbered.items()))
-        joined = f", in the multipath map {held}" if held else ""
-        steps.append(("disk", f"{disk.name}, LUN {disk.unit}, session {session.sid}{joined}"))
-        steps.append(("partitions", there or "none"))
-        steps += disk_report.rows(host, disk, wanted) if session.up else []
-    if not found:
-        steps.append(("disk", f"none, session {session.sid}"))
-
-
-def _reasons(
-    found: mountable.Mountable, chosen: dict[str, schema.Effective]
-) -> list[tuple[str, str]]:
-    """Say which lines made it this, and what was left out of it."""
-    reasons = [
-        f"{name} = {schema.TABLE[name].said(chosen[name].value)} ({chosen[name].where(name)})"
-        for name in ("lun", "partition", "device")
-    ]
-    nodes = ", ".join(part.device.node for part in found.filesystems)
-    notes = [("note", note) for note in found.notes]
-    return [("chosen", f"{nodes}: {', '.join(reasons)}"), *notes]
-
-
-def _missing(
-    host: Host,
-    up: Sequence[sessions.Session],
-    wanted: schema.Settings,
-    chosen: dict[str, schema.Effective],
-) -> str:
-    """Say what the lookup would wait for."""
-    found = scsi_disks.candidates(host, up, wanted)
-    if not found:
-        part = f", partition {wanted.partition}" if wanted.partition else ""
-        return f"nothing yet: no LUN {wanted.lun}{part} ({chosen['lun'].where('lun')})"
-    link = found[0].place
-    leads = host.link(link)
-    return f"nothing yet: {link} " + (f"leads to {leads}" if leads else "is not there")
-
-
-def _lease(host: Host, target: str) -> str:
-    try:
-        claim = claims.read(host, target)
-    except errors.NotPermitted as failure:
-        return f"not known: {failure.reason}"
-    if claim == claims.Claim():
-        return "none"
-    ago = max(0, claims.age(claim))
-    numbers = ", ".join(map(str, claim.sids))
-    session = f"session {numbers}" if numbers else "a login that was not seen to its end"
-    return f"{session}, {'ours' if claim.ours else 'not ours'}, looked up {ago:.0f} s ago"

@@ -1,7 +1,6 @@
-"""What is a finding about the host, and how are its programs and processes asked?
+"""Give the checks of `auto-iscsi doctor` their types, and query programs and processes for them.
 
-For `auto-iscsi doctor`: nothing is changed, no network is used, and no program is waited for
-longer than a few seconds.
+Nothing is changed, the network is not used, and a program gets five seconds to answer.
 """
 
 from __future__ import annotations
@@ -16,67 +15,69 @@ from auto_iscsi import errors
 from auto_iscsi.machine.host import PROGRAMS, Host
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
-_PATIENCE = 5.0  # seconds for a program that only prints something
+_TIMEOUT = 5.0  # seconds for a program that only prints something
+_OUTPUT_LIMIT = 1 << 16  # bytes of a program's output
 
 
 class Finding(NamedTuple):
-    """What was found."""
+    """The result of a check."""
 
-    level: str  #: ok, warning, problem; unknown: it could not be looked at
+    level: str  #: OK, WARNING or PROBLEM; UNKNOWN: the check was not possible
     text: str
-    mend: str = ""  #: the command, or what to change in which file
+    mend: str = ""  #: the command to run, or what to change in which file
 
 
 class Check(NamedTuple):
-    """Something to look at."""
+    """A check, and the explanation of its code."""
 
-    look: Callable[[Host], Finding]
+    run: Callable[[Host], Finding]
     means: str  #: why it matters
-    todo: str  #: what to do when it is not as it should be
+    todo: str  #: how to correct what it reports
 
 
-def installed(host: Host, program: str) -> bool:
-    """Say whether a program is there."""
+def is_installed(host: Host, program: str) -> bool:
+    """Return whether a program is installed."""
     return any(os.access(host.path(f"{folder}/{program}"), os.X_OK) for folder in PROGRAMS)
 
 
-def ask(host: Host, program: str, *args: str) -> str:
-    """Return what a program prints, "" when it is not there or takes too long."""
-    out = os.memfd_create(program)
+def run_program(host: Host, program: str, *args: str) -> str:
+    """Return what a program prints; "" if it is not installed or prints nothing in time."""
+    output = os.memfd_create(program)
     try:
-        host.run(program, *args, out=out, err=out, until=time.monotonic() + _PATIENCE)
-        return os.pread(out, 1 << 16, 0).decode("utf-8", "replace")
+        until = time.monotonic() + _TIMEOUT
+        host.run(program, *args, out=output, err=output, until=until)
+        return os.pread(output, _OUTPUT_LIMIT, 0).decode("utf-8", "replace")
     except errors.BrokenInstallation:
         return ""
     finally:
-        os.close(out)
+        os.close(output)
 
 
-def units(host: Host, *names: str, properties: str) -> dict[str, dict[str, str]]:
-    """Return properties of systemd's units by name; nothing where systemd does not run."""
+def unit_properties(host: Host, *units: str, properties: str) -> dict[str, dict[str, str]]:
+    """Return properties of systemd units, by unit; {} on a host without systemd."""
     if host.stat("/run/systemd/system") is None:
         return {}
-    text = ask(host, "systemctl", "show", f"--property=Id,{properties}", *names)
+    text = run_program(host, "systemctl", "show", f"--property=Id,{properties}", *units)
     blocks = [dict(re.findall(r"^(\w+)=(.*)$", block, re.M)) for block in text.split("\n\n")]
     return {block["Id"]: block for block in blocks if "Id" in block}
 
 
-def running(host: Host, names: Collection[str]) -> list[int]:
-    """Return the processes with one of these names (comm, at most 15 characters)."""
-    found = []
-    for pid in host.names("/proc"):
-        if pid.isdecimal() and host.read(f"/proc/{pid}/comm") in names:
-            found.append(int(pid))
-    return found
+def find_processes(host: Host, names: Collection[str]) -> list[int]:
+    """Return the process ids of programs with these names (/proc/PID/comm, 15 characters)."""
+    return [
+        int(pid)
+        for pid in host.names("/proc")
+        if pid.isdecimal() and host.read(f"/proc/{pid}/comm") in names
+    ]
 
 
-def version(text: str) -> tuple[int, ...]:
-    """Return the first version in a text as numbers: 2.1.12 → (2, 1, 12); () when there is none."""
-    found = re.search(r"\d+(\.\d+)+", text)
-    return tuple(map(int, found[0].split("."))) if found else ()
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the first version in a text as numbers: 2.1.12 → (2, 1, 12); () if there is none."""
+    match = re.search(r"\d+(\.\d+)+", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def some(names: Collection[str], most: int = 3) -> str:
-    """Return a few names, and how many there are besides."""
+def shorten(names: Collection[str], most: int = 3) -> str:
+    """Return the first names of a list, and the number of the others."""
     shown = ", ".join(sorted(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

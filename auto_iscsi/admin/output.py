@@ -1,4 +1,4 @@
-"""How does a report look, to a person and to a program?"""
+"""Lay out reports: aligned columns, and colour on a terminal."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any, NamedTuple, TextIO
 _RED, _YELLOW, _GREEN, _DIM = "31", "33", "32", "2"
 
 
-class Paint(NamedTuple):
-    """Colour, where there is somebody to see it."""
-
-    on: bool
-
-    def bad(self, text: str) -> str:
-        """What keeps targets from being mounted."""
-        return self._in(_RED, text)
-
-    def doubtful(self, text: str) -> str:
-        """What a person should look at."""
-        return self._in(_YELLOW, text)
-
-    def good(self, text: str) -> str:
-        """What is as it should be."""
-        return self._in(_GREEN, text)
-
-    def aside(self, text: str) -> str:
-        """What is there for completeness."""
-        return self._in(_DIM, text)
-
-    def _in(self, colour: str, text: str) -> str:
-        return f"\033[{colour}m{text}\033[0m" if self.on and text else text
-
-
 class Report(NamedTuple):
-    """What a verb found out."""
+    """The result of a verb."""
 
-    status: int  #: of the program
+    status: int  #: the exit status
     lines: list[str]  #: for a person
     data: Any  #: for --json
 
 
+class Paint(NamedTuple):
+    """Colour a text, or return it as it is."""
+
+    is_on: bool
+
+    def error(self, text: str) -> str:
+        """Colour something that keeps targets from being mounted."""
+        return self._colour(_RED, text)
+
+    def warning(self, text: str) -> str:
+        """Colour something that the administrator should look at."""
+        return self._colour(_YELLOW, text)
+
+    def ok(self, text: str) -> str:
+        """Colour something that is correct."""
+        return self._colour(_GREEN, text)
+
+    def dim(self, text: str) -> str:
+        """Colour headers and remarks."""
+        return self._colour(_DIM, text)
+
+    def _colour(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self.is_on and text else text
+
+
 def paint_for(stream: TextIO) -> Paint:
-    """Return the paint for a stream: only on a terminal, and not under https://no-color.org."""
-    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return Paint(stream.isatty() and not dumb)
+    """Return the paint for a stream: colour only on a terminal, and see https://no-color.org."""
+    is_unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return Paint(stream.isatty() and not is_unwanted)
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
@@ -57,8 +57,16 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
-def wrapped(text: str, width: int = 79) -> list[str]:
-    """Return a text as lines."""
-    import textwrap  # only where there is so much to say
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, indent: str = ""
+) -> list[str]:
+    """Return a header and rows as lines with aligned columns; only the header is coloured."""
+    first, *others = columns([header, *rows], indent)
+    return [paint.dim(first), *others]
+
+
+def wrap(text: str, width: int = 79) -> list[str]:
+    """Return a text as lines of at most `width` characters; words and options stay whole."""
+    import textwrap  # here: few reports need it
 
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

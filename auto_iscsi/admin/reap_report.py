@@ -1,4 +1,4 @@
-"""What the reaper would do with each session, and why: `auto-iscsi reap --dry-run`."""
+"""List what the reaper would do with each session, and why: `auto-iscsi reap --dry-run`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from auto_iscsi.admin import output
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
 
+_HEADER = ("target", "session", "disks", "decision", "reason")
+
 
 def report(host: Host, paint: output.Paint) -> output.Report:
-    """Return what would become of each session, and why. Nothing is changed."""
-    rows = [("target", "session", "disks", "verdict", "because")]
-    marks = []
-    for each in decisions.decide(host):
-        session = f"{each.session.sid} {each.session.state}" if each.session else "-"
-        rows.append((each.target, session, " ".join(each.disks) or "-", _when(each), each.reason))
-        marks.append(each.action)
-    first, *others = output.columns(rows)
+    """Return the reaper's decision on each session. Nothing is changed."""
+    made = decisions.decide(host)
+    if not made:
+        return output.Report(0, ["no sessions"], None)
+    header, *lines = output.columns([_HEADER, *map(_row, made)])
     paints: dict[str, Callable[[str], str]]
-    paints = {decisions.END: paint.doubtful, decisions.KEEP: str, decisions.REPORT: paint.bad}
-    lines = [paints[mark](wording.printable(line)) for mark, line in zip(marks, others)]
-    return output.Report(0, [paint.aside(first), *lines] if lines else ["no sessions"], None)
+    paints = {decisions.END: paint.warning, decisions.KEEP: str, decisions.REPORT: paint.error}
+    lines = [paints[d.action](wording.printable(line)) for d, line in zip(made, lines)]
+    return output.Report(0, [paint.dim(header), *lines], None)
 
 
-def _when(verdict: decisions.Decision) -> str:
-    if verdict.action == decisions.KEEP and verdict.when is not None:
-        return f"end in {wording.duration(verdict.when)}"
-    return verdict.action
+def _row(decision: decisions.Decision) -> tuple[str, ...]:
+    session = decision.session
+    name = f"{session.sid} {session.state}" if session else "-"
+    disks = " ".join(decision.disks) or "-"
+    return (decision.target, name, disks, _action(decision), decision.reason)
+
+
+def _action(decision: decisions.Decision) -> str:
+    if decision.action == decisions.KEEP and decision.when is not None:
+        return f"end in {wording.duration(decision.when)}"
+    return decision.action

@@ -1,7 +1,7 @@
-"""Which sessions has this host, who uses them, and what becomes of them?
+"""Report the iSCSI sessions of this host: what uses each one, and what the reaper would do.
 
-What the reaper thinks of each is asked of it (verdicts), not judged a second time. Only sysfs and
-/proc are read, and children that have a limit open the disks: none of them can hold this up.
+The reaper's decisions come from the reaper's own module (decisions). Nothing is changed. What could
+hang is done in child processes with a deadline: opening disks, and asking them for their identity.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
 
-_SETTLED = 60.0  # seconds after a lookup within which a disk may still come
-_LATE = 3600.0  # seconds that the reaper may be behind
+_DISK_TIME = 60.0  # seconds after a lookup in which a missing disk may still appear
+_LATE = 3600.0  # seconds by which the reaper may be late
 
-#: What can be wrong with a session that we use: see codes.
+#: The codes of what can be wrong with a session that lookups use; see codes.
 PROBLEMS = (
     "session-lost",
     "lost-in-use",
@@ -35,28 +35,28 @@ PROBLEMS = (
 
 
 class Row(NamedTuple):
-    """One session, or a claim on one that is gone. Times are seconds."""
+    """One session, or a claim whose session is gone. Times are in seconds."""
 
     target: str  #: folded
-    session: sessions.Session | None
-    ours: bool | None  #: a lookup opened it; None: only root can know
+    session: sessions.Session | None  #: None: the session is gone
+    ours: bool | None  #: whether a lookup opened it; None: not known without root
     disks: tuple[str, ...]  #: the kernel's names
-    uses: tuple[str, ...]  #: what uses them, for people
-    mounted: tuple[str, ...]  #: where
-    used: float | None  #: ago; None: not known
-    action: str  #: end, keep, report: what the reaper would do; "": not known
-    reason: str
-    when: float | None  #: until it can be ended, as things are; None: never
-    lost: tuple[str, ...] = ()  #: of `disks`: in use, but the volume is there no more
-    problems: tuple[str, ...] = ()  #: codes
+    uses: tuple[str, ...]  #: what uses the disks, in words
+    mounted: tuple[str, ...]  #: the mount points
+    used: float | None = None  #: how long ago it was last used; None: not known
+    action: str = ""  #: what the reaper would do: decisions.END, KEEP or REPORT; "": not known
+    reason: str = ""
+    when: float | None = None  #: how long until it can be ended, as things are; None: never
+    lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
+    problems: tuple[str, ...] = ()  #: of PROBLEMS
 
 
 def report(host: Host, paint: output.Paint) -> output.Report:
-    """Return all sessions; status 1 when there are problems."""
-    rows, failure = look(host)
+    """Return all sessions; status 1 if there are problems."""
+    rows, failure = list_rows(host)
     lines = _table(rows, paint) if rows else []
     if failure:
-        lines += ["", f"{paint.doubtful('Not all is known')}: {failure}"]
+        lines += ["", f"{paint.warning('Some information is missing')}: {failure}"]
     lines += [*([""] if lines else []), _summary(rows, paint)]
     problems = [
         {"code": code, "target": row.target, "session": row.session.sid if row.session else None}
@@ -72,170 +72,182 @@ def report(host: Host, paint: output.Paint) -> output.Report:
     return output.Report(1 if problems else 0, lines, data)
 
 
-def look(host: Host) -> tuple[list[Row], errors.Failure | None]:
-    """Return all sessions, and why not everything is known about them, if so."""
+def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
+    """Return all sessions, and the reason if some information about them is missing."""
     try:
-        found = decisions.decide(host)
+        made = decisions.decide(host)
         sections = config_files.load(host, remember=False)
-    except (errors.NotPermitted, errors.BadConfiguration) as failure:
-        problems = ("bad-configuration",) if isinstance(failure, errors.BadConfiguration) else ()
-        return list(_seen(host, problems)), failure
-    places = Counter(_place(each.session) for each in found)
+    except errors.NotPermitted as failure:
+        return list(_visible_rows(host, ())), failure
+    except errors.BadConfiguration as failure:
+        return list(_visible_rows(host, (failure.code,))), failure
+    per_portal = Counter(_target_and_portal(decision.session) for decision in made)
     rows = []
-    for each in found:
-        there = _without_copies(each.uses)
-        uses = [str(use) for use in there]
-        mounted = tuple(use.where for use in there if use.what == "mounted")
-        ago = claims.now() - max(each.claim.looked_up, each.claim.used)
-        used = 0.0 if mounted else ago if each.claim != claims.Claim() else None
-        row = Row(
-            each.target,
-            each.session,
-            each.ours,
-            each.disks,
-            tuple(uses),
-            mounted,
-            used,
-            each.action,
-            each.reason,
-            each.when,
-            each.lost,
-        )
-        if each.session and (each.ours or each.session.sid in each.claim.sids):
-            twice = places[_place(each.session)] > 1
-            row = row._replace(problems=tuple(_problems(host, row, twice, sections)))
+    for decision in made:
+        row = _row(decision)
+        session = decision.session
+        if session and (decision.ours or session.sid in decision.claim.sids):
+            is_duplicate = per_portal[_target_and_portal(session)] > 1
+            problems = tuple(_find_problems(host, row, session, is_duplicate, sections))
+            row = row._replace(problems=problems)
         rows.append(row)
     return rows, None
 
 
-def _seen(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
-    """Yield what anybody can see of the sessions."""
+def _row(decision: decisions.Decision) -> Row:
+    """Return a decision as a row, still without problems."""
+    uses = _without_copies(decision.uses)
+    mounted = tuple(use.where for use in uses if use.what == "mounted")
+    claim = decision.claim
+    used = claims.now() - max(claim.looked_up, claim.used) if claim != claims.Claim() else None
+    return Row(
+        decision.target,
+        decision.session,
+        decision.ours,
+        decision.disks,
+        uses=tuple(map(str, uses)),
+        mounted=mounted,
+        used=0.0 if mounted else used,
+        action=decision.action,
+        reason=decision.reason,
+        when=decision.when,
+        lost=decision.lost,
+    )
+
+
+def _visible_rows(host: Host, problems: tuple[str, ...]) -> Iterator[Row]:
+    """Yield what any user can see of the sessions, each with `problems`."""
     points: dict[str, list[str]] = {}
     for mount in mounts.list_all(host):
         points.setdefault(mount.number, []).append(mount.point)
     for session in sessions.list_all(host):
-        there = scsi_disks.list_all(host, session)
-        numbers = [host.read(f"{disk.path}/dev") or "" for disk in there]
-        numbers += [
-            host.read(f"{disk.path}/{part}/dev") or ""
-            for disk in there
-            for part in scsi_disks.partitions(host, disk).values()
-        ]
+        disks = scsi_disks.list_all(host, session)
+        folders = [disk.path for disk in disks]
+        for disk in disks:
+            nodes = scsi_disks.list_partitions(host, disk).values()
+            folders += [f"{disk.path}/{node}" for node in nodes]
+        numbers = [host.read(f"{folder}/dev") or "" for folder in folders]
         mounted = tuple(point for number in numbers for point in points.get(number, ()))
         yield Row(
             keys.fold(session.target),
             session,
-            None,
-            tuple(disk.name for disk in there),
-            tuple(f"mounted at {point}" for point in mounted),
-            mounted,
-            None,
-            "",
-            "",
-            None,
-            (),
-            problems,
+            ours=None,
+            disks=tuple(disk.name for disk in disks),
+            uses=tuple(f"mounted at {point}" for point in mounted),
+            mounted=mounted,
+            problems=problems,
         )
 
 
 def _without_copies(uses: Sequence[in_use.Use]) -> list[in_use.Use]:
-    """Return uses without the copies of our mounts in others' namespaces, which go with them."""
+    """Return uses without the copies of a mount of ours in other mount namespaces.
+
+    Such a copy disappears together with our mount.
+    """
     points = {use.where for use in uses if use.what == "mounted"}
-    return [
-        use
-        for use in uses
-        if use.what != "mounted"
-        or use.where.partition(" by process ")[0] == use.where
-        or use.where.partition(" by process ")[0] not in points
-    ]
+
+    def is_copy(use: in_use.Use) -> bool:
+        point, by_process, _ = use.where.partition(" by process ")
+        return use.what == "mounted" and bool(by_process) and point in points
+
+    return [use for use in uses if not is_copy(use)]
 
 
-def _place(session: sessions.Session | None) -> tuple[str, str]:
+def _target_and_portal(session: sessions.Session | None) -> tuple[str, str]:
     return (keys.fold(session.target), str(session.portal)) if session else ("", "")
 
 
-def _problems(
-    host: Host, row: Row, twice: bool, sections: Sequence[config_files.Section]
+def _find_problems(
+    host: Host,
+    row: Row,
+    session: sessions.Session,
+    is_duplicate: bool,
+    sections: Sequence[config_files.Section],
 ) -> Iterator[str]:
-    """Yield the codes of what is wrong with a session of ours, or that we use."""
-    assert row.session
-    if row.session.state == sessions.UNBOUND:  # the reaper ends it
+    """Yield the codes of what is wrong with a session that lookups use."""
+    used = row.used or 0
+    if session.state == sessions.UNBOUND:  # no problem: the reaper ends it
         pass
-    elif not row.session.up:
+    elif not session.up:
         yield "lost-in-use" if row.uses else "session-lost"
-    elif not row.disks and (row.used or 0) > _SETTLED:
+    elif not row.disks and used > _DISK_TIME:
         yield "no-disk"
-    elif row.lost or any(
-        (host.read(f"/sys/block/{disk}/device/state") or "running") != "running"
-        for disk in row.disks
-    ):
+    elif row.lost or any(not _is_running(host, disk) for disk in row.disks):
         yield "disk-offline"
-    if twice:
+    if is_duplicate:
         yield "duplicate-session"
     try:
         idle = schema.resolve(sections, row.target).idle
-    except errors.BadConfiguration:
-        yield "bad-configuration"
+    except errors.BadConfiguration as failure:
+        yield failure.code
     else:
-        if row.action == decisions.END and (row.used or 0) > idle + _LATE:
+        if row.action == decisions.END and used > idle + _LATE:
             yield "reaper-late"
 
 
+def _is_running(host: Host, disk: str) -> bool:
+    """Return whether the kernel sends commands to a disk, that is, has not taken it offline."""
+    return (host.read(f"/sys/block/{disk}/device/state") or "running") == "running"
+
+
 def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
-    """Return a line per target, below it one per session."""
-    cells: list[Sequence[str]] = [("SESSION", "PORTAL", "STATE", "DISK", "LAST USED", "THE REAPER")]
-    cells += [_cells(row) for row in rows]
-    header, *texts = output.columns(cells, "  ")
-    lines = [paint.aside("TARGET"), paint.aside(header)]
-    last = ""
+    """Return a line for each target, and below it a line for each of its sessions."""
+    names = ("SESSION", "PORTAL", "STATE", "DISK", "LAST USED", "THE REAPER")
+    header, *texts = output.columns([names, *map(_cells, rows)], "  ")
+    lines = [paint.dim("TARGET"), paint.dim(header)]
+    last_target = ""
     for row, text in zip(rows, texts):
-        if row.target != last:
+        if row.target != last_target:
             lines.append(row.target)
-        last = row.target
-        said = row.ours is not False or (row.reason == "not ours" and not row.uses)
-        foreign = "" if said else paint.aside("  (not ours)")
-        lines.append((paint.bad(text) if row.problems else text) + foreign)
+        last_target = row.target
+        is_foreign = row.ours is False and (row.reason != "not ours" or row.uses)
+        mark = paint.dim("  (not ours)") if is_foreign else ""
+        lines.append((paint.error(text) if row.problems else text) + mark)
         lines += [f"      {wording.printable(use)}" for use in row.uses]
-        lines += [f"      {paint.bad('problem')}: {code}" for code in row.problems]
+        lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.session:
-        place = (str(row.session.sid), str(row.session.portal), row.session.state)
+        cells = (str(row.session.sid), str(row.session.portal), row.session.state)
     else:
-        place = ("-", "-", "gone")
-    used = (
-        "in use" if row.uses else "-" if row.used is None else f"{wording.duration(row.used)} ago"
-    )
-    return (*place, ", ".join(row.disks) or "-", used, _says(row))
+        cells = ("-", "-", "gone")
+    return (*cells, ", ".join(row.disks) or "-", _last_used(row), _reaper(row))
 
 
-def _says(row: Row) -> str:
-    """Return what the reaper would do, and when."""
-    reason = row.reason if row.action == decisions.END or not row.uses else "in use"
+def _last_used(row: Row) -> str:
+    if row.uses:
+        return "in use"
+    return "-" if row.used is None else f"{wording.duration(row.used)} ago"
+
+
+def _reaper(row: Row) -> str:
+    """Return what the reaper would do, when and why."""
     if row.action == decisions.END:
-        return f"ends it: {reason}"
+        return f"ends it: {row.reason}"
+    reason = "in use" if row.uses else row.reason  # the uses are on lines of their own
     if row.action == decisions.KEEP and row.when is not None:
         return f"ends it in {wording.duration(row.when)}: {reason}"
     return f"keeps it: {reason}" if row.action else "-"
 
 
 def _summary(rows: Sequence[Row], paint: output.Paint) -> str:
-    there = [row for row in rows if row.session]
-    parts = [wording.counted(len(there), "session")]
-    if any(row.ours is not None for row in there):
-        parts.append(f"{sum(bool(row.ours) for row in there)} ours")
-    parts.append(f"{sum(bool(row.mounted) for row in there)} mounted")
-    found = Counter(code for row in rows for code in row.problems)
-    if not found:
-        return f"{', '.join(parts)}: {paint.good('no problems')}"
-    said = ", ".join(f"{code} ({number})" for code, number in sorted(found.items()))
-    number = paint.bad(wording.counted(sum(found.values()), "problem"))
-    return f"{', '.join(parts)}: {number}: {said}. auto-iscsi explain CODE says what to do."
+    present = [row for row in rows if row.session]
+    parts = [wording.counted(len(present), "session")]
+    if any(row.ours is not None for row in present):
+        parts.append(f"{sum(bool(row.ours) for row in present)} ours")
+    parts.append(f"{sum(bool(row.mounted) for row in present)} mounted")
+    codes = Counter(code for row in rows for code in row.problems)
+    if not codes:
+        return f"{', '.join(parts)}: {paint.ok('no problems')}"
+    number = paint.error(wording.counted(sum(codes.values()), "problem"))
+    listed = ", ".join(f"{code} ({count})" for code, count in sorted(codes.items()))
+    return f"{', '.join(parts)}: {number}: {listed}. auto-iscsi explain CODE says what to do."
 
 
 def _data(row: Row) -> dict[str, Any]:
+    """Return a row for --json, in the form that auto-iscsi(8) documents."""
     session = row.session
     return {
         "target": row.target,

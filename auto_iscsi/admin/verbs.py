@@ -1,7 +1,7 @@
-"""What can be asked of auto-iscsi, in which words?
+"""Define the verbs of auto-iscsi: their arguments and their help.
 
-A row here and a function of the same name in cli is all that a new verb needs. Help, completion
-and the manual page are held against this.
+A new verb needs an entry here and a function of the same name in cli.VERBS. Tests compare bash
+completion and the manual page with this table.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from auto_iscsi.config import values
 
 
 class Verb(NamedTuple):
-    """Something to do."""
+    """A verb on the command line."""
 
-    help: str
-    description: str
-    arguments: Callable[[argparse.ArgumentParser], object]
+    help: str  #: one line, for the list of verbs
+    description: str  #: for the verb's own --help
+    arguments: Callable[[argparse.ArgumentParser], object]  #: adds its arguments to a parser
 
 
 def _key(parser: argparse.ArgumentParser) -> None:
@@ -25,23 +25,29 @@ def _key(parser: argparse.ArgumentParser) -> None:
 
 
 def _key_or_code(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument(
         "key",
         metavar="KEY|CODE",
         nargs="?",
-        help="the name of an iSCSI target (iqn.…), or a code of what was found wrong",
+        help="the name of an iSCSI target (iqn.…), or a code from the log or a report",
     )
-    what.add_argument("--settings", action="store_true", help="list every setting there is")
-    what.add_argument("--codes", action="store_true", help="list every code there is")
+    subject.add_argument("--settings", action="store_true", help="list all settings")
+    subject.add_argument("--codes", action="store_true", help="list all codes")
     _json(parser)
 
 
 def _files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="read in this order (default: what a lookup reads)"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="files to check, in the order in which they apply (default: those that a lookup "
+        "reads)",
     )
-    parser.add_argument("-s", "--strict", action="store_true", help="a warning is a problem, too")
+    parser.add_argument(
+        "-s", "--strict", action="store_true", help="exit with status 1 for warnings, too"
+    )
     _json(parser)
 
 
@@ -50,16 +56,21 @@ def _file(parser: argparse.ArgumentParser) -> None:
 
 
 def _format(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group()
-    _json(what)
-    what.add_argument(
-        "--metrics", action="store_true", help="for Prometheus, by a node exporter's textfiles"
+    formats = parser.add_mutually_exclusive_group()
+    _json(formats)
+    formats.add_argument(
+        "--metrics",
+        action="store_true",
+        help="print gauges for Prometheus (node exporter, textfile collector)",
     )
 
 
 def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="say what would become of each, and why"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="end nothing; list each session, what the reaper would do with it, and why",
     )
     parser.add_argument(
         "--wait",
@@ -68,55 +79,59 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=600.0,
         default=0.0,
-        help="go on until nothing is left that could be ended by then (default: 10m)",
+        help="go on until no session is left that could be ended within TIME (default: 10m)",
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def _json(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--json", action="store_true", help="for a program: see auto-iscsi(8)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as JSON; see auto-iscsi(8)"
+    )
 
 
 VERBS = {
     "lookup": Verb(
-        "do what automount's map does for a key: log in, print the map entry",
-        "Do what the map does when automount looks up KEY, and print what it prints.",
+        "log in to a target and print its map entry, as automount would get it",
+        "Log in to the target KEY unless it has a session, wait for its disk, and print the map "
+        "entry that automount would get. Nothing is mounted.",
         _key,
     ),
     "explain": Verb(
-        "say what holds for a key, and what a lookup would do; or what a code means",
-        "Say what holds for KEY, which line said so, and what a lookup would do now. "
-        "Nothing is changed. Exit status 1: a lookup would refuse it. "
-        "Or say what a CODE means, why it comes up, and what to do.",
+        "show a target's settings and what a lookup would do, or explain a code",
+        "Show the settings that apply to KEY, the line that sets each of them, and what a lookup "
+        "would do now. Nothing is changed. Exit status 1: a lookup would refuse KEY. "
+        "Or explain CODE: what it means, what causes it, and what to do.",
         _key_or_code,
     ),
     "check": Verb(
-        "say everything that is wrong with the configuration",
-        "Say everything that is wrong with the configuration. Exit status 1: there are errors.",
+        "report everything that is wrong in the configuration",
+        "Report everything that is wrong in the configuration. Exit status 1: there are errors.",
         _files,
     ),
     "edit": Verb(
-        "change the configuration with an editor, and check it before it holds",
-        "Edit a copy of FILE, check it, and put it in FILE's place when it has no errors. "
-        "The editor: SUDO_EDITOR, VISUAL or EDITOR.",
+        "edit the configuration; a file with errors is never installed",
+        "Open a copy of FILE in an editor, check the copy, and replace FILE with it if it has no "
+        "errors. SUDO_EDITOR, VISUAL or EDITOR names the editor.",
         _file,
     ),
     "status": Verb(
-        "list the sessions, what uses them, and what the reaper would do",
+        "list the iSCSI sessions, what uses them, and what the reaper would do",
         "List the iSCSI sessions of this host: target, portal, state, disks, what uses them, and "
         "what the reaper would do and when. Nothing is changed. Exit status 1: there are problems.",
         _format,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",
-        "End the sessions that a lookup opened, that nobody uses, and whose lease and idle time "
-        "are over. Exit status 1: one that was to end did not.",
+        "End the sessions that a lookup opened, that nothing uses, and whose lease and idle time "
+        "are over. Exit status 1: a session could not be ended.",
         _reaper,
     ),
     "doctor": Verb(
-        "look whether this host is fit for the job, and say what mends it",
-        "Look whether this host is fit for the job: one line a thing, and the command that mends "
-        "it. Nothing is changed, no network is used. Exit status 1: there are problems.",
+        "check whether this host is set up correctly, and show how to correct it",
+        "Check whether this host is set up correctly: one line for each check, and the command "
+        "that corrects what is wrong. Nothing is changed, and the network is not used. "
+        "Exit status 1: there are problems.",
         _json,
     ),
 }

@@ -1,1 +1,1 @@
-"""Find the disks of a session, and what the kernel and udev know of them."""
+"""Find the disks of a session, and read what the kernel and udev know about them."""

@@ -1,9 +1,11 @@
-"""Is the volume behind a disk still the one that the kernel found there?
+"""Check that the volume behind a disk is still the one that the kernel found there.
 
-A SAN can map another volume to a LUN while the session lives. The kernel keeps size, partitions
-and wwid of the old one, until somebody rescans, and reads the new one's blocks (seen with Linux
-6.1). So the disk is asked for its identity, and that is compared with what sysfs has from when it
-was found, and with what we saw first: /run/auto-iscsi/disks/TARGET, a line for each disk.
+A SAN can map another volume to a LUN while the session is up. Until somebody rescans, the kernel
+keeps the size, partitions and WWID of the old volume, and reads the blocks of the new one (seen
+with Linux 6.1). So the disk is asked for its identity (the logical unit's designators in VPD page
+0x83), and the answer is compared with the page that sysfs keeps from when the kernel found the
+disk, and with the answer that the disk gave first. The first answers are kept in
+/run/auto-iscsi/disks/TARGET, one line for each disk.
 """
 
 from __future__ import annotations
@@ -18,95 +20,87 @@ from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
 FOLDER = f"{claims.FOLDER}/disks"
+_UNKNOWN = "-"
 
 
-class Seen(NamedTuple):
-    """What we know of a disk."""
+class Remembered(NamedTuple):
+    """What /run/auto-iscsi keeps of a disk."""
 
-    identity: str = "-"  #: page 0x83's words for the logical unit, in hexadecimal digits
-    ours: bool = False  #: it is read-only because we said so
-
-
-def read(host: Host, target: str) -> dict[str, Seen]:
-    """Return what we know of a target's disks."""
-    found = {}
-    for line in (host.read(f"{FOLDER}/{target}") or "").splitlines():
-        fields = line.split()
-        if len(fields) == 3:
-            found[fields[0]] = Seen(fields[1], fields[2] == "ro")
-    return found
+    identity: str = _UNKNOWN  #: its designators in hexadecimal digits
+    set_read_only: bool = False  #: it is read-only because we made it so
 
 
-def write(host: Host, target: str, known: dict[str, Seen]) -> None:
-    """Keep what we know of a target's disks, in one step. The caller holds the target."""
-    lines = [
-        f"{name} {seen.identity} {'ro' if seen.ours else 'rw'}\n" for name, seen in known.items()
-    ]
-    claims.write_file(host, f"disks/{target}", "".join(lines))
+class Examination(NamedTuple):
+    """What a disk answers now, and what it is compared with."""
+
+    name: str  #: the disk's name in the target's file
+    answer: bytes | None  #: its designators; None: it has none, or did not answer
+    kernels: bytes | None  #: those that the kernel read when it found the disk
+    remembered: Remembered
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the volume is the same; True when the disk has no identity or did not answer."""
+        return self.answer is None or self._matches(self.answer)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the disk answered, and the volume is the same."""
+        return self.answer is not None and self._matches(self.answer)
+
+    def _matches(self, answer: bytes) -> bool:
+        first = self.remembered.identity
+        return answer == self.kernels and first in (_UNKNOWN, answer.hex())
 
 
-def name(host: Host, disk: str) -> str:
-    """Return what the disk at `disk` in sysfs is kept as: no other disk of this boot is that."""
-    number = host.read(f"{disk}/diskseq") or host.read(f"{disk}/dev") or "-"
-    return f"{scsi_device(disk).rpartition('/')[2]}/{number}"
+def examine(host: Host, target: str, disk: str) -> Examination:
+    """Ask the disk at `disk` in sysfs for its identity. Nothing is changed; 5 seconds at most."""
+    page = _kernels_page(host, disk)
+    node = os.path.basename(disk)
+    answer = scsi_commands.identity(host, node, page) if page else None
+    if answer is None:
+        return Examination("", None, None, Remembered())
+    name = disk_name(host, disk)
+    remembered = read(host, target).get(name, Remembered())
+    return Examination(name, answer, scsi_commands.designators(page), remembered)
 
 
-def scsi_device(disk: str) -> str:
-    """Return the H:C:T:L folder of a disk in sysfs."""
-    return disk.rpartition("/block/")[0]
-
-
-def is_same(host: Host, target: str, disk: str, keep: bool = True) -> bool:
-    """Say whether the disk at `disk` in sysfs is what it was; `keep`: remember what it is."""
-    page = _page(host, disk)
-    answer = scsi_commands.identity(host, os.path.basename(disk), page) if page else None
-    if answer is None:  # it has none, or cannot be asked
-        return True
-    known, key = read(host, target), name(host, disk)
-    seen = known.get(key, Seen())
-    if not _matches(answer, page, seen):
-        return False
-    if keep and seen.identity == "-":
-        write(host, target, {**known, key: seen._replace(identity=answer.hex())})
-    return True
+def remember(host: Host, target: str, examination: Examination) -> None:
+    """Keep the first identity of a disk that is the same. The caller holds the target."""
+    answer = examination.answer
+    if answer is None or not examination.is_same or examination.remembered.identity != _UNKNOWN:
+        return
+    remembered = examination.remembered._replace(identity=answer.hex())
+    write(host, target, {**read(host, target), examination.name: remembered})
 
 
 def is_lost(host: Host, target: str, disk: str) -> bool:
-    """Say whether the volume that the kernel found at `disk` in sysfs is there no more.
+    """Tell whether the volume that the kernel found at `disk` in sysfs is not mapped any more.
 
-    The LUN of one that was unmapped does not answer, or not as that volume: a target has to
-    answer for LUN 0 (SAM-5, 4.7.4). Within scsi's limit, five seconds.
+    The LUN of an unmapped volume does not answer, or answers with another identity: a target must
+    answer for LUN 0 (SAM-5, 4.7.4). This takes five seconds at most. A disk that has no identity,
+    or no /dev/sgN to ask it through, is never lost.
     """
-    page = _page(host, disk)
-    if not page or not host.names(
-        f"{scsi_device(disk)}/scsi_generic"
-    ):  # it has nothing to be known by
+    if not _kernels_page(host, disk) or not host.names(f"{scsi_device(disk)}/scsi_generic"):
         return False
-    answer = scsi_commands.identity(host, os.path.basename(disk), page)
-    seen = read(host, target).get(name(host, disk), Seen())
-    return answer is None or not _matches(answer, page, seen)
-
-
-def _page(host: Host, disk: str) -> bytes:
-    """Return page 0x83 as the kernel read it when it found the disk."""
-    return host.read_bytes(f"{scsi_device(disk)}/vpd_pg83") or b""
-
-
-def _matches(answer: bytes, page: bytes, seen: Seen) -> bool:
-    return answer == scsi_commands.designators(page) and seen.identity in ("-", answer.hex())
+    return not examine(host, target, disk).is_confirmed
 
 
 def delete_disk(host: Host, target: str, disk: str) -> None:
-    """Have the kernel forget a disk that is another one by now; raise WrongDisk when in use."""
+    """Delete a disk whose volume is another one by now from the kernel; raise WrongDisk.
+
+    WrongDisk means that the disk is in use, or that the kernel refused.
+    """
     node = os.path.basename(disk)
     try:
-        # Refused while it, or a partition, is mounted in any namespace, or held by dm, md or swap.
+        # The kernel refuses this while the disk or a partition of it is mounted in any namespace,
+        # or held by device mapper, md or swap.
         os.close(os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise errors.WrongDisk(
                 f"{target}: {node} is another volume than it was, and the old one is still in use",
-                f"end what uses /dev/{node} (auto-iscsi status), umount it, and try again",
+                f"run auto-iscsi status, end what uses /dev/{node}, unmount it, and try again",
             ) from error
     try:
         host.write(f"{scsi_device(disk)}/delete", "1")
@@ -115,3 +109,38 @@ def delete_disk(host: Host, target: str, disk: str) -> None:
             f"{target}: {node} is another volume than it was: {error.strerror}",
             f"iscsiadm -m node -T {target} --logout, and try again",
         ) from error
+
+
+def read(host: Host, target: str) -> dict[str, Remembered]:
+    """Return what is remembered of a target's disks, by disk_name()."""
+    disks = {}
+    for line in (host.read(f"{FOLDER}/{target}") or "").splitlines():
+        fields = line.split()
+        if len(fields) == 3:
+            disks[fields[0]] = Remembered(fields[1], fields[2] == "ro")
+    return disks
+
+
+def write(host: Host, target: str, disks: dict[str, Remembered]) -> None:
+    """Replace the file of a target's disks in one step. The caller holds the target."""
+    lines = [
+        f"{name} {remembered.identity} {'ro' if remembered.set_read_only else 'rw'}\n"
+        for name, remembered in disks.items()
+    ]
+    claims.write_file(host, f"disks/{target}", "".join(lines))
+
+
+def disk_name(host: Host, disk: str) -> str:
+    """Return a name for the disk at `disk` in sysfs that no other disk gets in this boot."""
+    number = host.read(f"{disk}/diskseq") or host.read(f"{disk}/dev") or "-"
+    return f"{scsi_device(disk).rpartition('/')[2]}/{number}"
+
+
+def scsi_device(disk: str) -> str:
+    """Return the path in sysfs of the SCSI device H:C:T:L of a disk."""
+    return disk.rpartition("/block/")[0]
+
+
+def _kernels_page(host: Host, disk: str) -> bytes:
+    """Return VPD page 0x83 as the kernel read it when it found the disk, b"" for none."""
+    return host.read_bytes(f"{scsi_device(disk)}/vpd_pg83") or b""

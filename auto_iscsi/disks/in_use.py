@@ -1,9 +1,14 @@
-"""What uses a disk?
+"""Find what uses the disks of a session.
 
-Mounted from it, in any mount namespace that a process is in (/proc/PID/mountinfo); held by device
-mapper, md or another driver (holders/ in sysfs, Documentation/ABI/testing/sysfs-block); swap
-(/proc/swaps); the backing of a loop device; open in a process; and, whatever else there may be,
-held exclusively. multipath's maps of a disk are the disk itself by another name.
+A disk is used when it, a partition of it or a multipath map of either is
+- mounted, in any mount namespace that a process is in (/proc/PID/mountinfo),
+- held by device mapper, md or another driver (holders/ in sysfs,
+  Documentation/ABI/testing/sysfs-block),
+- swap (/proc/swaps) or the backing of a loop device,
+- open in a process,
+- entered: a process is in the directory of its key (a multi-mount entry),
+- opened exclusively by somebody that none of these shows.
+A multipath map of a disk counts as the disk itself, under another name.
 """
 
 from __future__ import annotations
@@ -14,28 +19,34 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
-_ANSWER = 2.0  # seconds that a disk has to let itself be opened
-_WATCHER = "multipathd"  # has every path open, to see whether it answers
+_OPEN_SECONDS = 2.0  # within which a disk has to let itself be opened
+_WATCHER = "multipathd"  # has every path open, to check that it works
+_PREPOSITIONS = {
+    "mounted": "mounted at",
+    "held": "held by",
+    "loop": "behind",
+    "open": "open in",
+    "inside": "entered by",
+}
 
 
 class Use(NamedTuple):
-    """Something that uses a disk."""
+    """One use of a disk."""
 
-    what: str  #: mounted, held, swap, loop, open, exclusive, unknown
-    where: str  #: the mount point and whose, the holder's name, the process
+    what: str  #: mounted, held, swap, loop, open, inside, exclusive, unknown
+    where: str  #: the mount point and whose it is, the holder's name, the process
 
     def __str__(self) -> str:
-        words = {"mounted": "mounted at", "held": "held by", "loop": "behind", "open": "open in"}
-        return f"{words.get(self.what, self.what)} {self.where}".strip()
+        return f"{_PREPOSITIONS.get(self.what, self.what)} {self.where}".strip()
 
 
 class Node(NamedTuple):
-    """A block device that is a disk, a partition of it, or multipath's map of either."""
+    """A block device: a disk, a partition of it, or multipath's map of either."""
 
     name: str  #: sdX, sdXN, dm-N
     number: str  #: MAJOR:MINOR
@@ -44,154 +55,183 @@ class Node(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What uses the disks of one session."""
+    """The uses of the disks of one session."""
 
     uses: tuple[Use, ...]
     nodes: tuple[Node, ...]
 
 
-class _Seen(NamedTuple):
-    """What is looked at once for all disks."""
+class _UsedDevices(NamedTuple):
+    """All uses of devices on the host that are read once for all disks."""
 
-    mounted: dict[str, list[str]]  #: by number, and by node: where
-    swaps: dict[str, str]  #: by node
-    loops: dict[str, str]
-    open: dict[str, list[str]]
+    mounted: dict[str, list[str]]  #: mount points, by MAJOR:MINOR or by /dev/NAME
+    swaps: dict[str, str]  #: the names of swap spaces, by /dev/NAME
+    loops: dict[str, str]  #: the names of loop devices, by /dev/NAME of their backing
+    open: dict[str, list[str]]  #: processes, by /dev/NAME
+    inside: dict[str, list[str]]  #: processes below an autofs mount point, by target
 
 
 def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[Usage]:
-    """Return what uses the disks of each of several sessions."""
-    seen = _Seen(_mounted(host), _swaps(host), _loops(host), _open(host))
-    found = []
-    for group in wanted:
-        nodes = [node for disk in group for node in _nodes(host, disk)]
-        uses = [use for node in nodes for use in _uses(host, node, seen)]
-        found.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
-    return found
+    """Return the usage of each of several groups of disks: those of one session each."""
+    open_devices, inside = _process_links(host)
+    used = _UsedDevices(
+        _mounted_devices(host), _swap_devices(host), _loop_backings(host), open_devices, inside
+    )
+    usages = []
+    for disks in wanted:
+        nodes = [node for disk in disks for node in _nodes(host, disk)]
+        uses = [use for node in nodes for use in _uses(host, node, used)]
+        if not any(use.what == "mounted" for use in uses):
+            for target in dict.fromkeys(keys.fold(disk.session.target) for disk in disks):
+                uses += [Use("inside", process) for process in used.inside.get(target, ())]
+        usages.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
+    return usages
 
 
 def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:
     """Return who has a disk mounted, holds it, or has it as swap or behind a loop device."""
-    seen = _Seen(_mounted(host), _swaps(host), _loops(host), {})
-    return [use for node in _nodes(host, disk) for use in _uses(host, node, seen)]
+    used = _UsedDevices(_mounted_devices(host), _swap_devices(host), _loop_backings(host), {}, {})
+    return [use for node in _nodes(host, disk) for use in _uses(host, node, used)]
 
 
 def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]:
-    """Return, for disks that nobody was seen to use, whether somebody holds them exclusively.
+    """Return the exclusive uses of each group of disks for which no other use was found.
 
-    The caller holds the targets: what is looked at cannot be mounted in that moment.
+    The caller holds the locks of the targets, because nothing can mount a disk while it is probed.
     """
-    leaves = [
-        (at, f"/dev/{node.name}")
-        for at, each in enumerate(found)
-        for node in each.nodes
+    probed = [
+        (index, f"/dev/{node.name}")
+        for index, usage in enumerate(found)
+        for node in usage.nodes
         if not node.holders and host.read(f"{node.path}/partition") is None
     ]
     uses: list[tuple[Use, ...]] = [()] * len(found)
-    answers = bounded.probe_exclusive(host, [node for _, node in leaves], _ANSWER)
-    for (at, node), says in zip(leaves, answers):
-        if says not in (bounded.FREE, errno.ENXIO):  # which is: offline, and held by nobody
-            uses[at] += (_exclusive(node, says),)
+    results = bounded.probe_exclusive(host, [node for _, node in probed], _OPEN_SECONDS)
+    for (index, node), result in zip(probed, results):
+        if result not in (bounded.FREE, errno.ENXIO):  # ENXIO: offline, and nobody holds it
+            uses[index] += (_exclusive_use(node, result),)
     return uses
 
 
-def _exclusive(node: str, says: int) -> Use:
-    if says == errno.EBUSY:
+def _exclusive_use(node: str, result: int) -> Use:
+    if result == errno.EBUSY:
         return Use("exclusive", f"use of {node} by a program that cannot be seen from here")
-    why = "it does not answer" if says == bounded.HANGS else os.strerror(says).lower()
+    why = "it does not answer" if result == bounded.HANGS else os.strerror(result).lower()
     return Use("unknown", f"use of {node}: {why}")
 
 
 def _nodes(host: Host, disk: scsi_disks.Disk) -> Iterator[Node]:
-    """Yield the disk, its partitions, and what multipath makes of them."""
-    todo = [(disk.name, disk.path)]
-    todo += [(name, f"{disk.path}/{name}") for name in scsi_disks.partitions(host, disk).values()]
+    """Yield a disk, its partitions, and the multipath maps of them."""
+    pending = [(disk.name, disk.path)]
+    pending += [
+        (name, f"{disk.path}/{name}") for name in scsi_disks.list_partitions(host, disk).values()
+    ]
     done = set()
-    while todo:
-        name, path = todo.pop(0)
+    while pending:
+        name, path = pending.pop(0)
         if name in done:
             continue
         done.add(name)
         holders = tuple(host.names(f"{path}/holders"))
         yield Node(name, host.read(f"{path}/dev") or "", path, holders)
-        todo += [(held, f"/sys/block/{held}") for held in holders if multipath.is_map(host, held)]
+        pending += [
+            (holder, f"/sys/block/{holder}") for holder in holders if multipath.is_map(host, holder)
+        ]
 
 
-def _uses(host: Host, node: Node, seen: _Seen) -> Iterator[Use]:
-    names = [f"/dev/{node.name}"]
+def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
+    """Yield the uses of a device, and of all devices that are made of it."""
+    paths = [f"/dev/{node.name}"]
     label = host.read(f"/sys/block/{node.name}/dm/name")
-    names += [f"/dev/mapper/{label}"] if label else []
-    for key in (node.number, *names):
-        yield from (Use("mounted", where) for where in seen.mounted.get(key, ()))
-    for name in names:
-        if name in seen.swaps:
-            yield Use("swap", f"on {seen.swaps[name]}")
-        if name in seen.loops:
-            yield Use("loop", seen.loops[name])
-        yield from (Use("open", who) for who in seen.open.get(name, ()))
+    paths += [f"/dev/mapper/{label}"] if label else []
+    for key in (node.number, *paths):
+        yield from (Use("mounted", point) for point in used.mounted.get(key, ()))
+    for path in paths:
+        if path in used.swaps:
+            yield Use("swap", f"on {used.swaps[path]}")
+        if path in used.loops:
+            yield Use("loop", used.loops[path])
+        yield from (Use("open", process) for process in used.open.get(path, ()))
     for holder in node.holders:
-        if multipath.is_map(host, holder):
+        if multipath.is_map(host, holder):  # a node itself: _nodes() yields it
             continue
         label = host.read(f"/sys/block/{holder}/dm/name")
         yield Use("held", f"{holder} ({label})" if label else holder)
         path = f"/sys/block/{holder}"
         number = host.read(f"{path}/dev") or ""
-        above = Node(holder, number, path, tuple(host.names(f"{path}/holders")))
-        yield from _uses(host, above, seen)
+        yield from _uses(
+            host, Node(holder, number, path, tuple(host.names(f"{path}/holders"))), used
+        )
 
 
-def _mounted(host: Host) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for mount, who in mounts.list_all_namespaces(host):
-        where = f"{mount.point} by {who}" if who else mount.point
-        source = mount.source
-        if mount.number.startswith("0:") and source.startswith("/dev/"):  # btrfs: by its node
+def _mounted_devices(host: Host) -> dict[str, list[str]]:
+    """Return the mount points of each device in all mount namespaces."""
+    points: dict[str, list[str]] = {}
+    for mount, process in mounts.list_all_namespaces(host):
+        point = f"{mount.point} by {process}" if process else mount.point
+        key = mount.number
+        if key.startswith("0:") and mount.source.startswith("/dev/"):  # btrfs has no device number
+            key = mount.source
             with contextlib.suppress(OSError):
-                source = "/dev/" + os.path.basename(os.path.realpath(host.path(source)))
-            found.setdefault(source, []).append(where)
-        else:
-            found.setdefault(mount.number, []).append(where)
-    return found
+                key = _real_path(host, key)
+        points.setdefault(key, []).append(point)
+    return points
 
 
-def _swaps(host: Host) -> dict[str, str]:
+def _swap_devices(host: Host) -> dict[str, str]:
     lines = (host.read("/proc/swaps") or "").splitlines()[1:]
-    return {_real(host, line.split()[0]): line.split()[0] for line in lines if line.split()}
+    return {_real_path(host, line.split()[0]): line.split()[0] for line in lines if line.split()}
 
 
-def _loops(host: Host) -> dict[str, str]:
-    found = {}
+def _loop_backings(host: Host) -> dict[str, str]:
+    """Return the loop device of each block device that is the backing of one."""
+    loops = {}
     for name in host.names("/sys/block"):
         if name.startswith("loop"):
             backing = host.read(f"/sys/block/{name}/loop/backing_file") or ""
             if backing.startswith("/dev/"):
-                found[_real(host, backing)] = name
-    return found
+                loops[_real_path(host, backing)] = name
+    return loops
 
 
-def _open(host: Host) -> dict[str, list[str]]:
-    """Return who has a block device open, by its node: a backup of the disk, for instance."""
-    found: dict[str, list[str]] = {}
+def _process_links(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the processes that have a device open, and those that are below an autofs mount point.
+
+    The first by the device's /dev/NAME: a backup of the disk for instance. The second by the target
+    whose key they are in: of a multi-mount entry (partition = all) nothing may be mounted while a
+    user stays in the key's own directory, and automount goes by the entry that it was given.
+    """
+    roots = tuple(f"{m.point}/" for m in mounts.list_all(host) if m.fstype == "autofs")
+    open_devices: dict[str, list[str]] = {}
+    inside: dict[str, list[str]] = {}
     for pid in filter(str.isdecimal, host.names("/proc")):
-        folder = host.path(f"/proc/{pid}/fd")
-        try:
-            handles = os.listdir(folder)
-        except OSError:  # it has ended, or is not ours to look into
-            continue
-        for handle in handles:
-            try:
-                leads = os.readlink(f"{folder}/{handle}")
-            except OSError:
+        for path in _links_of(host.path(f"/proc/{pid}")):
+            root = next((root for root in roots if path.startswith(root)), "")
+            is_device = path.startswith("/dev/") and not path.startswith(("/dev/pts", "/dev/null"))
+            if not (root or is_device):
                 continue
-            if leads.startswith("/dev/") and not leads.startswith(("/dev/pts", "/dev/null")):
-                name = ""
-                with contextlib.suppress(errors.Failure):
-                    name = host.read(f"/proc/{pid}/comm") or ""
-                who = f"process {pid} ({name})"
-                if name != _WATCHER and who not in found.setdefault(leads, []):
-                    found[leads].append(who)
-    return found
+            name = ""
+            with contextlib.suppress(errors.Failure):
+                name = host.read(f"/proc/{pid}/comm") or ""
+            process = f"process {pid} ({name})"
+            users, key = (inside, keys.fold(path[len(root) :].partition("/")[0]))
+            if not root:
+                users, key = open_devices, path
+            if name != _WATCHER and process not in users.setdefault(key, []):
+                users[key].append(process)
+    return open_devices, inside
 
 
-def _real(host: Host, node: str) -> str:
-    return "/dev/" + os.path.basename(os.path.realpath(host.path(node)))
+def _links_of(folder: str) -> Iterator[str]:
+    """Yield where a process's working directory, root and descriptors lead to (proc(5))."""
+    names = ["cwd", "root"]
+    with contextlib.suppress(OSError):  # the process has ended, or we may not look at it
+        names += [f"fd/{name}" for name in os.listdir(f"{folder}/fd")]
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"{folder}/{name}")
+
+
+def _real_path(host: Host, path: str) -> str:
+    """Return /dev/NAME of the device that a path below /dev leads to."""
+    return "/dev/" + os.path.basename(os.path.realpath(host.path(path)))

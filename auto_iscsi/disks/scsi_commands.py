@@ -30,20 +30,23 @@ _LEAST = 255  # bytes asked of a page
 
 
 def designators(page: bytes) -> bytes | None:
-    """Return what page 0x83 says of the logical unit, None for nothing; not of port and path."""
-    found, at = [], 4
+    """Return the designators of the logical unit in VPD page 0x83, None for none.
+
+    Those of the port and of the target device do not identify the volume and are left out.
+    """
+    of_unit, at = [], 4
     while at + 4 <= min(len(page), 4 + int.from_bytes(page[2:4], "big")):
         size = 4 + page[at + 3]
         if not page[at + 1] & 0x30:  # association: the logical unit
-            found.append(page[at : at + size])
+            of_unit.append(page[at : at + size])
         at += size
-    return b"".join(found) or None
+    return b"".join(of_unit) or None
 
 
 def identity(host: Host, node: str, known: bytes) -> bytes | None:
-    """Return what /dev/`node` says of its logical unit, None when it cannot be asked.
+    """Return the designators that /dev/`node` gives for its logical unit, None for no answer.
 
-    `known` is what sysfs has as vpd_pg83.
+    `known` is the page as sysfs has it (vpd_pg83): the answer can have that length.
     """
     length = max(len(known), _LEAST)
     page = send(host, node, bytes((0x12, 1, 0x83, *length.to_bytes(2, "big"), 0)), length)
@@ -51,14 +54,14 @@ def identity(host: Host, node: str, known: bytes) -> bytes | None:
 
 
 def luns(host: Host, node: str) -> set[int] | None:
-    """Return the target's LUNs as the SAN counts them, None when /dev/`node` cannot be asked."""
+    """Return the LUNs that the target of /dev/`node` reports, None for no answer."""
     length = 8 + 8 * 1024
     page = send(host, node, bytes((0xA0, 0, 0, 0, 0, 0, *length.to_bytes(4, "big"), 0, 0)), length)
     if not page:
         return None
     size = min(int.from_bytes(page[:4], "big"), length - 8)
     entries = [int.from_bytes(page[at : at + 2], "big") for at in range(8, 8 + size, 8)]
-    # Peripheral or flat addressing (SAM-5, 4.7.7); the well-known units are no disks.
+    # Peripheral or flat space addressing (SAM-5, 4.7.7); well-known logical units are no disks.
     return {entry & 0x3FFF for entry in entries if entry >> 14 in (0, 1)}
 
 

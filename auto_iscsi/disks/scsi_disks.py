@@ -1,27 +1,29 @@
-"""Which disks and partitions does a session have, and which one is meant?
+"""Find the disks and partitions of a session, and the one that the configuration selects.
 
-/sys/class/iscsi_session/sessionSID/device/targetH:C:T/H:C:T:L/block/sdX/sdXN. A disk is only
-ever found from its session downwards: never by a link's name, of which another target's can be
-the beginning, and which udev may not have taken away yet. The link is what the entry says, so it
-is computed (systemd src/udev/udev-builtin-path_id.c) and then has to lead to that very disk.
+In sysfs they are below /sys/class/iscsi_session/sessionSID/device/targetH:C:T/H:C:T:L/block, as
+sdX/sdXN. A disk is only ever found from its session downwards, never by the name of a link: the
+name of one target can begin with the name of another, and udev may not have removed an old link
+yet. The by-path link that a map entry names is computed (systemd
+src/udev/udev-builtin-path_id.c), and must then lead to that very disk.
 """
 
 from __future__ import annotations
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL
+from auto_iscsi.disks import udev_db
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from auto_iscsi.config.settings import Settings
 
 BY_PATH = "/dev/disk/by-path"
-_LEFT = "E:DM_MULTIPATH_DEVICE_PATH=1"  # in udev's database (60-multipath.rules)
-_DIRECT_ACCESS = "0"  # SPC: the peripheral device type of a disk
+_DIRECT_ACCESS = "0"  # the peripheral device type of a disk (SPC)
+_FLAT = 1  # the address method in bits 14 and 15 of a LUN: flat space addressing
 
 
 class Disk(NamedTuple):
@@ -33,195 +35,198 @@ class Disk(NamedTuple):
     path: str  #: in sysfs
 
     @property
-    def unit(self) -> int:
-        """The LUN as the SAN counts it (SAM-5, 4.7.7.3: the flat space has 0x4000 added)."""
-        return self.lun & 0x3FFF if self.lun >> 14 == 1 else self.lun
+    def san_lun(self) -> int:
+        """The LUN as the SAN counts it: without the 0x4000 of flat addressing (SAM-5, 4.7.7.3)."""
+        return self.lun & 0x3FFF if self.lun >> 14 == _FLAT else self.lun
 
     @property
     def link(self) -> str:
-        """The name of its by-path link."""
-        place = f"{self.session.portal.address}:{self.session.portal.port}"
+        """The name of the disk's by-path link."""
+        portal = f"{self.session.portal.address}:{self.session.portal.port}"
         lun = f"{self.lun}"
         if self.lun > 255:
             lun = f"0x{self.lun & 0xFFFF:04x}{self.lun >> 16 & 0xFFFF:04x}00000000"
-        return f"ip-{place}-iscsi-{self.session.target}-lun-{lun}"
+        return f"ip-{portal}-iscsi-{self.session.target}-lun-{lun}"
 
 
 class Device(NamedTuple):
-    """What is to be mounted: a disk or a partition."""
+    """A block device that can be mounted: a disk, a partition, or multipath's map of either."""
 
-    node: str  #: the kernel's name: sdX, sdXN
-    link: str  #: the by-path link's name; "" when there is none
+    node: str  #: its name in /dev: sdX, sdXN, dm-N
+    link: str  #: the name of its by-path or by-id link; "": it has none
     number: str  #: MAJOR:MINOR
-    disk: str = ""  #: the disk's place in sysfs; "": of a mount whose disk is gone
-    folder: str = BY_PATH  #: where the link is
+    disk: str = ""  #: the path of its disk in sysfs; "": the device is mounted, its disk is gone
+    folder: str = BY_PATH  #: the directory of the link
 
     @property
-    def place(self) -> str:
-        """The link, whole."""
+    def link_path(self) -> str:
+        """The path of its link."""
         return f"{self.folder}/{self.link}"
 
 
 def list_all(host: Host, session: Session) -> list[Disk]:
-    """Return the session's disks."""
-    found = []
+    """Return the disks of a session."""
+    disks = []
+    for path, lun in _units(host, session):
+        if host.read(f"{path}/type") == _DIRECT_ACCESS:
+            names = host.names(f"{path}/block")
+            disks += [Disk(name, lun, session, f"{path}/block/{name}") for name in names]
+    return disks
+
+
+def kernel_luns(host: Host, session: Session) -> set[int]:
+    """Return the LUNs that the kernel has found, as the SAN counts them; not only disks."""
+    return {Disk("", lun, session, "").san_lun for _, lun in _units(host, session)}
+
+
+def _units(host: Host, session: Session) -> Iterator[tuple[str, int]]:
+    """Yield the path in sysfs of each SCSI device of a session, and its LUN."""
     for target in host.names(f"{session.path}/device"):
         if not target.startswith("target"):
             continue
         for unit in host.names(f"{session.path}/device/{target}"):
-            path = f"{session.path}/device/{target}/{unit}"
-            number = unit.rpartition(":")[2]
-            if unit.count(":") == 3 and host.read(f"{path}/type") == _DIRECT_ACCESS:
-                names = host.names(f"{path}/block")
-                found += [Disk(n, int(number), session, f"{path}/block/{n}") for n in names]
-    return found
+            lun = unit.rpartition(":")[2]
+            if unit.count(":") == 3 and lun.isdecimal():
+                yield f"{session.path}/device/{target}/{unit}", int(lun)
 
 
-def known_luns(host: Host, session: Session) -> set[int]:
-    """Return the LUNs that the kernel has found, as the SAN counts them; not only disks."""
-    found = set()
-    for target in host.names(f"{session.path}/device"):
-        for unit in host.names(f"{session.path}/device/{target}") if target[:6] == "target" else ():
-            number = unit.rpartition(":")[2]
-            if unit.count(":") == 3 and number.isdecimal():
-                found.add(Disk("", int(number), session, "").unit)
-    return found
-
-
-def partitions(host: Host, disk: Disk) -> dict[int, str]:
-    """Return the kernel's names of a disk's partitions by number."""
+def list_partitions(host: Host, disk: Disk) -> dict[int, str]:
+    """Return the names (sdXN) of a disk's partitions by number."""
     return partitions_below(host, disk.path)
 
 
 def partitions_below(host: Host, path: str) -> dict[int, str]:
-    """Return the kernel's names of the partitions of the disk at `path` in sysfs, by number."""
-    found, disk = {}, path.rpartition("/")[2]
+    """Return the names of the partitions of the disk at `path` in sysfs, by number."""
+    names, disk = {}, path.rpartition("/")[2]
     for name in host.names(path):
         number = host.read(f"{path}/{name}/partition") if name.startswith(disk) else None
         if number and number.isdecimal():
-            found[int(number)] = name
-    return found
+            names[int(number)] = name
+    return names
 
 
-def devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device]:
-    """Return a disk, as 0, and its partitions, by number; or only one of them.
+def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, Device]:
+    """Return a disk as number 0 and its partitions by number, or only the one numbered `part`.
 
-    Where multipathd holds the disk, its map and the map's partitions: only they can be mounted.
+    Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
+    mounted. A disk that udev leaves to multipathd, and that has no map yet, has none.
     """
     if host.names(f"{disk.path}/holders"):
-        from auto_iscsi.disks import multipath  # only where somebody holds it
+        from auto_iscsi.disks import multipath  # a warm lookup of a disk without holders needs none
 
-        if held := multipath.map_and_partitions(host, disk.path):
+        if names := multipath.map_and_partitions(host, disk.path):
             return {
                 number: Device(
-                    node,
-                    multipath.link(host, node),
-                    multipath.number(host, node),
+                    name,
+                    multipath.link(host, name),
+                    multipath.number(host, name),
                     disk.path,
                     multipath.BY_ID,
                 )
-                for number, node in sorted(held.items())
+                for number, name in sorted(names.items())
                 if part in (None, number)
             }
     if is_left_to_multipathd(host, disk):
         return {}
-    nodes = {0: disk.name, **(partitions(host, disk) if part != 0 else {})}
-    found = {}
+    nodes = {0: disk.name, **(list_partitions(host, disk) if part != 0 else {})}
+    numbered = {}
     for number, node in sorted(nodes.items()):
         if part in (None, number):
             path = f"{disk.path}/{node}" if number else disk.path
             link = f"{disk.link}-part{number}" if number else disk.link
-            found[number] = Device(node, link, host.read(f"{path}/dev") or "", disk.path)
-    return found
+            numbered[number] = Device(node, link, host.read(f"{path}/dev") or "", disk.path)
+    return numbered
 
 
 def is_selected(disk: Disk, settings: Settings) -> bool:
-    """Say whether the configuration means this disk."""
-    return settings.lun in (disk.unit, ALL)
+    """Tell whether the setting `lun` selects a disk."""
+    return settings.lun in (disk.san_lun, ALL)
 
 
-def candidates(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:
-    """Return the kernel's devices for the LUN and partition that are wanted, one per session.
+def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:
+    """Return the devices that the settings `lun` and `partition` can mean, in every session.
 
-    All that could be meant, where that is not a number. Raise NoPartition when a disk is there,
-    udev is through with it, and the partition is not: the kernel reads the partition table before
-    it announces the disk (block/genhd.c, device_add_disk).
+    Raise NoPartition when a disk does not have the partition of that number and udev has finished
+    with the disk: the kernel reads the partition table before it announces a disk (block/genhd.c,
+    device_add_disk).
     """
-    found: list[Device] = []
+    matching: list[Device] = []
     for session in sessions:
         for disk in list_all(host, session):
             if not is_selected(disk, settings):
                 continue
             part = settings.partition if isinstance(settings.partition, int) else None
-            present = devices(host, disk, part)
-            if part is not None and not present and is_known_to_udev(host, disk):
-                raise no_partition(disk, part, sorted(partitions(host, disk)))
-            found += present.values()
-    return found
+            of_disk = list_devices(host, disk, part)
+            if part is not None and not of_disk and is_known_to_udev(host, disk):
+                raise missing_partition(disk, part, sorted(list_partitions(host, disk)))
+            matching += of_disk.values()
+    return matching
 
 
-def choose(host: Host, sessions: Sequence[Session], settings: Settings) -> Device | None:
-    """Return what is to be mounted, None while it is not there yet; raise NoPartition."""
-    found = _maps_first(candidates(host, sessions, settings))
+def find_device(host: Host, sessions: Sequence[Session], settings: Settings) -> Device | None:
+    """Return the device that the settings select, None while it is missing; raise NoPartition."""
+    matching = _maps_first(matching_devices(host, sessions, settings))
     if settings.device == "kernel":
-        return found[0] if found else None
-    return first_linked(host, found)
+        return matching[0] if matching else None
+    return first_linked(host, matching)
 
 
-def first_linked(host: Host, found: Sequence[Device]) -> Device | None:
-    """Return the first device that its by-path link leads to."""
-    for device in _maps_first(found):
-        # Two sessions through one portal share the link: it leads to either one's disk.
-        node = host.link(device.place)
-        for other in found:
+def first_linked(host: Host, matching: Sequence[Device]) -> Device | None:
+    """Return the first of several devices that one of their links leads to, None for none.
+
+    Two sessions through one portal share a link, which leads to the disk of either session.
+    """
+    for device in _maps_first(matching):
+        node = host.link(device.link_path)
+        for other in matching:
             if other.node == node and other.link == device.link:
                 return other
     return None
 
 
+def _maps_first(matching: Sequence[Device]) -> list[Device]:
+    """Sort multipath maps before disks: multipathd may have yet to add such a disk to the map."""
+    return sorted(matching, key=lambda device: device.folder == BY_PATH)
+
+
 def is_left_to_multipathd(host: Host, disk: Disk) -> bool:
-    """Say whether udev leaves a disk to multipathd, whether that has a map of it by now or not."""
-    return _LEFT in _udev(host, disk).splitlines()
-
-
-def _udev(host: Host, disk: Disk) -> str:
-    """Return what udev knows of a disk."""
-    return host.read(f"/run/udev/data/b{host.read(f'{disk.path}/dev')}") or ""
-
-
-def _maps_first(found: Sequence[Device]) -> list[Device]:
-    """Return devices with a path that multipathd has yet to add to its map behind the map."""
-    return sorted(found, key=lambda device: device.folder == BY_PATH)
+    """Tell whether udev leaves a disk to multipathd, with or without a map of it yet."""
+    return _is_multipath_path(_udev_record(host, disk))
 
 
 def is_known_to_udev(host: Host, disk: Disk) -> bool:
-    """Say whether udev knows this disk, and not one that had its number before.
+    """Tell whether udev has finished with this disk, and not with one that had its number before.
 
-    That can be the same LUN before its last logout, until udev is through with the removal. A link
-    with the disk's sequence number (Linux 5.15, udev 251) is this one's only. Where there is none:
-    /run/udev/queue is there as long as udev has events to work on (systemd src/udev/udevd.c).
+    An earlier disk can be the same LUN before its last logout, until udev has worked on its
+    removal. A by-diskseq link with the disk's sequence number (Linux 5.15, udev 251) belongs to
+    this disk only. Where udev makes no such links, its queue has to be empty.
     """
     if host.names(f"{disk.path}/holders"):
         from auto_iscsi.disks import multipath
 
         if multipath.map_of(host, disk.path):
             return multipath.is_settled(host, disk.path)
-    known = _udev(host, disk)
-    if _LEFT in known.splitlines():
+    record = _udev_record(host, disk)
+    if _is_multipath_path(record) or f"disk/by-path/{disk.link}" not in record.links:
         return False
-    links = [line[len("S:disk/") :] for line in known.splitlines() if line.startswith("S:disk/")]
-    if f"by-path/{disk.link}" not in links:
-        return False
-    if any(link.startswith("by-diskseq/") for link in links):
-        return f"by-diskseq/{host.read(f'{disk.path}/diskseq')}" in links
-    return host.read("/run/udev/queue") is None
+    if any(link.startswith("disk/by-diskseq/") for link in record.links):
+        return f"disk/by-diskseq/{host.read(f'{disk.path}/diskseq')}" in record.links
+    return not udev_db.is_busy(host)
 
 
-def no_partition(disk: Disk, wanted: int, present: list[int]) -> errors.NoPartition:
-    """Return the failure for a partition that is not there."""
-    there = f"there is {', '.join(map(str, present))}" if present else "there is none at all"
+def _udev_record(host: Host, disk: Disk) -> udev_db.Record:
+    return udev_db.read(host, host.read(f"{disk.path}/dev") or "")
+
+
+def _is_multipath_path(record: udev_db.Record) -> bool:
+    return record.properties.get("DM_MULTIPATH_DEVICE_PATH") == "1"  # 60-multipath.rules
+
+
+def missing_partition(disk: Disk, wanted: int, numbers: Sequence[int]) -> errors.NoPartition:
+    """Return the failure for a disk that does not have the partition `wanted` but `numbers`."""
+    present = f"the disk has {', '.join(map(str, numbers)) or 'none'}"
     return errors.NoPartition(
-        f"{disk.session.target}: no partition {wanted} on LUN {disk.unit} ({disk.name}) through "
-        f"{disk.session.portal}: {there}",
-        f"set partition = {present[0] if present else 'none'} in /etc/auto.iscsi.conf",
+        f"{disk.session.target}: no partition {wanted} on LUN {disk.san_lun} ({disk.name}) through "
+        f"{disk.session.portal}: {present}",
+        f"set partition = {numbers[0] if numbers else 'none'} in /etc/auto.iscsi.conf",
     )

@@ -143,18 +143,43 @@ def logout(host: Host, target: str, session: sessions.Session, limit: Limit) -> 
 
 
 def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
-    """Log out a session that is UNBOUND because iscsid was killed in the middle of its logout.
+    """End a session that stays UNBOUND because iscsid was killed in the middle of its logout.
 
-    iscsid waits for the kernel to announce that the disks are gone (session_logout_task), and the
-    kernel announces that only once (drivers/scsi/scsi_transport_iscsi.c). iscsid does not wait
-    while the connection is lost, so we cut the connection: it is lost for two seconds then.
+    The kernel reports only once that a session's disks are gone (scsi_transport_iscsi.c). iscsid
+    waits for that report (session_logout_task), unless the connection is lost. So we cut the
+    connection, and log out in the two seconds for which it is lost. Raise Failure when it cannot be
+    cut: a logout would wait for ever then.
     """
-    port = host.read(f"{sessions.CONNECTIONS}/connection{session.sid}:0/local_port") or "0"
-    with open("/dev/null", "wb") as null:
-        connection = ("sport", "=", port, "dport", "=", f"{session.portal.port}")
-        out = null.fileno()
-        host.run("ss", "--kill", "--tcp", *connection, out=out, err=out, until=limit.end)
+    _cut_connection(host, target, session, limit)
     return logout(host, target, session, limit)
+
+
+def _cut_connection(host: Host, target: str, session: sessions.Session, limit: Limit) -> None:
+    """Cut the TCP connection of a session, and of no other one.
+
+    Without CAP_NET_ADMIN, `ss --kill` cuts nothing and exits 0 (seen with iproute2 6.1), so ss is
+    asked afterwards whether the connection still exists.
+    """
+    folder = f"{sessions.CONNECTIONS}/connection{session.sid}:0"
+    local_port, address, port = (
+        host.read(f"{folder}/{name}") for name in ("local_port", "address", "port")
+    )
+    if not (local_port and address and port):
+        return  # the session has no connection any more
+    remote = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    ends = ("sport", "=", local_port, "dst", remote)
+    out = os.memfd_create("ss")
+    try:
+        host.run("ss", "--kill", "--tcp", *ends, out=out, err=out, until=limit.end)
+        os.ftruncate(out, 0)
+        host.run("ss", "--no-header", "--tcp", *ends, out=out, err=out, until=limit.end)
+        if os.pread(out, 1, 0):
+            raise errors.Failure(
+                f"{target}: the connection of session {session.sid} cannot be cut",
+                f"as root: ss --kill --tcp {' '.join(ends)}",
+            )
+    finally:
+        os.close(out)
 
 
 def discover(

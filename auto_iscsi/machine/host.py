@@ -19,7 +19,10 @@ PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _PACKAGES = {"ss": "iproute2", "multipath": "multipath-tools"}
 
 # sysfs also answers with these while a session or a disk is being removed: it is gone, not broken.
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL})
+# ENOTCONN: a session without a socket (drivers/scsi/iscsi_tcp.c, iscsi_sw_tcp_conn_get_param).
+_GONE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ENOTCONN}
+)
 
 
 class Host(NamedTuple):

@@ -37,7 +37,7 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> Mountable | N
     """Return what sessions that are up show, None while it is not there yet; raise Failure."""
     one_partition = isinstance(settings.partition, int) and isinstance(settings.lun, int)
     if one_partition and settings.fstype != AUTO:
-        device = scsi_disks.choose(host, up, settings)
+        device = scsi_disks.find_device(host, up, settings)
         return mountable.as_configured(device, settings) if device else None
     from auto_iscsi.volumes import selection
 
@@ -70,7 +70,7 @@ def has_link(request: Request, up: Sequence[Session]) -> bool:
     lun = request.settings.lun
     if request.settings.device == "kernel" or not isinstance(lun, int):
         return True
-    numbers = (lun, lun | 0x4000)  # both ways in which the kernel counts it: Disk.unit
+    numbers = (lun, lun | 0x4000)  # both ways in which the kernel counts it: Disk.san_lun
     links = [scsi_disks.Disk("", each, session, "").link for session in up for each in numbers]
     return any(request.host.link(f"{scsi_disks.BY_PATH}/{link}") for link in links)
 
@@ -92,7 +92,7 @@ def without_session(request: Request) -> Mountable | None:
     target_sessions = sessions.find_all(request.host, request.target)
     by_number = {mount.number: mount for mount in mounted}
     down = [session for session in target_sessions if not session.up]
-    for device in scsi_disks.candidates(request.host, down, request.settings):
+    for device in scsi_disks.matching_devices(request.host, down, request.settings):
         if device.number in by_number:
             return _as_mounted(device, by_number[device.number], request.settings)
     point = mount_point(request, mounted)

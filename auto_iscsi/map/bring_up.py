@@ -129,7 +129,7 @@ def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
     selected = available.selected_disks(request, up)
     if not selected:
         disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
-        luns = ", ".join(sorted({str(disk.unit) for disk in disks})) or "none"
+        luns = ", ".join(sorted({str(disk.san_lun) for disk in disks})) or "none"
         return errors.NoDisk(
             f"{request.target}: no LUN {request.settings.lun} through {up[0].portal} {after}, "
             f"LUNs there: {luns}",

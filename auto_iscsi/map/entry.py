@@ -24,10 +24,10 @@ def format_entry(content: Mountable, settings: Settings, remount: bool = False) 
     `remount`: automount has mounted the key already, and is to accept that.
     """
     filesystems = content.filesystems
-    if len(filesystems) == 1 and not filesystems[0].place:
+    if len(filesystems) == 1 and not filesystems[0].offset:
         return _options_and_location(filesystems[0], settings, remount)
     entry = " ".join(
-        f"{each.place} {_options_and_location(each, settings)}" for each in filesystems
+        f"{each.offset} {_options_and_location(each, settings)}" for each in filesystems
     )
     if len(entry) >= LONGEST:
         raise errors.Failure(
@@ -44,4 +44,4 @@ def _options_and_location(filesystem: Filesystem, settings: Settings, remount: b
     device = filesystem.device
     if settings.device == "kernel" or not device.link:
         return f"-{options} :/dev/{device.node}"
-    return f'-{options} ":{device.place}"'
+    return f'-{options} ":{device.link_path}"'

@@ -29,8 +29,8 @@ def wait_for_map(
 
     def all_joined() -> bool | None:
         disks = available.selected_disks(request, up)
-        units = {disk.unit for disk in disks}
-        joined = {disk.unit for disk in disks if multipath.map_of(request.host, disk.path)}
+        units = {disk.san_lun for disk in disks}
+        joined = {disk.san_lun for disk in disks if multipath.map_of(request.host, disk.path)}
         return True if units and joined == units else None
 
     timeout = request.settings.udev_timeout

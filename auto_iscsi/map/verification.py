@@ -25,13 +25,17 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
 
     Raise WrongDisk when such a disk is in use, or its session is not ours.
     """
-    swapped = [disk for disk in disks if not identity.is_same(request.host, request.target, disk)]
+    swapped = []
+    for disk in disks:
+        examination = identity.examine(request.host, request.target, disk)
+        identity.remember(request.host, request.target, examination)
+        swapped += [] if examination.is_same else [disk]
     for disk in swapped:
         if not ownership.is_ours(request.host, request.target, disk):
+            node = os.path.basename(disk)
             raise errors.WrongDisk(
-                f"{request.target}: another volume is behind "
-                f"{os.path.basename(disk)} than the kernel found there, and its session is not ours",
-                f"whoever opened it: iscsiadm -m node -T {request.target} --logout; then log in again",
+                f"{request.target}: {node} is another volume than it was; its session is not ours",
+                f"whoever opened it: iscsiadm -m node -T {request.target} --logout",
             )
         identity.delete_disk(request.host, request.target, disk)
     return bool(swapped)

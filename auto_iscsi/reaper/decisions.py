@@ -155,11 +155,11 @@ class _Basis(NamedTuple):
             what = f"the volume of {self.lost[0]} is gone" if up else self.session.state
             return REPORT, f"{what}, yet {use}", None
         if not isinstance(self.wanted, schema.Settings):
-            return REPORT, f"what holds for it is not known: {self.wanted.reason}", None
+            return REPORT, f"its settings are not known: {self.wanted.reason}", None
         if self.wanted.reap == "never":
             return KEEP, "reap = never", None
         if self.at_work or (self.claim.asked and not ours):
-            return KEEP, "a login is under way, or its end has yet to be looked at", None
+            return KEEP, "a login is under way, or its result is not known yet", None
         if not ours and self.wanted.reap != "any":
             return KEEP, "not ours", None
         return self._by_time(ours)

@@ -1,1 +1,1 @@
-"""Find what is on a disk, and whether and how it can be mounted."""
+"""Find what is on a disk, select what to mount, and decide how it is mounted."""

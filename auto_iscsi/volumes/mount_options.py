@@ -1,8 +1,12 @@
-"""Which mount options fit a filesystem?
+"""Adapt mount options to the type of a filesystem.
 
-A type refuses what it does not know (exit status 32 of mount(8)), so with `fstype = auto` an option
-that belongs to other types only is left out. What belongs to which: mount(8), ext4(5), xfs(5),
-btrfs(5), ntfs3 and squashfs in the kernel's Documentation/filesystems. Any other option is passed.
+The kernel refuses a mount with an option that the type does not accept (exit status 32 of
+mount(8)). So with `fstype = auto`, an option of _ACCEPTED that the type found on the disk does not
+accept is left out. All other options are passed to every type. The table only has options that
+matter to a mount for reading (journal, copies, owners, character sets) and the errors, acl and
+user_xattr of many an fstab: what tunes writing grows with each kernel, and nobody needs it here.
+Sources: mount(8), ext4(5), xfs(5), btrfs(5), and ntfs3 and squashfs in the kernel's
+Documentation/filesystems.
 """
 
 from __future__ import annotations
@@ -14,60 +18,54 @@ from auto_iscsi import errors
 EXT = ("ext2", "ext3", "ext4")
 
 _OWNERS = "uid gid umask dmask fmask iocharset"
-_OWN = {
-    "ext": "nocheck check noload norecovery errors data journal_ioprio journal_checksum commit "
-    "barrier nobarrier acl noacl user_xattr nouser_xattr minixdf bsddf grpid nogrpid sb resuid "
-    "resgid stripe delalloc nodelalloc dax init_itable noinit_itable quota noquota auto_da_alloc "
-    "noauto_da_alloc discard nodiscard block_validity noblock_validity",
-    "xfs": "nouuid norecovery logbufs logbsize logdev rtdev inode32 inode64 allocsize attr2 "
-    "noattr2 ikeep noikeep largeio nolargeio noalign sunit swidth swalloc wsync filestreams uquota "
-    "gquota pquota noquota grpid nogrpid dax discard nodiscard",
-    "btrfs": "rescue nologreplay norecovery usebackuproot degraded device subvol subvolid compress "
-    "compress-force space_cache clear_cache skip_balance thread_pool ssd nossd autodefrag "
-    "noautodefrag datacow nodatacow datasum nodatasum barrier nobarrier commit acl noacl discard "
-    "nodiscard fatal_errors max_inline metadata_ratio flushoncommit treelog notreelog",
-    "vfat": f"{_OWNERS} codepage shortname utf8 check quiet flush showexec allow_utime tz "
-    "time_offset usefree errors discard nfs rodir dots nodots sys_immutable",
-    "ntfs3": f"{_OWNERS} nls nohidden sys_immutable discard force sparse showmeta prealloc acl "
-    "noacsrules hide_dot_files windows_names",
-    "iso9660": "norock nojoliet check uid gid map mode dmode unhide hide showassoc block "
-    "cruft session sbsector iocharset utf8 overriderockperm",
-    "squashfs": "errors threads",
+#: The options of the table that each type accepts.
+_ACCEPTED = {
+    "ext": "nocheck noload norecovery errors acl user_xattr",
+    "xfs": "norecovery nouuid",
+    "btrfs": "norecovery nologreplay rescue subvol subvolid acl",
+    "vfat": f"{_OWNERS} codepage shortname utf8 errors",
+    "ntfs3": f"{_OWNERS} nls acl",
+    "iso9660": "uid gid mode dmode iocharset utf8",
+    "squashfs": "errors",
 }
-OWN = {kind: frozenset(names.split()) for kind, names in _OWN.items()}
-_ALL = frozenset().union(*OWN.values())
+_ANY = frozenset(" ".join(_ACCEPTED.values()).split())
 
-#: What mounts a filesystem without a look at its journal.
+#: The option with which each type is mounted without a look at its journal.
 WITHOUT_JOURNAL = {"ext": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
 
 
 def driver(fstype: str) -> str:
-    """Return what mounts a type that libblkid found."""
+    """Return the type that mounts what libblkid names `fstype`."""
     return "ntfs3" if fstype == "ntfs" else fstype
 
 
 def family(fstype: str) -> str:
-    """Return the name under which a type's options and its journal are known."""
+    """Return the name for the types that share their options and the format of their journal."""
     return "ext" if fstype in EXT else driver(fstype)
 
 
-def fitting(fstype: str, options: Sequence[str]) -> tuple[str, ...]:
-    """Return the options that a type takes, and what it needs beside its volume or another copy."""
-    own = OWN.get(family(fstype), frozenset())
-    fit = [o for o in options if o.partition("=")[0] not in _ALL - own]
-    if fstype == "xfs" and "nouuid" not in fit:
-        fit.append("nouuid")  # a snapshot has its volume's UUID: xfs mounts only one of them
-    return tuple(fit)
+def for_type(fstype: str, options: Sequence[str]) -> tuple[str, ...]:
+    """Return the options without those that only other types accept; for XFS, with nouuid.
+
+    A snapshot has the UUID of its volume, and XFS mounts only one filesystem of a UUID without
+    nouuid.
+    """
+    refused = _ANY.difference(_ACCEPTED.get(family(fstype), "").split())
+    fitting = [option for option in options if option.partition("=")[0] not in refused]
+    if fstype == "xfs" and "nouuid" not in fitting:
+        fitting.append("nouuid")
+    return tuple(fitting)
 
 
 def read_only(options: Sequence[str]) -> tuple[str, ...]:
-    """Return options for a disk that is read-only; `ro` also keeps fsck from mending (autofs)."""
-    fit = [option for option in options if option not in ("ro", "rw")]
-    return ("ro", *fit) if "ro" not in options else tuple(o for o in options if o != "rw")
+    """Return options with `ro` and without `rw`; for `ro`, automount's fsck repairs nothing."""
+    if "ro" in options:
+        return tuple(option for option in options if option != "rw")
+    return ("ro", *(option for option in options if option != "rw"))
 
 
 def without_journal(fstype: str, options: Sequence[str]) -> tuple[str, ...]:
-    """Return options that leave the journal alone; raise Failure where a type has none."""
+    """Return options with the one that ignores the journal; raise Failure where a type has none."""
     option = WITHOUT_JOURNAL.get(family(fstype))
     if not option:
         raise errors.Failure(f"{fstype} has no option to mount it without its journal")

@@ -1,4 +1,4 @@
-"""What a key shows: the filesystems to mount, and what the log should say of them."""
+"""Describe what a key shows: the filesystems to mount, and notes for the log."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 class Filesystem(NamedTuple):
     """A filesystem to mount."""
 
-    place: str  #: below the key: "", /p1, /lun0, /lun0/p1
+    offset: str  #: the directory below the key: "", /p1, /lun0, /lun0/p1
     device: scsi_disks.Device
     fstype: str
     options: tuple[str, ...]
 
 
 class Mountable(NamedTuple):
-    """All that a key shows."""
+    """Everything that a key shows."""
 
     filesystems: tuple[Filesystem, ...]
     notes: tuple[str, ...] = ()  #: lines for the log
 
 
 class Collector:
-    """Collect the filesystems of one key; a filesystem that is refused takes no other down."""
+    """Collect the filesystems of one key, where one that is refused does not affect the others."""
 
     def __init__(self, target: str, notes: Sequence[str] = ()) -> None:
         self.filesystems: list[Filesystem] = []
@@ -38,21 +38,21 @@ class Collector:
         self._last: errors.Failure | None = None
 
     @contextmanager
-    def leave_out_failures(self, place: str) -> Iterator[None]:
-        """Note a failure within and leave its place out; raise it when the place is the key."""
+    def leave_out_failures(self, offset: str) -> Iterator[None]:
+        """Turn a Failure in the block into a note; raise it where the offset is the key itself."""
         try:
             yield
         except errors.Failure as failure:
-            if not place:
+            if not offset:
                 raise
             self._last = failure
-            why = failure.reason
-            if why.lower().startswith(f"{self._target.lower()}: "):  # the line begins with it
-                why = why[len(self._target) + 2 :]
-            self.notes.append(f"{place[1:]} is left out: {why}")
+            reason = failure.reason
+            if reason.lower().startswith(f"{self._target.lower()}: "):  # the log line has it
+                reason = reason[len(self._target) + 2 :]
+            self.notes.append(f"{offset[1:]} is left out: {reason}")
 
     def result(self) -> Mountable | None:
-        """Return what was collected, None for nothing; raise the last failure if all failed."""
+        """Return what was collected, None for nothing; raise the last Failure if all failed."""
         if not self.filesystems and self._last:
             raise self._last
         if not self.filesystems:
@@ -61,5 +61,5 @@ class Collector:
 
 
 def as_configured(device: scsi_disks.Device, settings: Settings) -> Mountable:
-    """Return one device with the type and options that the configuration names."""
+    """Return one device with the type and options of the configuration."""
     return Mountable((Filesystem("", device, settings.fstype, settings.options),))

@@ -1,8 +1,8 @@
-"""Which of the filesystems on a session's disks are meant?
+"""Select the filesystems on a session's disks that are to be mounted.
 
-For `fstype = auto`, `partition = auto` and `all`, and `lun = all`: by what udev says is there. It
-is asked only once udev is through with a disk and its partitions. A member of something bigger, an
-LVM volume group for one, is named and refused; it is never put to use here.
+This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
+udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
+member of something bigger, such as an LVM volume group, is refused by its name and never assembled.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, mountable
+from auto_iscsi.volumes.content import Content, from_udev
 
-_TWINS = (6, 7)  # the Linux that mounts two btrfs with one UUID (fs/btrfs/volumes.c, temp_fsid)
-_SECTOR = 512  # bytes; what sysfs counts sizes in, whatever the disk's block size
+_BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
+_SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
-#: What is no filesystem, and what would be needed to see the files on it.
+#: By type: what is no filesystem, and what it would take to see the files in it.
 FOREIGN = {
     "LVM2_member": (
         "an LVM physical volume",
@@ -40,221 +41,279 @@ FOREIGN = {
 }
 
 
-class Place(NamedTuple):
-    """A disk or a partition, and what is there."""
+class Candidate(NamedTuple):
+    """A disk or partition that can be selected, and what is on it."""
 
-    part: int  #: 0: the whole disk
+    part: int  #: the partition number; 0: the whole disk
     device: scsi_disks.Device
-    content: udev_db.Content
+    content: Content
     size: int  #: bytes
 
     @property
     def holds_files(self) -> bool:
-        """Say whether a filesystem is there."""
+        """Whether it has a filesystem."""
         return self.content.usage == "filesystem" and self.content.fstype not in FOREIGN
 
     def __str__(self) -> str:
-        """Return number, size, type and label, as a list has them."""
-        found = self.content
-        what = found.fstype or ("partitions" if found.table else "nothing known")
-        words = [f"{self.part or 'disk'}: {_size(self.size)} {what}"]
-        words += [f"'{found.label}'"] if found.label else []
-        words += [f"({found.purpose})"] if found.purpose else []
+        """Return number, size, type, label and purpose for a list."""
+        content = self.content
+        what = content.fstype or ("partitions" if content.table else "nothing known")
+        words = [f"{self.part or 'disk'}: {_readable_size(self.size)} {what}"]
+        words += [f"'{content.label}'"] if content.label else []
+        words += [f"({content.purpose})"] if content.purpose else []
         return " ".join(words)
 
 
 class Selection(NamedTuple):
-    """What is meant on one disk."""
+    """What the settings select on one disk."""
 
-    places: list[Place]
+    candidates: list[Candidate]
     why: str
 
 
 def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mountable | None:
-    """Return what is to be mounted, None while it is not there; raise Failure."""
-    units: dict[int, list[scsi_disks.Disk]] = {}
+    """Return what is to be mounted through the sessions `up`, None while it is not there yet.
+
+    Raise Failure when the selection is not clear, or nothing of it can be mounted.
+    """
+    luns = _selected_luns(host, up, settings)
+    if settings.lun == ALL and not _are_all_found(host, luns):
+        return None
+    collected = mountable.Collector(up[0].target if up else "")
+    for lun, disks in sorted(luns.items()):
+        contents = _read_first(host, disks)
+        if contents is None:
+            return None
+        disk, candidates = contents
+        lun_offset = f"/lun{lun}" if settings.lun == ALL else ""
+        with collected.leave_out_failures(lun_offset):
+            for candidate in select(disk, candidates, settings).candidates:
+                part_offset = (
+                    f"/p{candidate.part}" if settings.partition == ALL and candidate.part else ""
+                )
+                offset = lun_offset + part_offset
+                with collected.leave_out_failures(offset):
+                    device = _linked_device(host, disks, candidate, settings)
+                    if device is None:
+                        return None
+                    fstype, options = _type_and_options(host, disk, candidate, device, settings)
+                    collected.filesystems.append(
+                        mountable.Filesystem(offset, device, fstype, options)
+                    )
+    return collected.result()
+
+
+def _selected_luns(
+    host: Host, up: Sequence[Session], settings: Settings
+) -> dict[int, list[scsi_disks.Disk]]:
+    """Return the selected LUNs, each with its disks: one for each session."""
+    luns: dict[int, list[scsi_disks.Disk]] = {}
     for session in up:
         for disk in scsi_disks.list_all(host, session):
             if scsi_disks.is_selected(disk, settings):
-                units.setdefault(disk.unit, []).append(disk)
-    if settings.lun == ALL and not _all_there(host, up, units):
-        return None
-    kept = mountable.Collector(up[0].target if up else "")
-    for unit, same in sorted(units.items()):
-        known = next(((d, there) for d in same if (there := read_contents(host, d))), None)
-        if known is None:
-            return None
-        below = f"/lun{unit}" if settings.lun == ALL else ""
-        with kept.leave_out_failures(below):
-            for place in select(*known, settings).places:
-                inner = f"/p{place.part}" if settings.partition == ALL and place.part else ""
-                with kept.leave_out_failures(below + inner):
-                    device = _node(host, same, place, settings)
-                    if device is None:
-                        return None
-                    part = _part(host, known[0], place, device, below + inner, settings)
-                    kept.filesystems.append(part)
-    return kept.result()
+                luns.setdefault(disk.san_lun, []).append(disk)
+    return luns
 
 
-def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Place] | None:
-    """Return what is on a disk and its partitions; None: udev is not through with them."""
+def _are_all_found(host: Host, luns: dict[int, list[scsi_disks.Disk]]) -> bool:
+    """Tell whether the kernel has found every LUN of the target, by what the target reports.
+
+    False while it has found none; True for a target that does not report its LUNs.
+    """
+    for disks in luns.values():
+        reported = scsi_commands.luns(host, disks[0].name)
+        return reported is None or reported <= scsi_disks.kernel_luns(host, disks[0].session)
+    return False
+
+
+def _read_first(
+    host: Host, disks: Sequence[scsi_disks.Disk]
+) -> tuple[scsi_disks.Disk, list[Candidate]] | None:
+    """Return the first disk of a LUN that udev has finished with, and what is on it."""
+    for disk in disks:
+        candidates = read_contents(host, disk)
+        if candidates is not None:
+            return disk, candidates
+    return None
+
+
+def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
+    """Return what is on a disk and its partitions, None as long as udev works on one of them."""
     if not scsi_disks.is_known_to_udev(host, disk):
         return None
-    found = []
-    for part, device in scsi_disks.devices(host, disk).items():
-        content = udev_db.read(host, device.number)
-        if content is None or device.place[len("/dev/") :] not in content.links:
+    candidates = []
+    for part, device in scsi_disks.list_devices(host, disk).items():
+        record = udev_db.read(host, device.number)
+        if device.link_path[len("/dev/") :] not in record.links:
             return None
         path = f"{disk.path}/{device.node}" if part else disk.path
         if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
             path = f"/sys/block/{device.node}"
-        found.append(Place(part, device, content, int(host.read(f"{path}/size") or 0) * _SECTOR))
-    return found
+        size = int(host.read(f"{path}/size") or 0) * _SECTOR
+        candidates.append(Candidate(part, device, from_udev(record), size))
+    return candidates
 
 
-def select(disk: scsi_disks.Disk, there: Sequence[Place], settings: Settings) -> Selection:
-    """Return what is meant of that which is on a disk; raise Failure when that is not clear."""
-    asked = f"partition = {settings.partition or 'none'}"
+def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Settings) -> Selection:
+    """Return what the settings select of the whole disk and its partitions.
+
+    Raise NoPartition or, when there is not exactly one filesystem to select, Ambiguous.
+    """
+    setting = f"partition = {settings.partition or 'none'}"
     if isinstance(settings.partition, int):
-        found = [place for place in there if place.part == settings.partition]
-        if not found:
-            numbers = [place.part for place in there if place.part]
-            raise scsi_disks.no_partition(disk, settings.partition, numbers)
-        return Selection(found, asked)
-    if there[0].holds_files:
-        return Selection([there[0]], f"{asked}: the filesystem on the whole disk")
+        numbered = [candidate for candidate in candidates if candidate.part == settings.partition]
+        if not numbered:
+            numbers = [candidate.part for candidate in candidates if candidate.part]
+            raise scsi_disks.missing_partition(disk, settings.partition, numbers)
+        return Selection(numbered, setting)
+    if candidates[0].holds_files:
+        return Selection([candidates[0]], f"{setting}: the filesystem on the whole disk")
     if settings.partition == ALL:
-        found = [place for place in there if place.part and _is_there(place)]
-        if found:
-            return Selection(found, f"{asked}: each partition with something on it")
-    with_files = [place for place in there if place.part and place.holds_files]
-    with_files = _of_type(with_files, settings)
-    meant = [place for place in with_files if not place.content.purpose] or with_files
-    if len(meant) == 1:
-        beside = [f"{p.part} is an {p.content.purpose}" for p in with_files if p not in meant]
-        only = "the only filesystem" + (f"; {', '.join(beside)}" if beside else "")
-        return Selection(meant, f"{asked}: {only}")
-    foreign = [place for place in there if place.content.fstype in FOREIGN]
-    if not meant and len(foreign) == 1:
-        return Selection(foreign, f"{asked}: the only thing there")
+        used = [
+            candidate for candidate in candidates if candidate.part and candidate.content.fstype
+        ]
+        if used:
+            return Selection(used, f"{setting}: each partition with something on it")
+    return _select_only_one(disk, candidates, settings, setting)
+
+
+def _select_only_one(
+    disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Settings, setting: str
+) -> Selection:
+    """Select the only filesystem in a partition, or the only thing there; raise Ambiguous."""
+    filesystems = [
+        candidate for candidate in candidates if candidate.part and candidate.holds_files
+    ]
+    filesystems = _of_type(filesystems, settings)
+    preferred = [
+        candidate for candidate in filesystems if not candidate.content.purpose
+    ] or filesystems
+    if len(preferred) == 1:
+        others = [f"{p.part} ({p.content.purpose})" for p in filesystems if p not in preferred]
+        why = f"{setting}: the only filesystem"
+        return Selection(preferred, f"{why} besides {', '.join(others)}" if others else why)
+    foreign = [candidate for candidate in candidates if candidate.content.fstype in FOREIGN]
+    if not preferred and len(foreign) == 1:
+        return Selection(foreign, f"{setting}: the only thing there")
+    count = "more than one" if preferred else "no"
     raise errors.Ambiguous(
-        f"{_name(disk)} has {'more than one' if meant else 'no'} filesystem: {describe(there)}",
-        "set partition to one of the numbers, or to all" if meant else "see auto-iscsi explain",
+        f"{_name(disk)} has {count} filesystem: {list_in_one_line(candidates)}",
+        "set partition to one of the numbers, or to all"
+        if preferred
+        else f"run auto-iscsi explain {disk.session.target}",
     )
 
 
-def describe(there: Sequence[Place]) -> str:
-    """Return what is on a disk, in one line."""
-    return ", ".join(map(str, there[1:] or there))
+def list_in_one_line(candidates: Sequence[Candidate]) -> str:
+    """Return what is on a disk in one line: its partitions, or else the disk itself."""
+    return ", ".join(map(str, candidates[1:] or candidates))
 
 
-def _all_there(host: Host, up: Sequence[Session], units: dict[int, list[scsi_disks.Disk]]) -> bool:
-    """Say whether the kernel has found each LUN that the target has."""
-    for same in units.values():
-        offered = scsi_commands.luns(host, same[0].name)
-        there = scsi_disks.known_luns(host, same[0].session)
-        return offered is None or offered <= there
-    return False
-
-
-def _of_type(there: Sequence[Place], settings: Settings) -> list[Place]:
-    """Return those of a type that is given; ext2, ext3 and ext4 have one driver."""
+def _of_type(candidates: Sequence[Candidate], settings: Settings) -> list[Candidate]:
+    """Return the candidates with the type of the setting `fstype`, or else one of its family."""
     if settings.fstype == AUTO:
-        return list(there)
-    exact = [place for place in there if place.content.fstype == settings.fstype]
+        return list(candidates)
     family = mount_options.family(settings.fstype)
+    exact = [candidate for candidate in candidates if candidate.content.fstype == settings.fstype]
     return exact or [
-        place for place in there if mount_options.family(place.content.fstype) == family
+        candidate
+        for candidate in candidates
+        if mount_options.family(candidate.content.fstype) == family
     ]
 
 
-def _is_there(place: Place) -> bool:
-    return bool(place.content.fstype)
-
-
-def _node(
-    host: Host, same: Sequence[scsi_disks.Disk], place: Place, settings: Settings
+def _linked_device(
+    host: Host, disks: Sequence[scsi_disks.Disk], candidate: Candidate, settings: Settings
 ) -> scsi_disks.Device | None:
-    """Return the device that the entry's name for it leads to, None while there is none."""
+    """Return the device that the link in the map entry leads to, None while there is no link."""
     if settings.device == "kernel":
-        return place.device
-    every = [scsi_disks.devices(host, disk, place.part).get(place.part) for disk in same]
-    return scsi_disks.first_linked(host, [device for device in every if device])
+        return candidate.device
+    same = [
+        scsi_disks.list_devices(host, disk, candidate.part).get(candidate.part) for disk in disks
+    ]
+    return scsi_disks.first_linked(host, [device for device in same if device])
 
 
-def _part(
+def _type_and_options(
     host: Host,
     disk: scsi_disks.Disk,
-    place: Place,
+    candidate: Candidate,
     device: scsi_disks.Device,
-    below: str,
     settings: Settings,
-) -> mountable.Filesystem:
-    """Return how a place is mounted; raise Failure when it cannot be."""
-    found, name = place.content, f"{_name(disk)}{f' partition {place.part}' if place.part else ''}"
+) -> tuple[str, tuple[str, ...]]:
+    """Return the type and options with which a candidate is mounted; raise NotMountable."""
+    content, name = candidate.content, _name(disk)
+    if candidate.part:
+        name += f" partition {candidate.part}"
     if settings.fstype != AUTO:
-        if not isinstance(settings.partition, int) and not _of_type([place], settings):
+        if not isinstance(settings.partition, int) and not _of_type([candidate], settings):
             raise errors.NotMountable(
-                f"{name}: {found.fstype or 'nothing known'}, and fstype = {settings.fstype}",
+                f"{name} has {content.fstype or 'no known filesystem'}, and not "
+                f"fstype = {settings.fstype}",
                 "set fstype = auto",
             )
-        return mountable.Filesystem(below, device, settings.fstype, settings.options)
-    if found.fstype in FOREIGN:
-        what, needed = FOREIGN[found.fstype]
+        return settings.fstype, settings.options
+    _refuse_without_filesystem(name, candidate)
+    fstype = mount_options.driver(content.fstype)
+    if not _has_driver(host, fstype):
+        raise errors.NotMountable(
+            f"{name}: this kernel has no {fstype}",
+            "install a kernel that has it, or set fstype to another type",
+        )
+    if fstype == "btrfs" and (other := _mounted_copy(host, content.uuid, device.node)):
+        raise errors.NotMountable(
+            f"{name}: a btrfs with the same UUID is mounted from {other}, and Linux before 6.7 "
+            "cannot mount a second one",
+            "wait until that one is unmounted, or boot a newer kernel",
+        )
+    return fstype, mount_options.for_type(fstype, settings.options)
+
+
+def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:
+    """Raise NotMountable for a candidate that has no filesystem, or only a part of one."""
+    content = candidate.content
+    if content.fstype in FOREIGN:
+        what, needed = FOREIGN[content.fstype]
         raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
-    if not found.fstype and found.table and not place.part:
+    if not content.fstype and content.table and not candidate.part:
         raise errors.NotMountable(
             f"{name} has a partition table and no filesystem of its own", "set partition = auto"
         )
-    if not place.holds_files:
-        what = found.fstype or "nothing that udev knows"
-        raise errors.NotMountable(f"{name}: no filesystem, there is {what}", "set fstype")
-    if found.devices_missing:
+    if not candidate.holds_files:
+        what = content.fstype or "nothing that udev knows"
+        raise errors.NotMountable(f"{name} has no filesystem but {what}", "set fstype to its type")
+    if content.devices_missing:
         raise errors.NotMountable(
-            f"{name} is one of several devices of a btrfs, and the others are not there",
-            "map the other LUNs too",
+            f"{name} is one of several devices of a btrfs, and the others are missing",
+            "map the other LUNs to this host too",
         )
-    fstype = mount_options.driver(found.fstype)
-    if not _has_driver(host, fstype):
-        raise errors.NotMountable(
-            f"{name}: this kernel has no {fstype}", "install a kernel that has, or set fstype"
-        )
-    if fstype == "btrfs" and (other := _mounted_twin(host, found.uuid, device.node)):
-        raise errors.NotMountable(
-            f"{name}: a btrfs with the same UUID is mounted from {other}, and Linux takes a second "
-            "one from 6.7 on only",
-            "wait until that one is unmounted, or boot a newer kernel",
-        )
-    return mountable.Filesystem(
-        below, device, fstype, mount_options.fitting(fstype, settings.options)
-    )
 
 
 def _has_driver(host: Host, fstype: str) -> bool:
-    """Say whether the kernel can mount a type, now or with a module that is there for it."""
+    """Tell whether the kernel can mount a type, itself or with a module that is installed."""
     if fstype in (host.read("/proc/filesystems") or fstype).split():
         return True
     release = host.read("/proc/sys/kernel/osrelease")
-    known = host.read(f"/lib/modules/{release}/modules.alias")
-    return known is None or f"alias fs-{fstype} " in known
+    aliases = host.read(f"/lib/modules/{release}/modules.alias")
+    return aliases is None or f"alias fs-{fstype} " in aliases
 
 
-def _mounted_twin(host: Host, uuid: str, node: str) -> str:
-    """Return the device of a mounted btrfs with this UUID that the kernel takes for the same."""
+def _mounted_copy(host: Host, uuid: str, node: str) -> str:
+    """Return the devices of another mounted btrfs of this UUID, "" where that is no obstacle."""
     release = re.match(r"(\d+)\.(\d+)", host.read("/proc/sys/kernel/osrelease") or "0.0")
-    if release and (int(release[1]), int(release[2])) >= _TWINS:
+    if release and (int(release[1]), int(release[2])) >= _BTRFS_COPIES:
         return ""
-    names = host.names(f"/sys/fs/btrfs/{uuid}/devices") if uuid else []
-    return "" if node in names else ", ".join(names)
+    nodes = host.names(f"/sys/fs/btrfs/{uuid}/devices") if uuid else []
+    return "" if node in nodes else ", ".join(nodes)
 
 
 def _name(disk: scsi_disks.Disk) -> str:
-    return f"{disk.session.target}: LUN {disk.unit} ({disk.name})"
+    """Return target, LUN and node of a disk for a message."""
+    return f"{disk.session.target}: LUN {disk.san_lun} ({disk.name})"
 
 
-def _size(size: int) -> str:
-    """Return a size in bytes as people say it."""
+def _readable_size(size: int) -> str:
+    """Return a size in bytes with the unit that people use."""
     value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     while value >= 1024 and len(units) > 1:
         value /= 1024

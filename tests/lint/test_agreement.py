@@ -1,4 +1,4 @@
-"""What is said in more than one place: is it the same?"""
+"""Facts that several files contain agree: version, dependencies, settings, codes, options."""
 
 from __future__ import annotations
 

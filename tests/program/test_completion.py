@@ -1,4 +1,4 @@
-"""What does bash offer when somebody types auto-iscsi and presses Tab?"""
+"""Completion in bash: what Tab offers after auto-iscsi."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _auto_iscsi auto-iscsi
 
 
 def complete(line: str, cwd: Path = Path("/")) -> list[str]:
-    """Return what is offered for a line, in order; each is put after the last colon."""
+    """Return the completions of a line, in order; bash inserts one after the last colon."""
     done = subprocess.run(
         ["bash", "--norc", "-c", BASH, "bash", str(SCRIPT), line],
         cwd=cwd,
@@ -47,8 +47,8 @@ def long_options(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    (found,) = [a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return dict(found.choices)
+    (action,) = [a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(action.choices)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_targets_come_from_node_records_and_sessions(root: Path, verb: str) -> N
     assert complete(f"auto-iscsi --root={root} {verb} e") == [OTHER]
 
 
-def test_a_name_goes_on_behind_the_colon_that_was_typed_last(root: Path) -> None:
+def test_a_name_is_completed_after_the_last_colon(root: Path) -> None:
     asked = f"auto-iscsi --root {root} explain "
     assert complete(asked + "iqn.2001-05.com.equallogic:") == [
         ALPHA.partition(":")[2],
@@ -104,7 +104,7 @@ def test_one_target_is_enough(root: Path) -> None:
     assert complete(f"auto-iscsi --root {root} lookup {ALPHA} ") == []
 
 
-def test_files_where_files_are_wanted(tmp_path: Path) -> None:
+def test_files_are_offered_where_a_file_is_expected(tmp_path: Path) -> None:
     (tmp_path / "some.conf").touch()
     (tmp_path / "folder").mkdir()
     for line in ("check so", "check --strict other.conf so", "edit so"):

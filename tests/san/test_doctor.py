@@ -1,4 +1,4 @@
-"""Does the doctor find a healthy host healthy, and what is wrong with one that is not?"""
+"""auto-iscsi doctor on a real host: without problems, with problems, and after its commands."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from tests.san.bed.san import San
 
 
 def levels(vm: Machine, user: str = "root") -> dict[str, str]:
-    """Return what every check finds, by code."""
+    """Return the level of every check, by code."""
     done = vm.run(["auto-iscsi", "doctor", "--json"], user=user, check=False, timeout=120)
     data = json.loads(done.stdout)
-    found = {check["code"]: check["level"] for check in data["checks"]}
-    assert done.status == (1 if "problem" in found.values() else 0)
+    checks = {check["code"]: check["level"] for check in data["checks"]}
+    assert done.status == (1 if "problem" in checks.values() else 0)
     assert not done.stderr
-    return found
+    return checks
 
 
 def test_a_host_as_it_was_installed_and_at_work(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     job.visit(vm, job.BETA)
-    found = levels(vm)
+    checks = levels(vm)
     # bookworm's autofs has the hang, and the guest has LVM with its defaults.
-    doubtful = {code for code, level in found.items() if level != "ok"}
-    said = vm.run("auto-iscsi doctor", check=False).stdout
-    assert doubtful <= {"autofs-version", "lvm-activation"}, said
-    seen = levels(vm, "user")
-    assert {code for code, level in seen.items() if level == "unknown"} <= {
+    not_ok = {code for code, level in checks.items() if level != "ok"}
+    text = vm.run("auto-iscsi doctor", check=False).stdout
+    assert not_ok <= {"autofs-version", "lvm-activation"}, text
+    unprivileged = levels(vm, "user")
+    assert {code for code, level in unprivileged.items() if level == "unknown"} <= {
         "initiator-name",
         "iscsi-lock",
         "startup-automatic",
         "iscsi-secrets",
         "run-folder",
     }
-    assert "problem" not in seen.values()
+    assert "problem" not in unprivileged.values()
 
 
-def test_what_is_wrong_is_found_and_the_command_mends_it(vm: Machine, san: San) -> None:
+def test_each_problem_is_corrected_by_the_command_that_is_named(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     vm.run("systemctl stop iscsid.socket iscsid.service; systemctl mask iscsid.socket")
     vm.run("mkdir -p /run/lock/iscsi && touch /run/lock/iscsi/lock.write")
     vm.run("date -s '+2 minutes' && systemctl stop autofs")
-    found = levels(vm)
-    wrong = {code for code, level in found.items() if level == "problem"}
+    checks = levels(vm)
+    wrong = {code for code, level in checks.items() if level == "problem"}
     assert wrong == {"iscsid", "iscsi-lock", "automount"}
     mends = json.loads(vm.run(["auto-iscsi", "doctor", "--json"], check=False).stdout)["checks"]
     for check in mends:
@@ -57,16 +57,16 @@ def test_what_is_wrong_is_found_and_the_command_mends_it(vm: Machine, san: San) 
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
-def test_what_automount_has_not_read_yet_is_found(vm: Machine, san: San) -> None:
+def test_a_master_map_that_automount_has_not_read_is_reported(vm: Machine, san: San) -> None:
     assert levels(vm)["automount"] == "ok"
     line = vm.read("/etc/auto.master.d/iscsi.autofs").decode().splitlines()[-1]
     vm.run("sleep 3")
     vm.write("/etc/auto.master.d/iscsi.autofs", line.replace("--negative-timeout=1 ", "") + "\n")
-    found = levels(vm)
-    assert (found["automount"], found["negative-timeout"]) == ("warning", "warning")
+    checks = levels(vm)
+    assert (checks["automount"], checks["negative-timeout"]) == ("warning", "warning")
     vm.run("systemctl reload autofs")
     vm.run("sleep 1")
-    found = levels(vm)
-    assert (found["automount"], found["negative-timeout"]) == ("ok", "warning")
+    checks = levels(vm)
+    assert (checks["automount"], checks["negative-timeout"]) == ("ok", "warning")
     vm.write("/etc/auto.master.d/iscsi.autofs", line.replace("timeout=300", "timeout=20") + "\n")
     assert levels(vm)["automount"] == "warning"

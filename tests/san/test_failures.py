@@ -125,7 +125,7 @@ def test_the_lun_is_missing(host: Machine, san: San) -> None:
 
 def test_the_partition_is_missing(host: Machine, san: San) -> None:
     job.configure(host, "partition = 3\n")
-    line = refused(host, "no partition 3 on LUN 0", "127.0.0.1:3260", "there is 1")
+    line = refused(host, "no partition 3 on LUN 0", "127.0.0.1:3260", "the disk has 1")
     assert "partition = 1" in line
     job.configure(host, "")
 

@@ -1,4 +1,4 @@
-"""Does the status say what there is: ours, others', mounted, idle and lost ones?"""
+"""auto-iscsi status on a real host: our sessions and others', mounted, idle and lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDLE, OTHER = f"{job.ARRAY}-idle", f"{job.ARRAY}-other"
 
 
 def sessions(vm: Machine, status: int, user: str = "root") -> dict[str, dict[str, Any]]:
-    """Return what it says of each session, by target."""
+    """Return the sessions of the JSON report, by target."""
     done = vm.run(["auto-iscsi", "status", "--json"], user=user, check=False)
     assert (done.status, done.stderr) == (status, "")
     data = json.loads(done.stdout)
@@ -32,26 +32,31 @@ def test_a_mounted_an_idle_a_foreign_and_a_lost_session(vm: Machine, san: San) -
     reader = vm.start(["sleep", "600"], cwd=f"{job.ROOT}/{job.ALPHA}", user="user", timeout=610)
     assert job.until(lambda: job.mount(vm, job.ALPHA))
 
-    found = sessions(vm, 0)
+    by_target = sessions(vm, 0)
     disk = job.session(vm, job.BETA).disks[0]
-    assert found[job.BETA]["disks"] == [disk]
-    assert found[job.BETA]["mounted"] == [f"{job.ROOT}/{job.BETA}"]
-    assert (found[job.BETA]["ours"], found[job.BETA]["action"]) == (True, "keep")
-    assert (found[IDLE]["ours"], found[IDLE]["mounted"]) == (True, [])
-    assert found[IDLE]["when_seconds"] > 0
-    assert (found[OTHER]["ours"], found[OTHER]["action"]) == (False, "keep")
+    assert by_target[job.BETA]["disks"] == [disk]
+    assert by_target[job.BETA]["mounted"] == [f"{job.ROOT}/{job.BETA}"]
+    assert (by_target[job.BETA]["ours"], by_target[job.BETA]["action"]) == (True, "keep")
+    assert (by_target[IDLE]["ours"], by_target[IDLE]["mounted"]) == (True, [])
+    assert by_target[IDLE]["when_seconds"] > 0
+    assert (by_target[OTHER]["ours"], by_target[OTHER]["action"]) == (False, "keep")
 
     san.block("127.0.0.2")
     assert job.until(lambda: job.session(vm, job.ALPHA).state == "FAILED")
-    found = sessions(vm, 1)
-    assert (found[job.ALPHA]["state"], found[job.ALPHA]["problems"]) == ("FAILED", ["lost-in-use"])
-    assert [each["problems"] for each in found.values()].count([]) == 3
+    by_target = sessions(vm, 1)
+    assert (by_target[job.ALPHA]["state"], by_target[job.ALPHA]["problems"]) == (
+        "FAILED",
+        ["lost-in-use"],
+    )
+    assert [each["problems"] for each in by_target.values()].count([]) == 3
     seen = sessions(vm, 0, "user")
     assert seen[job.BETA]["mounted"] == [f"{job.ROOT}/{job.BETA}"] and seen[OTHER]["ours"] is None
 
     text = vm.run("auto-iscsi status", check=False).stdout
     print(text)
-    assert f"problem: {found[job.ALPHA]['problems'][0]}" in text and "keeps it: not ours" in text
+    assert (
+        f"problem: {by_target[job.ALPHA]['problems'][0]}" in text and "keeps it: not ours" in text
+    )
     assert "\033" not in text
     gauges = vm.run("auto-iscsi status --metrics").stdout
     assert 'auto_iscsi_problems{code="lost-in-use"} 1\n' in gauges

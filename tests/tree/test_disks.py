@@ -1,4 +1,4 @@
-"""Never another snapshot's files: which disk is meant, and what is said when it is not there."""
+"""The disk of a target: never another target's, and a clear message when it is missing."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ OTHER = "iqn.2001-05.com.equallogic:0-8a0906-other"
 
 
 def stale_link(machine: Machine, name: str, portal: str, disk: str) -> None:
-    """Have a link of a target left over, which leads to what is another's disk by now."""
+    """Leave an old link of a target that leads to another target's disk by now."""
     link = f"{kernel.BY_PATH}/{machine.entry(name, portal).rpartition('/')[2][:-1]}"
     machine.files({link: Link(f"../../{disk}1"), link[: -len("-part1")]: Link(f"../../{disk}")})
 
 
-@pytest.mark.parametrize(("there", "wanted"), [(VOL10, VOL1), (VOL1, VOL10)])
+@pytest.mark.parametrize(("first", "second"), [(VOL10, VOL1), (VOL1, VOL10)])
 def test_a_name_that_begins_like_another_is_another_target(
-    machine: Machine, there: str, wanted: str
+    machine: Machine, first: str, second: str
 ) -> None:
-    portal = machine.target(there)
-    machine.target(wanted, portal)
-    machine.lookup(there)
-    assert machine.visit(wanted) == machine.entry(wanted, portal)
-    assert [run.split()[3] for run in machine.runs("--login")] == [there, wanted]
+    portal = machine.target(first)
+    machine.target(second, portal)
+    machine.lookup(first)
+    assert machine.visit(second) == machine.entry(second, portal)
+    assert [run.split()[3] for run in machine.runs("--login")] == [first, second]
 
 
-def test_a_name_that_begins_like_another_has_that_ones_session_only(machine: Machine) -> None:
+def test_the_session_of_a_longer_name_is_not_used_for_a_shorter_one(machine: Machine) -> None:
     portal = machine.target(VOL10)
     machine.lookup(VOL10)
     answer = machine.lookup(VOL1)
@@ -37,7 +37,7 @@ def test_a_name_that_begins_like_another_has_that_ones_session_only(machine: Mac
     assert machine.entry(VOL10, portal) == machine.visit(VOL10)
 
 
-def test_a_disk_name_that_another_target_has_by_now_is_not_used(machine: Machine) -> None:
+def test_a_disk_name_that_another_target_got_is_not_used(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.target(OTHER, portal)
     assert machine.leads_to(machine.visit(VOL1)) == "sdb1"
@@ -68,14 +68,14 @@ def test_a_stale_link_to_a_disk_that_is_gone_is_never_used(machine: Machine) -> 
     assert machine.leads_to(machine.entry(VOL1, portal)) == "sdb1"
 
 
-def test_what_udev_knew_of_a_disk_that_had_the_number_before_says_nothing(machine: Machine) -> None:
+def test_udevs_record_of_an_earlier_disk_with_that_number_is_not_used(machine: Machine) -> None:
     portal = machine.target(VOL1, after={"partition": 0.5})
     machine.udev_knows("8:16", machine.entry(OTHER, portal))
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     machine.quiet()
 
 
-def test_what_udev_knew_of_the_same_disk_before_its_last_logout_says_nothing(
+def test_udevs_record_of_the_same_lun_before_its_last_logout_is_not_used(
     machine: Machine,
 ) -> None:
     portal = machine.target(VOL1, after={"partition": 0.5})
@@ -94,20 +94,20 @@ def test_a_lun_that_was_mapped_after_the_login_is_found_by_a_rescan(machine: Mac
 
 
 @pytest.mark.parametrize(
-    ("there", "said", "todo"),
+    ("partitions", "reason", "hint"),
     [
-        ({"2": None, "3": None}, "there is 2, 3", "set partition = 2"),
-        ({}, "there is none at all", "set partition = none"),
+        ({"2": None, "3": None}, "the disk has 2, 3", "set partition = 2"),
+        ({}, "the disk has none", "set partition = none"),
     ],
     ids=["others", "none"],
 )
-def test_a_missing_partition_is_said_at_once_with_those_that_are_there(
-    machine: Machine, there: dict[str, None], said: str, todo: str
+def test_a_missing_partition_is_reported_at_once_with_those_that_exist(
+    machine: Machine, partitions: dict[str, None], reason: str, hint: str
 ) -> None:
-    portal = machine.target(VOL1, luns={0: {"partitions": there}})
+    portal = machine.target(VOL1, luns={0: {"partitions": partitions}})
     machine.configure("udev_timeout = 30s")
     for _ in ("cold", "warm"):
         answer = machine.lookup(VOL1)
-        assert f"no partition 1 on LUN 0 (sdb) through {portal}: {said}" in answer.log
-        assert answer.log.startswith(f"{VOL1}: ") and todo in answer.log
+        assert f"no partition 1 on LUN 0 (sdb) through {portal}: {reason}" in answer.log
+        assert answer.log.startswith(f"{VOL1}: ") and hint in answer.log
         assert answer.seconds < MARGIN

@@ -1,4 +1,4 @@
-"""A session whose connection is down: brought back, replaced, or answered for while mounted."""
+"""A session whose connection is down: recovered, replaced, or still mounted."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ MOUNTINFO = (
 
 
 def mounted(machine: Machine, name: str, other: str = VOL10) -> None:
-    """Have automount hold partition 1 of the first disk mounted under a key."""
+    """Make it look as if automount had partition 1 of the first disk mounted for a key."""
     text = MOUNTINFO.format(root=machine.root, name=name, other=other)
     kernel.write(str(machine.root), "/proc/self/mountinfo", text.rstrip())
 
 
-def test_it_waits_for_iscsid_to_bring_a_session_back(machine: Machine) -> None:
+def test_a_lookup_waits_until_iscsid_has_recovered_the_session(machine: Machine) -> None:
     portal = machine.target(VOL1)
     sid = machine.session(VOL1, portal, "FAILED")
     lookup = machine.start(VOL1)
-    machine.connected(portal)  # it has seen that the session is down
+    machine.connected(portal)  # the lookup has seen that the session is down
     machine.state(sid, "LOGGED_IN")
     assert lookup.answer().entry == machine.entry(VOL1, portal)
     assert machine.runs("--login") == []
     assert machine.sids() == [sid]
 
 
-def test_one_whose_portal_is_dead_is_not_waited_for(machine: Machine) -> None:
+def test_a_session_whose_portal_is_dead_is_not_waited_for(machine: Machine) -> None:
     portal = machine.target(VOL1, machine.dead_portal())
     machine.session(VOL1, portal, "FAILED")
     machine.configure("login_timeout = 30s")
@@ -43,7 +43,7 @@ def test_one_whose_portal_is_dead_is_not_waited_for(machine: Machine) -> None:
     assert machine.runs() == []
 
 
-def test_another_portal_takes_its_place(machine: Machine) -> None:
+def test_another_portal_takes_the_place_of_a_dead_one(machine: Machine) -> None:
     first, second = machine.dead_portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second)
     machine.session(VOL1, first, "FAILED")
@@ -53,8 +53,8 @@ def test_another_portal_takes_its_place(machine: Machine) -> None:
     assert machine.runs() == [f"-m node -T {VOL1} -p {second},1 --login"]
 
 
-def test_while_it_is_mounted_the_answer_is_at_once_what_is_mounted(machine: Machine) -> None:
-    # automount asks when it is restarted, and never expires a mount whose lookup failed.
+def test_a_lookup_of_a_mounted_key_answers_at_once_with_the_mount(machine: Machine) -> None:
+    # A restarted automount looks up each mount, and never expires one whose lookup failed.
     portal = machine.target(VOL1, machine.mute_portal())
     machine.session(VOL1, portal, "FAILED")
     mounted(machine, VOL1)
@@ -66,7 +66,7 @@ def test_while_it_is_mounted_the_answer_is_at_once_what_is_mounted(machine: Mach
 
 
 @pytest.mark.parametrize("key", [VOL1, VOL1.upper()])
-def test_also_when_the_session_is_gone_altogether(machine: Machine, key: str) -> None:
+def test_a_mounted_key_without_any_session_is_answered_too(machine: Machine, key: str) -> None:
     machine.target(VOL1, machine.mute_portal())
     mounted(machine, key)
     answer = machine.lookup(key)
@@ -75,13 +75,13 @@ def test_also_when_the_session_is_gone_altogether(machine: Machine, key: str) ->
     assert machine.runs() == []
 
 
-def test_that_something_else_is_mounted_does_not_count(machine: Machine) -> None:
+def test_a_mount_of_another_key_is_not_an_answer(machine: Machine) -> None:
     machine.target(VOL1, machine.dead_portal())
-    mounted(machine, VOL10, other=VOL1)  # and automount's own trigger where VOL1 would be
+    mounted(machine, VOL10, other=VOL1)  # and automount's own trigger mount at the place of VOL1
     assert machine.lookup(VOL1).status == 1
 
 
-def test_that_it_is_mounted_does_not_stop_a_session_that_is_up(machine: Machine) -> None:
+def test_a_mounted_key_with_a_session_that_is_up_is_answered_through_it(machine: Machine) -> None:
     portal = machine.target(VOL1)
     mounted(machine, VOL1)
     machine.session(VOL1, portal)

@@ -1,4 +1,4 @@
-"""Several paths to a disk: who is logged in to, and which device is named?"""
+"""Several paths to a disk: the portals that are logged in to, and the device that is mounted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PART = f'-nocheck,ro,fstype=ext3 ":{kernel.BY_ID}/dm-uuid-part1-mpath-{kernel.WW
 
 
 def two_portals(machine: Machine, text: str) -> tuple[str, str]:
-    """Have a target behind two portals, with records of both."""
+    """Make a target behind two portals, with node records of both; return the portals."""
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second)
     machine.configure(text)
@@ -19,7 +19,9 @@ def two_portals(machine: Machine, text: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("paths", ["one", "all"])
-def test_what_multipathd_holds_is_named_by_the_map(machine: Machine, paths: str) -> None:
+def test_a_disk_that_multipathd_holds_is_mounted_through_its_map(
+    machine: Machine, paths: str
+) -> None:
     first, second = two_portals(machine, f"paths = {paths}")
     sids = [machine.session(VOL1, portal) for portal in (first, second)]
     machine.join()
@@ -31,7 +33,7 @@ def test_what_multipathd_holds_is_named_by_the_map(machine: Machine, paths: str)
     assert machine.visit(VOL1) == "-nocheck,ro,fstype=ext3 :/dev/dm-0"
 
 
-def test_a_path_that_is_not_in_the_map_yet_is_not_taken_for_it(machine: Machine) -> None:
+def test_a_path_that_is_not_in_the_map_yet_is_not_mounted(machine: Machine) -> None:
     first, second = two_portals(machine, "paths = all")
     machine.session(VOL1, first)
     machine.session(VOL1, second)
@@ -39,7 +41,7 @@ def test_a_path_that_is_not_in_the_map_yet_is_not_taken_for_it(machine: Machine)
     assert machine.visit(VOL1) == PART
 
 
-def test_a_partition_that_the_map_has_not_is_said(machine: Machine) -> None:
+def test_a_partition_that_the_map_lacks_is_reported(machine: Machine) -> None:
     portal, _ = two_portals(machine, "partition = 3")
     machine.session(VOL1, portal)
     machine.join()
@@ -72,11 +74,11 @@ def test_all_portals_are_logged_in_to_and_without_multipathd_one_path_is_used(
     assert len(machine.runs("--login")) == 2 and machine.sids() == [1, 2]
     claim = machine.claim(VOL1)
     assert [sid for sid, _ in claim.opened] == [1, 2] and claim.records == ()
-    assert machine.visit(VOL1) == machine.entry(VOL1, first)  # and nothing is said again
+    assert machine.visit(VOL1) == machine.entry(VOL1, first)  # and the log has no second line
     assert len(machine.runs()) == 2
 
 
-def test_every_record_that_is_made_is_ours(machine: Machine) -> None:
+def test_every_record_that_a_lookup_makes_is_in_its_claim(machine: Machine) -> None:
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second, record=False)
     machine.configure(f"paths = all\nportals = {first}")
@@ -98,7 +100,7 @@ def test_a_path_that_came_back_is_found_at_the_next_login(machine: Machine) -> N
 
 
 @pytest.mark.parametrize("how", ["dead", "refuses"])
-def test_one_path_is_enough(machine: Machine, how: str) -> None:
+def test_a_missing_path_is_reported_and_the_other_one_used(machine: Machine, how: str) -> None:
     first = machine.dead_portal() if how == "dead" else machine.portal()
     second = machine.portal("127.0.0.2")
     answers = {} if how == "dead" else {f"login {first}": {"exit": 8}}
@@ -111,7 +113,7 @@ def test_one_path_is_enough(machine: Machine, how: str) -> None:
     assert not machine.folder(VOL1, first).exists()
 
 
-def test_multipathd_that_takes_nothing_is_not_waited_for_too_long(machine: Machine) -> None:
+def test_the_wait_for_a_multipathd_that_makes_no_map_ends(machine: Machine) -> None:
     first, _ = two_portals(machine, "paths = all\nudev_timeout = 2s")
     machine.files({"/proc/99/comm": "multipathd\n"})
     answer = machine.lookup(VOL1)
@@ -119,7 +121,7 @@ def test_multipathd_that_takes_nothing_is_not_waited_for_too_long(machine: Machi
     assert "multipathd has made no map of it in 2 s: one path is used" in answer.log
 
 
-def test_multipathd_is_waited_for(machine: Machine) -> None:
+def test_a_lookup_waits_for_multipathd(machine: Machine) -> None:
     two_portals(machine, "paths = all")
     machine.files({"/proc/99/comm": "multipathd\n"})
     waiting = machine.start(VOL1)
@@ -130,7 +132,7 @@ def test_multipathd_is_waited_for(machine: Machine) -> None:
     assert (answer.entry, answer.log) == (PART, "")
 
 
-def test_a_lookup_that_was_killed_after_one_of_two_logins_has_lost_nothing(
+def test_the_lookup_after_a_killed_one_claims_both_sessions(
     machine: Machine,
 ) -> None:
     first, _ = two_portals(machine, "paths = all")

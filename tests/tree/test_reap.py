@@ -124,13 +124,30 @@ def in_use(machine: Machine, by: str) -> str:
     if by == "a loop device":
         machine.files({"/sys/block/loop7/loop/backing_file": "/dev/sdb1\n"})
         return "behind loop7"
+    if by == "somebody in the key's directory":
+        mounted = "98 22 0:44 / /iscsiauto rw - autofs /usr/libexec/auto-iscsi/auto.iscsi rw\n"
+        mountinfo = machine.host.read("/proc/self/mountinfo") or ""
+        machine.files({"/proc/self/mountinfo": f"{mountinfo}\n{mounted}"})
+        machine.files({"/proc/4711/comm": "bash\n", "/proc/4711/fd": None})
+        (machine.root / "proc/4711/cwd").symlink_to(f"/iscsiauto/{VOL1}")
+        return "entered by process 4711 (bash)"
     machine.files({"/proc/4711/comm": "dd\n", "/proc/4711/fd": None})
     (machine.root / "proc/4711/fd/3").symlink_to("/dev/sdb")
     return "open in process 4711 (dd)"
 
 
 @pytest.mark.parametrize(
-    "by", ["another mount namespace", "btrfs", "lvm", "md", "swap", "a loop device", "a program"]
+    "by",
+    [
+        "another mount namespace",
+        "btrfs",
+        "lvm",
+        "md",
+        "swap",
+        "a loop device",
+        "somebody in the key's directory",
+        "a program",
+    ],
 )
 def test_what_is_in_use_never_ends(machine: Machine, by: str) -> None:
     idle(machine)

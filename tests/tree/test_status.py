@@ -1,4 +1,4 @@
-"""auto-iscsi status: what a person, a program and Prometheus are told of the sessions there are."""
+"""auto-iscsi status: the report of all sessions, for a person, as JSON and for Prometheus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = output.Paint(False)
 
 @pytest.fixture(autouse=True)
 def nodes(machine: Machine) -> None:
-    """Have nodes of disks that can be opened."""
+    """Make device nodes of disks, as files that can be opened."""
     make_tree(machine.root, {f"/dev/sd{letter}{part}": "" for letter in "bc" for part in ("", "1")})
 
 
@@ -42,22 +42,22 @@ def used(machine: Machine) -> Machine:
 
 
 def mount(machine: Machine) -> None:
-    """Have partition 1 of the first disk be mounted."""
+    """Mount partition 1 of the first disk."""
     line = f"40 22 8:17 / /iscsiauto/{VOL1} ro - ext3 /dev/sdb1 ro\n"
     make_tree(machine.root, {"/proc/self/mountinfo": line})
 
 
-def told(machine: Machine) -> tuple[dict[str, Any], list[str]]:
-    """Return what a program is told, by target, and a person."""
+def reported(machine: Machine) -> tuple[dict[str, Any], list[str]]:
+    """Return the sessions of the JSON report, by target, and the lines for a person."""
     report = status.report(machine.host, PLAIN)
     assert report.status == (0 if report.data["ok"] else 1)
     assert report.data["ok"] == (not report.data["problems"])
     return {each["target"]: each for each in report.data["sessions"]}, report.lines
 
 
-def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Machine) -> None:
-    found, lines = told(used)
-    ours, other = found[VOL1], found[VOL10]
+def test_each_session_is_shown_with_its_uses_and_the_reaper_s_decision(used: Machine) -> None:
+    by_target, lines = reported(used)
+    ours, other = by_target[VOL1], by_target[VOL10]
     assert (ours["session"], ours["state"], ours["ours"]) == (1, "LOGGED_IN", True)
     assert (ours["disks"], ours["mounted"]) == (("sdb",), (f"/iscsiauto/{VOL1}",))
     assert (ours["action"], ours["when_seconds"], ours["used_seconds_ago"]) == ("keep", None, 0.0)
@@ -69,12 +69,12 @@ def test_each_session_is_there_with_who_uses_it_and_what_becomes_of_it(used: Mac
     assert lines[lines.index(VOL1) + 2].strip() == f"mounted at /iscsiauto/{VOL1}"
     assert theirs.endswith("keeps it: not ours") and "not ours" not in mine
     make_tree(used.root, {"/proc/swaps": "Filename Type\n/dev/sdc1 partition\n"})
-    _, lines = told(used)
+    _, lines = reported(used)
     assert lines[lines.index(VOL10) + 1].endswith("in use     keeps it: in use  (not ours)")
     assert lines[-1] == "2 sessions, 1 ours, 1 mounted: no problems"
 
 
-def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> None:
+def test_a_copy_of_our_mount_in_another_namespace_is_not_listed(used: Machine) -> None:
     line = "40 22 8:17 / {} ro - ext3 /dev/sdb1 ro\n"
     for pid, point in ((50, f"/iscsiauto/{VOL1}"), (51, "/mnt")):
         text = line.format(point)
@@ -87,21 +87,21 @@ def test_what_a_service_sees_of_our_mount_is_not_another_one(used: Machine) -> N
             },
         )
     make_tree(used.root, {"/proc/self/ns/mnt": ""})
-    found, _ = told(used)
-    assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}", "/mnt by process 51 (udevd)")
+    by_target, _ = reported(used)
+    assert by_target[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}", "/mnt by process 51 (udevd)")
 
 
 def test_an_idle_session_of_ours_says_when_it_ends(machine: Machine) -> None:
     machine.target(VOL1)
     machine.configure("idle = 10m\nlease = 1m\n")
     machine.visit(VOL1)
-    found, lines = told(machine)
-    assert found[VOL1]["action"] == "keep" and 500 < found[VOL1]["when_seconds"] <= 600
+    by_target, lines = reported(machine)
+    assert by_target[VOL1]["action"] == "keep" and 500 < by_target[VOL1]["when_seconds"] <= 600
     assert re.search(r" \d+s ago +ends it in (10|9)m: ", lines[3])
 
 
-def test_nothing_at_all(machine: Machine) -> None:
-    assert told(machine) == ({}, ["0 sessions, 0 mounted: no problems"])
+def test_a_host_without_sessions(machine: Machine) -> None:
+    assert reported(machine) == ({}, ["0 sessions, 0 mounted: no problems"])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_nothing_at_all(machine: Machine) -> None:
         ("disk-offline", "LOGGED_IN", True, "transport-offline"),
     ],
 )
-def test_what_is_wrong_with_a_session_of_ours_has_a_code(
+def test_each_problem_of_our_session_has_a_code(
     machine: Machine, code: str, state: str, mounted: bool, disk: str
 ) -> None:
     machine.target(VOL1)
@@ -121,8 +121,8 @@ def test_what_is_wrong_with_a_session_of_ours_has_a_code(
         mount(machine)
     machine.state(1, state)
     make_tree(machine.root, {"/sys/block/sdb/device/state": f"{disk}\n"})
-    found, lines = told(machine)
-    assert found[VOL1]["problems"] == (code,)
+    by_target, lines = reported(machine)
+    assert by_target[VOL1]["problems"] == (code,)
     assert f"      problem: {code}" in lines
     assert f"1 problem: {code} (1). auto-iscsi explain CODE" in lines[-1]
     report = status.report(machine.host, PLAIN)
@@ -133,55 +133,56 @@ def test_two_sessions_through_one_portal_are_a_problem(machine: Machine) -> None
     portal = machine.target(VOL1)
     machine.visit(VOL1)
     machine.session(VOL1, portal)
-    rows, _ = status.look(machine.host)
+    rows, _ = status.list_rows(machine.host)
     assert [row.problems for row in rows if row.ours] == [("duplicate-session",)]
 
 
-def test_a_session_without_a_disk_is_a_problem_once_it_had_its_time(machine: Machine) -> None:
+def test_a_session_without_a_disk_becomes_a_problem_after_a_while(machine: Machine) -> None:
     machine.target(VOL1)
     machine.visit(VOL1)
     kernel_disk = machine.root / "sys/class/iscsi_session/session1/device/target2:0:0"
     (kernel_disk / "2:0:0:0/type").write_text("5\n")
-    assert told(machine)[0][VOL1]["problems"] == ()
+    assert reported(machine)[0][VOL1]["problems"] == ()
     older(machine, 120)
-    assert told(machine)[0][VOL1]["problems"] == ("no-disk",)
+    assert reported(machine)[0][VOL1]["problems"] == ("no-disk",)
 
 
-def test_a_session_that_should_have_ended_long_ago_says_that_the_reaper_is_late(
+def test_a_session_that_should_have_ended_long_ago_means_a_late_reaper(
     machine: Machine,
 ) -> None:
     machine.target(VOL1)
     machine.visit(VOL1)
     older(machine, 1800)
-    found, lines = told(machine)
-    assert (found[VOL1]["action"], found[VOL1]["problems"]) == ("end", ())
+    by_target, lines = reported(machine)
+    assert (by_target[VOL1]["action"], by_target[VOL1]["problems"]) == ("end", ())
     assert "ends it: idle for" in lines[3]
     older(machine, 5000)
-    assert told(machine)[0][VOL1]["problems"] == ("reaper-late",)
+    assert reported(machine)[0][VOL1]["problems"] == ("reaper-late",)
 
 
 def older(machine: Machine, seconds: float) -> None:
-    """Have a target been looked up some time ago."""
+    """Move the last lookup of the target this far into the past."""
     claim = machine.claim(VOL1)
     claims.write(machine.host, VOL1, claim._replace(looked_up=claims.now() - seconds))
 
 
-def test_what_is_wrong_with_others_sessions_is_not_our_problem(machine: Machine) -> None:
+def test_a_failed_session_of_somebody_else_is_no_problem(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.session(VOL1, portal, state="FAILED")
-    found, _ = told(machine)
-    assert (found[VOL1]["state"], found[VOL1]["problems"]) == ("FAILED", ())
+    by_target, _ = reported(machine)
+    assert (by_target[VOL1]["state"], by_target[VOL1]["problems"]) == ("FAILED", ())
 
 
-def test_with_a_configuration_that_cannot_be_parsed_the_rest_is_told(used: Machine) -> None:
+def test_with_a_broken_configuration_the_rest_is_reported(used: Machine) -> None:
     used.configure("lun\n")
-    found, lines = told(used)
-    assert found[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}",) and found[VOL1]["ours"] is None
-    assert found[VOL1]["problems"] == ("bad-configuration",)
-    assert any("Not all is known" in line and "auto.iscsi.conf:1" in line for line in lines)
+    by_target, lines = reported(used)
+    assert by_target[VOL1]["mounted"] == (f"/iscsiauto/{VOL1}",) and by_target[VOL1]["ours"] is None
+    assert by_target[VOL1]["problems"] == ("bad-configuration",)
+    (missing,) = [line for line in lines if line.startswith("Some information is missing")]
+    assert "auto.iscsi.conf:1" in missing
 
 
-def test_a_thousand_sessions_are_told_in_no_time(machine: Machine) -> None:
+def test_a_thousand_sessions_are_reported_within_seconds(machine: Machine) -> None:
     files: dict[str, Content] = {}
     for sid in range(1, 1001):
         session = f"/sys/class/iscsi_session/session{sid}"
@@ -208,10 +209,10 @@ def test_a_thousand_sessions_are_told_in_no_time(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("scene", [*scenes("many"), *scenes("mounted"), *scenes("failed")])
-def test_what_a_real_kernel_showed_is_told(scene: str, tmp_path: Path) -> None:
+def test_a_recorded_sysfs_of_a_real_kernel_is_reported(scene: str, tmp_path: Path) -> None:
     here = host(scene, tmp_path)
     (tmp_path / "run").mkdir(exist_ok=True)
-    rows, failure = status.look(here)
+    rows, failure = status.list_rows(here)
     assert failure is None and len(rows) == len(here.names("/sys/class/iscsi_session")) > 0
     assert all(row.session and row.ours is False and not row.problems for row in rows)
     states = {row.session.state for row in rows if row.session}
@@ -222,11 +223,13 @@ def test_what_a_real_kernel_showed_is_told(scene: str, tmp_path: Path) -> None:
         assert " [::1]:3261 " in "\n".join(status.report(here, PLAIN).lines)
 
 
-def test_every_code_is_one_that_can_be_explained() -> None:
+def test_every_code_has_an_explanation() -> None:
     assert set(status.PROBLEMS) <= set(codes.table())
 
 
-def test_prometheus_reads_the_same(used: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prometheus_reads_the_same_values(
+    used: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     used.state(1, "FAILED")
     assert cli.main(["--root", str(used.root), "status", "--metrics"]) == 0
     text = capsys.readouterr().out
@@ -246,7 +249,7 @@ def test_prometheus_reads_the_same(used: Machine, capsys: pytest.CaptureFixture[
     assert (mounted.labels["session"], mounted.value) == ("1", 1)
 
 
-def test_the_exit_status_is_for_a_monitor_and_json_for_a_program(
+def test_the_exit_status_and_the_json_report(
     used: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["--root", str(used.root), "status", "--json"]) == 0
@@ -258,7 +261,7 @@ def test_the_exit_status_is_for_a_monitor_and_json_for_a_program(
 
 
 @pytest.mark.parametrize(("environment", "colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colour_is_for_a_terminal_that_wants_it(
+def test_a_terminal_gets_colour_unless_no_color_is_set(
     used: Machine, environment: dict[str, str], colour: bool
 ) -> None:
     used.state(1, "FAILED")
@@ -275,7 +278,7 @@ def test_colour_is_for_a_terminal_that_wants_it(
     assert b"lost-in-use" in text and (b"\033[31m" in text) == colour
 
 
-def test_what_the_manual_shows_is_what_is_printed(used: Machine) -> None:
+def test_the_manual_shows_the_fields_and_metrics_that_are_printed(used: Machine) -> None:
     page = (Path(REPOSITORY) / "man/auto-iscsi.8").read_text()
     report = status.report(used.host, PLAIN)
     shown = page.split(".Cm status\nprints:", 1)[1].split(".Ed", 1)[0]

@@ -93,9 +93,9 @@ def one(data: bytes) -> None:
         assert not refused
     except errors.BadConfiguration:
         assert refused
-    reported = [*problems, *wrong, *check._useless(sections[:30])]
+    reported = [*problems, *wrong, *check._without_effect(sections[:30])]
     for problem in reported:
-        line = check.said(problem, Paint(False))
+        line = check.problem_line(problem, Paint(False))
         assert line.isprintable(), line
 
 

@@ -98,15 +98,18 @@ def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
         ("[vm]\nlun = 1\n", "f:1: warning: [vm]: not a target's name"),
         ("[iqn.2001-13.com.x:a]\nlun = 1\n", "f:1: warning: [iqn.2001-13.com.x:a]: not a target's"),
         ("[vm-*]\nlun = 1\n", "did you mean [*vm-*]?"),
-        ("[*:vm_beta]\nlun = 1\n", 'no target\'s name has "_" in it'),
-        ("[*:a b*]\nlun = 1\n", 'no target\'s name has " " in it'),
-        ("['*[']\nlun = 1\n", 'no target\'s name has "[" in it'),
+        ("[*:vm_beta]\nlun = 1\n", 'no target\'s name contains "_"'),
+        ("[*:a b*]\nlun = 1\n", 'no target\'s name contains " "'),
+        ("['*[']\nlun = 1\n", 'no target\'s name contains "["'),
         ("[eui.*z]\nlun = 1\n", "it can match no target"),
         ("[eui.?]\nlun = 1\n", "did you mean [eui.?*]?"),
-        ("[eui.*]\nlun = 1\n[*]\nlun = 2\n", "f:1: warning: [eui.*]: nothing of it holds: f:4 "),
-        ("[EUI.*]\nlun = 1\n[e*]\nlun = 2\n", "nothing of it holds"),
-        ("[eui.*]\nlun = 1\nfstype = xfs\n[*]\nlun = 2\n[eui.?*]\nfstype = xfs\n", "f:5, f:7 set"),
-        ("lun = 1\n[*]\nlun = 2\n", "f:1: warning: settings above the first section: nothing of"),
+        (
+            "[eui.*]\nlun = 1\n[*]\nlun = 2\n",
+            "f:1: warning: [eui.*]: no effect: overridden for all its targets by f:4",
+        ),
+        ("[EUI.*]\nlun = 1\n[e*]\nlun = 2\n", "no effect: overridden"),
+        ("[eui.*]\nlun = 1\nfstype = xfs\n[*]\nlun = 2\n[eui.?*]\nfstype = xfs\n", "by f:5, f:7"),
+        ("lun = 1\n[*]\nlun = 2\n", "f:1: warning: settings above the first section: no effect"),
     ],
 )
 def test_a_section_that_changes_nothing_is_a_warning(
@@ -147,7 +150,7 @@ def test_a_drop_in_that_undoes_a_section_of_the_file_is_told(tmp_path: Path) -> 
     )
     report = check.report(Host(str(tmp_path)), [], False, PLAIN)
     assert f"{config_files.FILE}:1: warning: [eui.*]" in report.lines[0]
-    assert f"{config_files.FOLDER}/a.conf:1 set it anew" in report.lines[0]
+    assert report.lines[0].endswith(f"by {config_files.FOLDER}/a.conf:1")
 
 
 def test_warnings_count_when_one_asks_for_it(

@@ -26,7 +26,7 @@ def reported(root: Path, text: str, files: dict[str, str | None] | None = None) 
     return check.report(Host(str(root)), [], False, PLAIN).lines
 
 
-def test_what_belongs_together_is_said_of_the_line_that_lacks_something(tmp_path: Path) -> None:
+def test_a_missing_setting_is_reported_at_the_line_that_requires_it(tmp_path: Path) -> None:
     text = "chap_user = browse\n[*-a]\nlun = 1\nchap_secret_file = /s\n"
     lines = reported(tmp_path, text, {"/s": SECRET})
     assert lines == ["/etc/auto.iscsi.conf:1: error: chap_user: it needs chap_secret_file"]
@@ -79,7 +79,7 @@ def test_both_secrets_must_differ(tmp_path: Path) -> None:
     assert reported(tmp_path, CHAP + MUTUAL) == ["/etc/auto.iscsi.conf: ok"]
 
 
-def test_a_secret_that_one_may_not_read_is_nobody_s_problem(tmp_path: Path) -> None:
+def test_a_secret_that_this_user_may_not_read_is_not_reported(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root, to be somebody else")
     assert reported(tmp_path, CHAP, {"/s": SECRET}) == ["/etc/auto.iscsi.conf: ok"]

@@ -1,4 +1,4 @@
-"""auto-iscsi explain CODE: every code that is reported anywhere can be looked up."""
+"""auto-iscsi explain CODE: every code that any command reports has an explanation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auto_iscsi.admin import cli, codes, doctor, status
 from auto_iscsi.config import config_files
 
 
-def test_every_failure_problem_and_check_has_a_code_that_is_explained() -> None:
+def test_every_failure_problem_and_check_has_an_explanation() -> None:
     failures = {
         kind.code for kind in (errors.TimedOut, errors.Failure, *errors.Failure.__subclasses__())
     }
@@ -26,7 +26,7 @@ def test_every_failure_problem_and_check_has_a_code_that_is_explained() -> None:
 def test_a_code_says_what_it_means_and_what_to_do(
     code: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(errors.BadKey):  # or it could not be told from a key
+    with pytest.raises(errors.BadKey):  # so that explain can tell it from a key
         keys.parse(code)
     assert cli.main(["explain", code]) == 0
     text = capsys.readouterr().out

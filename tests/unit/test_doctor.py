@@ -1,4 +1,4 @@
-"""auto-iscsi doctor: a healthy host, and each thing that can be wrong with one."""
+"""auto-iscsi doctor: a host without problems, and each problem that a check reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def version(text: str) -> str:
     return f"#!/bin/sh\necho {text}\n"
 
 
-#: A host on which all is as it should be; automount is process 7.
+#: A host without problems; automount is process 7.
 HEALTHY: dict[str, Content] = {
     "/etc/iscsi/initiatorname.iscsi": "InitiatorName=iqn.1993-08.org.debian:01:5f3a\n",
     "/etc/iscsi/iscsid.conf": "iscsid.startup = /bin/systemctl start iscsid.socket\n",
@@ -55,8 +55,11 @@ HEALTHY: dict[str, Content] = {
 }
 
 
-def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
-    """Return what the doctor finds on a healthy host with these files besides, by code."""
+def checked(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
+    """Return the findings, by code, on a healthy host to which these files are added.
+
+    A file with the content "gone" is removed instead.
+    """
     for name, content in {**HEALTHY, **files}.items():
         if content == "gone":
             continue
@@ -76,7 +79,7 @@ def found(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
 
 
 def test_a_healthy_host(tmp_path: Path) -> None:
-    checks = found(tmp_path, {})
+    checks = checked(tmp_path, {})
     assert {check["level"] for check in checks.values()} == {"ok"}, checks
 
 
@@ -114,12 +117,12 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "iscsid.startup",
         ),
         ("kernel-module", "problem", {"/lib/modules/6.1.0/modules.dep": ""}, "no module", "kernel"),
-        ("kernel-module", "problem", {"/proc/sys/kernel/osrelease": "6.1.1"}, "replaced", "reboot"),
+        ("kernel-module", "problem", {"/proc/sys/kernel/osrelease": "6.1.1"}, "are gone", "reboot"),
         (
             "initiator-name",
             "problem",
             {"/etc/iscsi/initiatorname.iscsi": "gone"},
-            "there is no",
+            "does not exist",
             "iscsi-iname",
         ),
         (
@@ -140,7 +143,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "initiator-name",
             "warning",
             {"/etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n"},
-            "will be made",
+            "when it starts",
             "systemctl start open-iscsi",
         ),
         (
@@ -165,7 +168,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             VOL,
             "manual",
         ),
-        ("startup-automatic", "ok", {RECORD: AUTOMATIC, SESSION: VOL}, "1 of others'", ""),
+        ("startup-automatic", "ok", {RECORD: AUTOMATIC, SESSION: VOL}, "1 other target", ""),
         (
             "open-iscsi-version",
             "problem",
@@ -180,24 +183,24 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "none now",
             "2.1.13",
         ),
-        ("open-iscsi-version", "unknown", {"/usr/sbin/iscsiadm": "gone"}, "does not say", ""),
+        ("open-iscsi-version", "unknown", {"/usr/sbin/iscsiadm": "gone"}, "does not print", ""),
         ("master-map", "problem", {MASTER: "# nothing\n"}, "no line", "systemctl reload autofs"),
         ("master-map", "problem", {MAP: "#!/bin/bash\n"}, "another program", "ln -s"),
-        ("master-map", "problem", {MAP: "gone"}, "there is no", "install"),
+        ("master-map", "problem", {MAP: "gone"}, "does not exist", "install"),
         (
             "master-map",
             "warning",
             {"/etc/auto.master": f"/iscsiauto \\\n  {MAP}\n+dir:/etc/auto.master.d\n"},
-            f"{MASTER}:1 is ignored: /iscsiauto is in /etc/auto.master:1",
+            f"{MASTER}:1 is ignored: /iscsiauto is already in /etc/auto.master:1",
             "remove",
         ),
-        ("automount", "problem", {"/proc/7/comm": "bash\n"}, "does not run", "systemctl enable"),
+        ("automount", "problem", {"/proc/7/comm": "bash\n"}, "not running", "systemctl enable"),
         ("automount", "problem", {MOUNTS: "\n"}, "does not serve /iscsiauto", "reload"),
         (
             "automount",
             "problem",
             {MOUNTS: AUTOFS.format(MAP, "/iscsiauto", 8, 300)},
-            "left from an automount",
+            "left behind by an automount",
             "systemctl restart autofs",
         ),
         (
@@ -242,12 +245,12 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "5.1.8",
             "",
         ),
-        ("udev", "problem", {"/run/udev/control": "gone"}, "does not run", "systemd-udevd"),
+        ("udev", "problem", {"/run/udev/control": "gone"}, "not running", "systemd-udevd"),
         (
             "multipath",
             "warning",
             {MULTIPATHD: "multipathd\n", "/etc/multipath.conf": "defaults { no_path_retry queue }"},
-            "waits for ever",
+            "wait for ever",
             "no_path_retry fail",
         ),
         (
@@ -268,7 +271,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "joins known volumes only",
             "find_multipaths yes",
         ),
-        ("multipath", "warning", {"/etc/auto.iscsi.conf": ALL}, "does not run", "multipathd"),
+        ("multipath", "warning", {"/etc/auto.iscsi.conf": ALL}, "not running", "multipathd"),
         (
             "lvm-activation",
             "warning",
@@ -306,7 +309,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "configuration",
             "warning",
             {"/etc/auto.iscsi.conf": "[vm]\nlun = 1\n"},
-            "1 warnings",
+            "1 warning in",
             "auto-iscsi check",
         ),
         (
@@ -322,10 +325,10 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
         ),
     ],
 )
-def test_what_is_wrong_is_found_and_nothing_else(
+def test_each_problem_is_reported_and_nothing_else(
     tmp_path: Path, code: str, level: str, files: dict[str, Content], text: str, mend: str
 ) -> None:
-    checks = found(tmp_path, files)
+    checks = checked(tmp_path, files)
     assert checks[code]["level"] == level, checks[code]
     assert text in checks[code]["text"] and mend in checks[code]["mend"]
     others = {name for name, check in checks.items() if check["level"] not in ("ok", "unknown")}
@@ -334,32 +337,32 @@ def test_what_is_wrong_is_found_and_nothing_else(
 
 
 @pytest.mark.parametrize(("age", "level"), [(0.0, "ok"), (100.0, "problem")])
-def test_a_lock_that_nobody_holds_is_left_behind_after_a_while(
+def test_an_old_lock_without_a_process_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, level: str
 ) -> None:
     now = time.time()
     make_tree(tmp_path, {"/run/lock/iscsi/lock.write": ""})
     monkeypatch.setattr(time, "time", lambda: now + age)
-    check = found(tmp_path, {"/proc/uptime": f"{age:.2f} 0\n"} if age else {})["iscsi-lock"]
+    check = checked(tmp_path, {"/proc/uptime": f"{age:.2f} 0\n"} if age else {})["iscsi-lock"]
     assert check["level"] == level and ("rm /run/lock" in check["mend"]) == (level == "problem")
 
 
-def test_a_lock_is_held_as_long_as_an_iscsiadm_runs(
+def test_a_lock_is_no_problem_while_an_iscsiadm_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     make_tree(tmp_path, {"/run/lock/iscsi/lock.write": "", "/proc/9/comm": "iscsiadm\n"})
     monkeypatch.setattr(time, "time", lambda: now + 100)
-    assert found(tmp_path, {})["iscsi-lock"]["level"] == "ok"
+    assert checked(tmp_path, {})["iscsi-lock"]["level"] == "ok"
 
 
-def test_who_is_not_root_is_told_what_could_not_be_looked_at() -> None:
+def test_without_root_checks_that_need_it_are_unknown() -> None:
     before = os.geteuid()
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+    with tempfile.TemporaryDirectory() as folder:  # only root may enter the parent of tmp_path
         os.chmod(folder, 0o755)
         root = Path(folder)
         make_tree(root, {RECORD: AUTOMATIC})
-        found(root, {})
+        checked(root, {})
         hidden = [root / "etc/iscsi/nodes", root / "etc/iscsi/initiatorname.iscsi"]
         for path in hidden:
             path.chmod(0)
@@ -374,10 +377,10 @@ def test_who_is_not_root_is_told_what_could_not_be_looked_at() -> None:
     unknown = [code for code, level in levels.items() if level == "unknown"]
     assert unknown == ["initiator-name", "startup-automatic"] and report.status == 0
     assert "permission denied" in "\n".join(report.lines)
-    assert report.lines[-1].startswith("2 not looked at")
+    assert report.lines[-1].startswith("2 not checked")
 
 
-def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree(tmp_path, {"/etc/auto.iscsi.conf": "lun = x\n"})
     assert cli.main(["--root", str(tmp_path), "doctor", "--json"]) == 1
     data = json.loads(capsys.readouterr().out)

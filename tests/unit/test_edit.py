@@ -1,4 +1,4 @@
-"""auto-iscsi edit: what has no errors takes the file's place, whole, with its owner and mode."""
+"""auto-iscsi edit: a text without errors replaces the file in one step; errors never do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 class Desk:
-    """Somebody who edits: what the editor writes at each call, and what is answered."""
+    """A person who edits: the text that the editor writes at each call, and the answers."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
@@ -64,7 +64,7 @@ class Desk:
 
 
 def identity(path: Path) -> tuple[int, int, int]:
-    """Return what another file, or a change of this one, would not have."""
+    """Return values that differ if the file was replaced or changed."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
@@ -74,7 +74,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def test_a_good_text_takes_the_file_s_place(desk: Desk) -> None:
+def test_a_text_without_errors_replaces_the_file(desk: Desk) -> None:
     os.chmod(desk.file, 0o640)
     before = desk.file.stat()
     status, out, err = desk.edit("lun = 2\n")
@@ -121,7 +121,7 @@ def test_the_other_files_count_but_their_errors_do_not_stop_it(desk: Desk) -> No
     os.symlink(elsewhere, desk.file.parent / "auto.iscsi.conf.d")
     done = desk_run_with_drop_ins(desk, "[eui.*]\nfstype = ext4\n")
     assert done.returncode == 0
-    assert f"{desk.file}:1: warning: [eui.*]: nothing of it holds" in done.stdout
+    assert f"{desk.file}:1: warning: [eui.*]: no effect" in done.stdout
     assert f"{config_files.FOLDER}/a.conf:1: error: lun" in done.stdout
 
 

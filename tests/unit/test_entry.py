@@ -1,4 +1,4 @@
-"""The map entry: options and location, in the form that every build of automount takes."""
+"""The map entry: options and location, in the form that every build of automount accepts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parents[2] / "etc/auto.iscsi.conf"
 
 
 def entry(root: Path, text: str | None = None, portal: Portal = PORTAL, part: int = 1) -> str:
-    """Return the entry for partition `part` of /dev/sdb under a configuration."""
+    """Return the entry for partition `part` of /dev/sdb with a configuration."""
     if text is not None:
         make_tree(root, {"/etc/auto.iscsi.conf": text})
     session = Session(1, TARGET, portal, "LOGGED_IN")
@@ -29,12 +29,12 @@ def entry(root: Path, text: str | None = None, portal: Portal = PORTAL, part: in
     device = scsi_disks.Device("sdb1", f"{disk.link}-part1", "8:17")
     if not part:
         device = scsi_disks.Device("sdb", disk.link, "8:16")
-    wanted = schema.resolve(config_files.load(Host(str(root))), TARGET)
-    return map_entry.format_entry(mountable.as_configured(device, wanted), wanted)
+    settings = schema.resolve(config_files.load(Host(str(root))), TARGET)
+    return map_entry.format_entry(mountable.as_configured(device, settings), settings)
 
 
 @pytest.mark.parametrize("text", [None, "", SHIPPED.read_text()], ids=["none", "empty", "shipped"])
-def test_as_shipped_it_mounts_what_the_original_did_by_a_link_that_is_only_this_targets(
+def test_as_shipped_the_entry_has_the_originals_options_and_the_targets_own_link(
     tmp_path: Path, text: str | None
 ) -> None:
     assert entry(tmp_path, text) == (
@@ -43,16 +43,16 @@ def test_as_shipped_it_mounts_what_the_original_did_by_a_link_that_is_only_this_
     )
 
 
-def test_with_device_kernel_it_is_the_originals_byte_for_byte(tmp_path: Path) -> None:
+def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(tmp_path: Path) -> None:
     assert entry(tmp_path, "device = kernel") == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
 
 
-def test_options_and_type_are_the_configurations(tmp_path: Path) -> None:
+def test_options_and_type_come_from_the_configuration(tmp_path: Path) -> None:
     text = "options = ro, nosuid, nodev\nfstype = xfs\ndevice = kernel"
     assert entry(tmp_path, text) == "-ro,nosuid,nodev,fstype=xfs :/dev/sdb1"
 
 
-def test_without_options_the_type_is_still_said(tmp_path: Path) -> None:
+def test_an_entry_without_options_still_names_the_type(tmp_path: Path) -> None:
     # automount takes an entry without fstype for NFS.
     assert entry(tmp_path, "options =\ndevice = kernel") == "-fstype=ext3 :/dev/sdb1"
 
@@ -62,12 +62,12 @@ def test_a_whole_disk(tmp_path: Path) -> None:
 
 
 def test_an_ipv6_portal_has_no_brackets_in_the_link(tmp_path: Path) -> None:
-    found = entry(tmp_path, portal=Portal("fd00::1", 3260, 1))
-    assert f'":/dev/disk/by-path/ip-fd00::1:3260-iscsi-{TARGET}-lun-0-part1"' in found
+    line = entry(tmp_path, portal=Portal("fd00::1", 3260, 1))
+    assert f'":/dev/disk/by-path/ip-fd00::1:3260-iscsi-{TARGET}-lun-0-part1"' in line
 
 
 @pytest.mark.parametrize(
-    ("lun", "unit", "name"),
+    ("lun", "san_lun", "name"),
     [
         (0, 0, "lun-0"),
         (1, 1, "lun-1"),
@@ -78,15 +78,15 @@ def test_an_ipv6_portal_has_no_brackets_in_the_link(tmp_path: Path) -> None:
         (0x4000 + 16383, 16383, "lun-0x7fff000000000000"),
     ],
 )
-def test_a_lun_is_counted_as_the_san_does_and_named_as_udev_does(
-    lun: int, unit: int, name: str
+def test_a_lun_has_the_sans_number_and_the_name_that_udev_gives_it(
+    lun: int, san_lun: int, name: str
 ) -> None:
     session = Session(1, TARGET, Portal("10.0.0.1", 3260, 1), "LOGGED_IN")
     disk = scsi_disks.Disk("sdb", lun, session, "")
-    assert disk.unit == unit
+    assert disk.san_lun == san_lun
     assert disk.link == f"ip-10.0.0.1:3260-iscsi-{TARGET}-{name}"
 
 
-def test_the_link_spells_the_target_as_the_kernel_was_told_it() -> None:
+def test_the_link_spells_the_target_as_iscsid_gave_it_to_the_kernel() -> None:
     session = Session(1, TARGET.upper(), Portal("10.0.0.1"), "LOGGED_IN")
     assert TARGET.upper() in scsi_disks.Disk("sdb", 0, session, "").link

@@ -1,4 +1,4 @@
-"""auto-iscsi explain: each value and its line, what a lookup would do, and nothing is changed."""
+"""auto-iscsi explain: each setting and its line, and what a lookup would do. Nothing changes."""
 
 from __future__ import annotations
 
@@ -49,33 +49,34 @@ LOGGED_IN: dict[str, Content] = {
 }
 
 
-def told(root: Path, files: dict[str, Content], key: str = TARGET) -> output.Report:
-    """Return the explanation on a machine with these files; it must not change one of them."""
+def explained(root: Path, files: dict[str, Content], key: str = TARGET) -> output.Report:
+    """Return the explanation on a machine with these files, and check that none has changed."""
     make_tree(root, files)
     before = contents(root)
-    found = explain.report(Host(str(root)), key, PLAIN)
+    report = explain.report(Host(str(root)), key, PLAIN)
     assert contents(root) == before
-    return found
+    return report
 
 
 def steps(report: output.Report) -> dict[str, str]:
+    """Return the text of each step by its label; of several with one label, the last."""
     return {step["step"]: step["says"] for step in report.data["steps"]}
 
 
-def test_each_setting_is_there_with_its_value_and_the_line_that_set_it(tmp_path: Path) -> None:
+def test_each_setting_is_shown_with_its_value_and_the_line_that_set_it(tmp_path: Path) -> None:
     files: dict[str, Content] = {
         config_files.FILE: "# c\noptions = ro, nosuid\n\n[*-BETA]\n    fstype = xfs\n",
         f"{config_files.FOLDER}/a.conf": "options = ro\n",
     }
-    lines = [line.split() for line in told(tmp_path, files).lines]
+    lines = [line.split() for line in explained(tmp_path, files).lines]
     assert ["options", "=", "ro", f"{config_files.FOLDER}/a.conf:1"] in lines
     assert ["fstype", "=", "xfs", f"{config_files.FILE}:5", "[*-BETA]"] in lines
     assert ["login_timeout", "=", "10s", "built", "in"] in lines
     assert [line[0] for line in lines if line[1:2] == ["="]] == list(schema.TABLE)
 
 
-def test_a_session_that_is_up_answers_with_the_very_entry_of_the_lookup(tmp_path: Path) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: "partition = 2\n"})
+def test_for_a_session_that_is_up_the_entry_is_that_of_the_lookup(tmp_path: Path) -> None:
+    report = explained(tmp_path, {**LOGGED_IN, config_files.FILE: "partition = 2\n"})
     assert report.status == 0 and report.data["outcome"] == "answer"
     assert steps(report)["session"] == "7 through 10.0.0.1:3260, LOGGED_IN"
     assert steps(report)["disk"] == "sdb, LUN 0, session 7"
@@ -91,8 +92,8 @@ def test_a_session_that_is_up_answers_with_the_very_entry_of_the_lookup(tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "device = kernel", "partition = none", "options = rw"])
-def test_the_entry_is_the_lookup_s_whatever_the_configuration(tmp_path: Path, text: str) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: text})
+def test_with_any_configuration_the_entry_is_that_of_the_lookup(tmp_path: Path, text: str) -> None:
+    report = explained(tmp_path, {**LOGGED_IN, config_files.FILE: text})
     assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET)
 
 
@@ -102,7 +103,7 @@ def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
         f"{RECORD}/10.0.0.2,3260,1/default": "node.startup = automatic\n",
         config_files.FILE: "portals = 10.0.0.2\n",
     }
-    report = told(tmp_path, files)
+    report = explained(tmp_path, files)
     assert report.status == 0 and report.data["outcome"] == "login"
     records = [step["says"] for step in report.data["steps"] if step["step"] == "record"]
     assert records == [
@@ -112,35 +113,35 @@ def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
 
 
 def test_portals_without_a_record_mean_a_discovery(tmp_path: Path) -> None:
-    report = told(tmp_path, {config_files.FILE: "portals = 10.0.0.1, [fd00::1]\n"})
+    report = explained(tmp_path, {config_files.FILE: "portals = 10.0.0.1, [fd00::1]\n"})
     assert report.data["outcome"] == "discover"
     assert "10.0.0.1:3260, [fd00::1]:3260" in steps(report)["record"]
 
 
-def test_a_disk_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    report = told(tmp_path, {**LOGGED_IN, config_files.FILE: "lun = 3\n"})
+def test_a_lookup_would_wait_for_a_missing_disk(tmp_path: Path) -> None:
+    report = explained(tmp_path, {**LOGGED_IN, config_files.FILE: "lun = 3\n"})
     assert report.data["outcome"] == "rescan"
     assert steps(report)["chosen"] == f"nothing yet: no LUN 3, partition 1 ({config_files.FILE}:1)"
 
 
-def test_a_link_that_leads_elsewhere_is_told(tmp_path: Path) -> None:
-    report = told(tmp_path, {**LOGGED_IN, f"{LINK}-part1": Link("../../sdc1")})
+def test_a_link_to_another_disk_is_reported(tmp_path: Path) -> None:
+    report = explained(tmp_path, {**LOGGED_IN, f"{LINK}-part1": Link("../../sdc1")})
     assert report.data["outcome"] == "rescan"
     assert steps(report)["chosen"] == f"nothing yet: {LINK}-part1 leads to sdc1"
 
 
-def test_a_mount_that_outlived_its_session_is_answered(tmp_path: Path) -> None:
+def test_a_mount_whose_session_is_down_still_gets_its_entry(tmp_path: Path) -> None:
     files = {
         **LOGGED_IN,
         f"{SESSION}/state": "FAILED",
         "/proc/self/mountinfo": "1 2 8:17 / /iscsiauto/x ro - ext3 /dev/sdb1 ro\n",
     }
-    report = told(tmp_path, files)
+    report = explained(tmp_path, files)
     assert report.data["outcome"] == "mounted" and "sdb1" in steps(report)["chosen"]
 
 
 @pytest.mark.parametrize(
-    ("files", "key", "code", "said"),
+    ("files", "key", "code", "reason"),
     [
         ({}, "foo", "bad-key", "not an iSCSI target name"),
         ({}, "a\n\x1b[2J", "bad-key", "not an iSCSI target name"),
@@ -167,24 +168,24 @@ def test_a_mount_that_outlived_its_session_is_answered(tmp_path: Path) -> None:
             {**LOGGED_IN, config_files.FILE: "partition = 9\n"},
             TARGET,
             "no-partition",
-            "there is 1, 2",
+            "the disk has 1, 2",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_refused_key_is_told_why(
-    tmp_path: Path, files: dict[str, Content], key: str, code: str, said: str
+def test_a_refused_key_has_a_reason(
+    tmp_path: Path, files: dict[str, Content], key: str, code: str, reason: str
 ) -> None:
-    report = told(tmp_path, files, key)
+    report = explained(tmp_path, files, key)
     assert report.status == 1 and report.data["outcome"] == "refuse"
-    assert report.data["refused"]["code"] == code and said in report.data["refused"]["reason"]
-    assert any("refuses" in line and said in line for line in report.lines)
+    assert report.data["refused"]["code"] == code and reason in report.data["refused"]["reason"]
+    assert any("refuses" in line and reason in line for line in report.lines)
     assert all(line.isprintable() for line in report.lines)
 
 
-def test_who_is_not_root_is_told_what_can_be_seen_without() -> None:
+def test_without_root_what_any_user_can_see_is_reported() -> None:
     before = os.geteuid()
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in one that only root may enter
+    with tempfile.TemporaryDirectory() as folder:  # only root may enter the parent of tmp_path
         os.chmod(folder, 0o755)
         root = Path(folder)
         make_tree(root, {**LOGGED_IN, f"{RECORD}/10.0.0.1,3260,1/default": ""})
@@ -193,15 +194,16 @@ def test_who_is_not_root_is_told_what_can_be_seen_without() -> None:
             os.chmod(root / name, 0)
         os.seteuid(65534 if before == 0 else before)
         try:
-            seen = explain.report(Host(folder), TARGET, PLAIN)
-            gone = explain.report(Host(folder), f"{TARGET}-2", PLAIN)
+            visible = explain.report(Host(folder), TARGET, PLAIN)
+            missing = explain.report(Host(folder), f"{TARGET}-2", PLAIN)
         finally:
             os.seteuid(before)
             for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
                 os.chmod(root / name, 0o700)
-    assert seen.data["outcome"] == "answer" and seen.data["entry"]
-    assert "permission denied" in steps(seen)["record"] and "denied" in steps(seen)["lease"]
-    assert gone.data["outcome"] == "unknown" and gone.status == 0
+    assert visible.data["outcome"] == "answer" and visible.data["entry"]
+    assert "permission denied" in steps(visible)["record"]
+    assert "denied" in steps(visible)["lease"]
+    assert missing.data["outcome"] == "unknown" and missing.status == 0
 
 
 WATCHED = """
@@ -221,12 +223,12 @@ print(explain.report(Host(sys.argv[1]), sys.argv[2], output.Paint(False)).data["
 
 
 @pytest.mark.parametrize("session", [True, False])
-def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
+def test_for_a_partition_by_number_no_socket_no_process_and_no_write(
     tmp_path: Path, session: bool
 ) -> None:
     machine = LOGGED_IN if session else {}
     make_tree(tmp_path, {**machine, config_files.FILE: "portals = 10.0.0.1\n", "/run": None})
-    time.sleep(file_cache.SETTLE_TIME + 0.1)  # as long as a lookup needs to keep what it parsed
+    time.sleep(file_cache.SETTLE_TIME + 0.1)  # a lookup would then write its cache
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(tmp_path), TARGET],
         cwd=Path(__file__).parents[2],
@@ -238,7 +240,7 @@ def test_it_opens_no_socket_starts_no_process_and_writes_nothing(
     assert not list((tmp_path / "run").rglob("config*"))
 
 
-def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree(tmp_path, {**LOGGED_IN, config_files.FILE: "lun = 0\n[*beta]\nfstype = xfs\n"})
     assert cli.main(["--root", str(tmp_path), "explain", "--json", TARGET.upper()]) == 0
     data = json.loads(capsys.readouterr().out)

@@ -40,7 +40,7 @@ def test_each_worked_configuration_is_clean() -> None:
         sections, problems = config_files.parse("F", block.encode())
         assert sections and not problems
         assert not [problem for section in sections for problem in schema.read_section(section)[1]]
-        assert not check._useless(sections)
+        assert not check._without_effect(sections)
 
 
 def test_each_kind_of_problem_each_outcome_and_each_verb_is_there() -> None:

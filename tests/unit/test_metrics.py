@@ -1,4 +1,4 @@
-"""What Prometheus's own parser reads is what was said."""
+"""auto-iscsi status --metrics: Prometheus' own parser reads the values that were written."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ NAMES = st.sampled_from(["target", "portal", "state"])
         min_size=1,
     )
 )
-def test_its_parser_reads_what_was_said(said: list[tuple[dict[str, str], int]]) -> None:
-    samples = [metrics.Sample(labels, value) for labels, value in said]
+def test_the_parser_reads_what_was_written(written: list[tuple[dict[str, str], int]]) -> None:
+    samples = [metrics.Sample(labels, value) for labels, value in written]
     family = metrics.Metric("auto_iscsi_sessions", "Sessions.", samples)
     text = "".join(f"{line}\n" for line in metrics.lines([family]))
     (read,) = text_string_to_metric_families(text)
     assert (read.name, read.documentation, read.type) == (family.name, "Sessions.", "gauge")
-    assert [(dict(sample.labels), sample.value) for sample in read.samples] == said
+    assert [(dict(sample.labels), sample.value) for sample in read.samples] == written
 
 
-def test_a_metric_without_samples_is_not_mentioned() -> None:
+def test_a_metric_without_samples_is_left_out() -> None:
     assert metrics.lines([metrics.Metric("auto_iscsi_x", "X.", [])]) == []
 
 

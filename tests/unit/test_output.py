@@ -1,4 +1,4 @@
-"""How reports look: columns, colour where somebody sees it, nothing that a terminal would obey."""
+"""Reports: aligned columns, colour only on a terminal, and no control characters."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def test_columns_are_aligned_and_end_where_their_text_does() -> None:
     assert output.columns([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
 
 
-def test_what_cannot_be_printed_is_shown_as_what_it_is() -> None:
+def test_control_characters_are_shown_as_escapes() -> None:
     assert wording.printable("a\x1b[2J\u202e\u00e9\n") == "a\\x1b[2J\\u202e\u00e9\\n"
 
 
 def on_terminal(file: Path, **environment: str) -> bytes:
     """Return what `check` writes to a terminal."""
-    ours, its = pty.openpty()
+    our_end, its_end = pty.openpty()
     subprocess.run(
         [sys.executable, "-m", "auto_iscsi", "check", str(file)],
         cwd=PROJECT,
-        stdout=its,
+        stdout=its_end,
         env={"TERM": "xterm", **environment},
     )
-    os.close(its)
+    os.close(its_end)
     try:
-        return os.read(ours, 4096)
+        return os.read(our_end, 4096)
     finally:
-        os.close(ours)
+        os.close(our_end)
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_there_is_colour_on_a_terminal_unless_it_is_not_wanted(
+def test_a_terminal_gets_colour_unless_the_environment_says_no(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     (tmp_path / "f").write_text("lun = x\n")
@@ -49,7 +49,7 @@ def test_there_is_colour_on_a_terminal_unless_it_is_not_wanted(
     assert b"error: lun" in on_terminal(tmp_path / "f", **environment)
 
 
-def test_there_is_none_in_a_pipe_and_a_reader_may_leave(tmp_path: Path) -> None:
+def test_a_pipe_gets_no_colour_and_its_reader_may_close_it(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("lun = x\n" + "".join(f"s{n} = 1\n" for n in range(5000)))
     command = [sys.executable, "-m", "auto_iscsi", "check", str(tmp_path / "f")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Was a filesystem in use when it was copied? By superblocks and logs, byte by byte."""
+"""Whether a journal has to be replayed, by superblocks and logs that are made here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from auto_iscsi.volumes import superblock
 
-BLOCKS = 64  # of 512 bytes, in the made-up log
+BLOCKS = 64  # of 512 bytes, in the log that is made here
 START = 4  # its first block in filesystem blocks of 4096 bytes
 
 
@@ -32,21 +32,21 @@ def btrfs(log_root: int) -> bytes:
     return bytes(64 << 10) + bytes(block)
 
 
-def record(round_: int, data: int, count: int, flags: int, buffer: int = 32 << 10) -> list[bytes]:
-    """Return a record of the log: its header, and its data in blocks."""
+def record(cycle: int, data: int, count: int, flags: int, buffer: int = 32 << 10) -> list[bytes]:
+    """Return the blocks of a record of the log: its header and its data."""
     header = bytearray(512)
-    struct.pack_into(">IIII", header, 0, 0xFEEDBABE, round_, 2, data * 512)
+    struct.pack_into(">IIII", header, 0, 0xFEEDBABE, cycle, 2, data * 512)
     struct.pack_into(">I", header, 40, count)
     struct.pack_into(">I", header, 320, buffer)
-    further = [struct.pack(">I", round_).ljust(512, b"\0")] * (max(1, buffer >> 15) - 1)
-    first = bytearray(struct.pack(">I", round_).ljust(512, b"\0"))
+    further = [struct.pack(">I", cycle).ljust(512, b"\0")] * (max(1, buffer >> 15) - 1)
+    first = bytearray(struct.pack(">I", cycle).ljust(512, b"\0"))
     first[9] = flags
-    rest = [struct.pack(">I", round_).ljust(512, b"\0")] * (data - 1)
+    rest = [struct.pack(">I", cycle).ljust(512, b"\0")] * (data - 1)
     return [bytes(header), *further, bytes(first), *rest]
 
 
 def xfs(log: list[bytes], before: int = 0, start: int = START) -> bytes:
-    """Return an XFS whose log begins with these blocks; the rest is of the round `before`."""
+    """Return an XFS whose log begins with these blocks; the rest is of the cycle `before`."""
     block = bytearray(4096)
     block[:4] = b"XFSB"
     struct.pack_into(">I", block, 4, 4096)
@@ -83,33 +83,33 @@ def test_btrfs() -> None:
         (xfs([*record(3, 1, 1, 0x20), *record(3, 5, 2, 1)], before=2), True),
         # A log buffer of 256 KiB has eight header blocks.
         (xfs([*WORK, *record(1, 1, 1, 0x20, buffer=256 << 10)]), False),
-        # An unmount record that something follows is none.
+        # An unmount record counts only when its record holds nothing else.
         (xfs([*UNMOUNT, *record(1, 1, 2, 0x20)]), True),
     ],
-    ids=["made", "unmounted", "used-again", "used", "round-3", "round-3-used", "large", "two"],
+    ids=["made", "unmounted", "used-again", "used", "cycle-3", "cycle-3-used", "large", "two"],
 )
 def test_xfs(image: bytes, dirty: bool) -> None:
     assert is_dirty("xfs", image) is dirty
 
 
-def test_an_xfs_log_that_ends_where_it_begins_anew() -> None:
+def test_an_xfs_log_that_is_full_to_its_last_block() -> None:
     fill = BLOCKS - len(UNMOUNT)
     assert is_dirty("xfs", xfs([*record(2, fill - 1, 3, 1), *record(2, 1, 1, 0x20)])) is False
     assert is_dirty("xfs", xfs(record(2, BLOCKS - 1, 3, 1))) is True
 
 
-def test_an_xfs_whose_log_is_elsewhere_is_not_known() -> None:
+def test_an_xfs_whose_log_is_on_another_device_is_unknown() -> None:
     assert is_dirty("xfs", xfs(UNMOUNT, start=0)) is None
 
 
 @pytest.mark.parametrize("family", ["ext", "btrfs", "xfs", "vfat", "ntfs3", "zfs_member"])
 @given(image=st.binary(max_size=2048))
-def test_what_is_something_else_or_cut_off_is_not_known(family: str, image: bytes) -> None:
+def test_another_format_or_a_short_image_is_unknown(family: str, image: bytes) -> None:
     assert is_dirty(family, image) is None
 
 
 @given(st.data())
-def test_no_log_is_read_for_ever_or_outside_of_itself(data: st.DataObject) -> None:
+def test_the_search_in_a_log_ends_and_stays_within_the_log(data: st.DataObject) -> None:
     log = [data.draw(st.binary(min_size=16, max_size=16)).ljust(512, b"\0") for _ in range(4)]
     image = xfs(log * (BLOCKS // 4))
     reads = []

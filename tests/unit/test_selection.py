@@ -1,9 +1,9 @@
-"""Which filesystem is meant: by what udev's database says, read as files below a directory."""
+"""The selection of filesystems, by a database of udev that is laid out below a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -11,7 +11,6 @@ from auto_iscsi import errors
 from auto_iscsi.admin import explain, output
 from auto_iscsi.config import config_files
 from auto_iscsi.config import schema as table
-from auto_iscsi.disks import udev_db
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, lookup
@@ -28,20 +27,23 @@ EFI = "c12a7328-f81f-11d2-ba4b-00c04fc93ec9"
 
 
 class On(NamedTuple):
-    """What is on a device, as udev has it."""
+    """What is on a device, as udev records it."""
 
     fstype: str = ""
     usage: str = "filesystem"
     label: str = ""
-    kind: str = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+    part_type: str = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 
 
-EXT4, XFS, ESP = On("ext4", label="root"), On("xfs", label="data"), On("vfat", kind=EFI)
+EXT4, XFS, ESP = On("ext4", label="root"), On("xfs", label="data"), On("vfat", part_type=EFI)
 SWAP, LVM, EMPTY = On("swap", "other"), On("LVM2_member", "raid"), On()
 
 
 def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Content]:
-    """Return a host whose session has these disks: what is on each, and on its partitions."""
+    """Return the files of a host whose session has disks: by LUN, what is on each disk.
+
+    The first of each list is on the whole disk, the others are on its partitions.
+    """
     files: dict[str, Content] = {
         f"{SESSION}/targetname": TARGET,
         f"{SESSION}/state": "LOGGED_IN",
@@ -50,62 +52,74 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
         "/sys/class/iscsi_connection/connection7:0/persistent_port": "3260",
         "/run": None,
     }
-    for index, (lun, there) in enumerate(luns.items()):
+    for index, (lun, devices) in enumerate(luns.items()):
         name, unit = f"sd{'bcdefgh'[index]}", f"{SESSION}/device/target3:0:0/3:0:0:{lun}"
         disk = f"{unit}/block/{name}"
         files |= {f"{unit}/type": "0", f"{disk}/diskseq": f"{40 + index}", f"{disk}/ro": "1"}
-        for part, on in enumerate(there):
+        for part, on in enumerate(devices):
             node, path = (f"{name}{part}", f"{disk}/{name}{part}") if part else (name, disk)
             link = f"disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-{lun}"
             link += f"-part{part}" if part else ""
             number = f"8:{16 * (index + 1) + part}"
-            known = [f"S:{link}"]
+            lines = [f"S:{link}"]
             if sequence and not part:
-                known.append(f"S:disk/by-diskseq/{40 + index}")
+                lines.append(f"S:disk/by-diskseq/{40 + index}")
             if on.fstype:
-                known += [
+                lines += [
                     f"E:ID_FS_TYPE={on.fstype}",
                     f"E:ID_FS_USAGE={on.usage}",
                     f"E:ID_FS_LABEL_ENC={on.label}",
                 ]
             if part:
-                known.append(f"E:ID_PART_ENTRY_TYPE={on.kind}")
+                lines.append(f"E:ID_PART_ENTRY_TYPE={on.part_type}")
                 files[f"{path}/partition"] = f"{part}"
-            elif len(there) > 1:
-                known.append("E:ID_PART_TABLE_TYPE=gpt")
+            elif len(devices) > 1:
+                lines.append("E:ID_PART_TABLE_TYPE=gpt")
             files |= {
                 f"{path}/dev": number,
                 f"{path}/size": "16384",
-                f"/run/udev/data/b{number}": "\n".join(known),
+                f"/run/udev/data/b{number}": "\n".join(lines),
                 f"/dev/{link}": Link(f"../../{node}"),
                 f"/dev/{node}": "",
             }
     return files
 
 
-def entry(root: Path, there: dict[int, list[On]], text: str = AUTO, **more: Content) -> str:
-    """Return the entry that a lookup prints; `explain` has to know it before."""
-    make_tree(root, {**machine(there), config_files.FILE: text, **more})
-    told = explain.report(Host(str(root)), TARGET, output.Paint(False))
-    said = lookup.lookup(Host(str(root)), TARGET)
-    assert told.data["entry"] == said
-    return said
+def explained(root: Path) -> dict[str, Any]:
+    """Return what `explain` reports of the target, as it writes it with --json."""
+    data: dict[str, Any] = explain.report(Host(str(root)), TARGET, output.Paint(False)).data
+    return data
 
 
-def refusal(root: Path, there: dict[int, list[On]], text: str = AUTO) -> errors.Failure:
-    make_tree(root, {**machine(there), config_files.FILE: text})
+def steps(data: dict[str, Any], name: str) -> list[str]:
+    """Return the texts of the steps of one name in a report."""
+    return [step["says"] for step in data["steps"] if step["step"] == name]
+
+
+def entry(root: Path, luns: dict[int, list[On]], text: str = AUTO, **more: Content) -> str:
+    """Return the entry that a lookup prints, and that `explain` announces before."""
+    make_tree(root, {**machine(luns), config_files.FILE: text, **more})
+    announced = explained(root)["entry"]
+    line = lookup.lookup(Host(str(root)), TARGET)
+    assert announced == line
+    return line
+
+
+def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.Failure:
+    """Return the failure of a lookup, which `explain` announces before and changes nothing for."""
+    make_tree(root, {**machine(luns), config_files.FILE: text})
     before = files_below(root)
-    told = explain.report(Host(str(root)), TARGET, output.Paint(False))
+    announced = explained(root)["refused"]["reason"]
     assert files_below(root) == before
     with pytest.raises(errors.Failure) as refused:
         lookup.lookup(Host(str(root)), TARGET)
-    assert told.data["refused"]["reason"] == refused.value.reason
+    assert announced == refused.value.reason
     failure: errors.Failure = refused.value
     return failure
 
 
 @pytest.mark.parametrize(
-    ("there", "said"),
+    ("devices", "line"),
     [
         ([EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb"),
         ([XFS], "-ro,nouuid,fstype=xfs :/dev/sdb"),
@@ -127,25 +141,31 @@ def refusal(root: Path, there: dict[int, list[On]], text: str = AUTO) -> errors.
         "ntfs",
     ],
 )
-def test_the_one_that_is_meant(tmp_path: Path, there: list[On], said: str) -> None:
-    assert entry(tmp_path, {0: there}) == said
+def test_the_only_filesystem_is_mounted(tmp_path: Path, devices: list[On], line: str) -> None:
+    assert entry(tmp_path, {0: devices}) == line
 
 
-def test_two_are_listed_in_the_refusal(tmp_path: Path) -> None:
+def test_explain_names_what_the_only_filesystem_is_beside(tmp_path: Path) -> None:
+    make_tree(tmp_path, {**machine({0: [EMPTY, ESP, XFS]}), config_files.FILE: AUTO})
+    assert steps(explained(tmp_path), "selected") == [
+        "sdb2: partition = auto: the only filesystem besides 1 (EFI system partition)"
+    ]
+
+
+def test_a_refusal_lists_the_filesystems_to_choose_from(tmp_path: Path) -> None:
     refused = refusal(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]})
     assert refused.code == "ambiguous"
     listed = "1: 8 MiB vfat (EFI system partition), 2: 8 MiB ext4 'root', 3: 8 MiB xfs 'data'"
     assert refused.reason == (f"{TARGET}: LUN 0 (sdb) has more than one filesystem: {listed}")
-    told = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
-    assert [s["says"] for s in told.data["steps"] if s["step"] == "on it"] == listed.split(", ")
+    assert steps(explained(tmp_path), "contents") == listed.split(", ")
 
 
 @pytest.mark.parametrize("fstype", selection.FOREIGN)
 @pytest.mark.parametrize("partition", ["auto", "1"])
-def test_what_is_no_filesystem_is_named_with_what_would_be_needed(
+def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     tmp_path: Path, fstype: str, partition: str
 ) -> None:
-    usage = "filesystem" if fstype == "zfs_member" else "raid"  # libblkid has it so
+    usage = "filesystem" if fstype == "zfs_member" else "raid"  # so does libblkid
     text = AUTO.replace("partition = auto", f"partition = {partition}")
     refused = refusal(tmp_path, {0: [EMPTY, On(fstype, usage)]}, text)
     assert refused.code == "not-mountable"
@@ -154,18 +174,18 @@ def test_what_is_no_filesystem_is_named_with_what_would_be_needed(
 
 
 @pytest.mark.parametrize(
-    ("there", "why"),
+    ("devices", "reason"),
     [
         ([EMPTY], "LUN 0 (sdb) has no filesystem: disk: 8 MiB nothing known"),
         ([EMPTY, EMPTY, EMPTY], "no filesystem: 1: 8 MiB nothing known, 2: 8 MiB nothing known"),
         ([EMPTY, SWAP, LVM], "no filesystem: 1: 8 MiB swap, 2: 8 MiB LVM2_member"),
     ],
 )
-def test_nothing_to_mount(tmp_path: Path, there: list[On], why: str) -> None:
-    assert why in refusal(tmp_path, {0: there}).reason
+def test_a_disk_without_a_filesystem(tmp_path: Path, devices: list[On], reason: str) -> None:
+    assert reason in refusal(tmp_path, {0: devices}).reason
 
 
-def test_all_are_places_below_the_key_and_what_is_refused_is_left_out(tmp_path: Path) -> None:
+def test_all_filesystems_are_below_the_key_except_the_refused_ones(tmp_path: Path) -> None:
     text = AUTO.replace("partition = auto", "partition = all\nlun = all")
     luns = {0: [EMPTY, ESP, EXT4, LVM, EMPTY], 3: [XFS], 5: [SWAP]}
     assert entry(tmp_path, luns, text) == (
@@ -184,18 +204,18 @@ def test_all_of_one_lun_and_one_partition_of_all_luns(tmp_path: Path) -> None:
     assert entry(tmp_path / "1", {0: [EMPTY, EXT4]}, text).startswith("/p1 -nocheck,ro")
     assert entry(tmp_path / "2", {0: [EXT4]}, text).startswith("-nocheck,ro,fstype=ext4 :/dev/sdb")
     text = AUTO.replace("partition = auto", "partition = 2\nlun = all")
-    said = entry(tmp_path / "3", {0: [EMPTY, ESP, EXT4], 1: [EMPTY, ESP, XFS]}, text)
-    assert said == (
+    line = entry(tmp_path / "3", {0: [EMPTY, ESP, EXT4], 1: [EMPTY, ESP, XFS]}, text)
+    assert line == (
         "/lun0 -nocheck,ro,fstype=ext4 :/dev/sdb2 /lun1 -ro,nouuid,fstype=xfs :/dev/sdc2"
     )
 
 
-def test_when_all_are_refused_the_key_is(tmp_path: Path) -> None:
+def test_the_key_is_refused_when_all_its_filesystems_are(tmp_path: Path) -> None:
     text = AUTO.replace("partition = auto", "partition = all")
     assert "LVM" in refusal(tmp_path, {0: [EMPTY, SWAP, LVM]}, text).reason
 
 
-def test_with_links_the_whole_location_is_quoted(tmp_path: Path) -> None:
+def test_a_location_that_is_a_link_is_quoted(tmp_path: Path) -> None:
     text = AUTO.replace("device = kernel\n", "").replace("partition = auto", "partition = all")
     link = f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0-part"
     assert entry(tmp_path, {0: [EMPTY, EXT4, XFS]}, text) == (
@@ -204,18 +224,18 @@ def test_with_links_the_whole_location_is_quoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fstype", "said"),
+    ("fstype", "line"),
     [
         ("ext4", "-nocheck,ro,fstype=ext4 :/dev/sdb2"),
         ("ext3", "-nocheck,ro,fstype=ext3 :/dev/sdb2"),
         ("vfat", "-nocheck,ro,fstype=vfat :/dev/sdb1"),
     ],
 )
-def test_a_type_that_is_given_says_which_is_meant_and_keeps_its_options(
-    tmp_path: Path, fstype: str, said: str
+def test_a_given_type_selects_the_partition_and_keeps_all_options(
+    tmp_path: Path, fstype: str, line: str
 ) -> None:
     text = AUTO.replace("fstype = auto", f"fstype = {fstype}")
-    assert entry(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text) == said
+    assert entry(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text) == line
 
 
 @pytest.mark.parametrize(
@@ -227,27 +247,29 @@ def test_a_type_that_is_given_says_which_is_meant_and_keeps_its_options(
     ],
     ids=["disk", "partition", "another-disk's"],
 )
-def test_nothing_is_chosen_before_udev_is_through(tmp_path: Path, late: dict[str, Content]) -> None:
+def test_nothing_is_selected_before_udev_has_finished(
+    tmp_path: Path, late: dict[str, Content]
+) -> None:
     make_tree(tmp_path, {**machine({0: [EMPTY, EXT4]}), config_files.FILE: AUTO, **late})
     host = Host(str(tmp_path))
-    wanted = table.resolve(config_files.load(host), TARGET)
-    assert available.find(host, sessions.find_all(host, TARGET), wanted) is None
+    settings = table.resolve(config_files.load(host), TARGET)
+    assert available.find(host, sessions.find_all(host, TARGET), settings) is None
 
 
-def test_without_sequence_numbers_udevs_queue_says_when_it_is_through(tmp_path: Path) -> None:
+def test_without_sequence_numbers_udev_has_finished_when_its_queue_is_empty(tmp_path: Path) -> None:
     make_tree(
         tmp_path,
         {**machine({0: [EXT4]}, sequence=False), config_files.FILE: AUTO, "/run/udev/queue": ""},
     )
     host = Host(str(tmp_path))
-    wanted = table.resolve(config_files.load(host), TARGET)
-    assert available.find(host, sessions.find_all(host, TARGET), wanted) is None
+    settings = table.resolve(config_files.load(host), TARGET)
+    assert available.find(host, sessions.find_all(host, TARGET), settings) is None
     (tmp_path / "run/udev/queue").unlink()
-    assert available.find(host, sessions.find_all(host, TARGET), wanted) is not None
+    assert available.find(host, sessions.find_all(host, TARGET), settings) is not None
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "line"),
     [
         ("refuse", None),
         ("auto", None),
@@ -256,24 +278,23 @@ def test_without_sequence_numbers_udevs_queue_says_when_it_is_through(tmp_path: 
     ],
 )
 def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
-    tmp_path: Path, rule: str, said: str | None
+    tmp_path: Path, rule: str, line: str | None
 ) -> None:
     text = f"{AUTO}journal = {rule}\n"
     make_tree(tmp_path, {**machine({0: [EXT4]}), config_files.FILE: text})
     (tmp_path / "dev/sdb").write_bytes(ext(0x4))
     host, notes = Host(str(tmp_path)), list[str]()
-    told = explain.report(host, TARGET, output.Paint(False))
-    on_it = [step["says"] for step in told.data["steps"] if step["step"] == "on it"]
-    assert on_it == ["disk: 8 MiB ext4 'root', journal dirty"]
-    if said:
-        assert lookup.lookup(host, TARGET, notes.append) == said == told.data["entry"]
+    announced = explained(tmp_path)
+    assert steps(announced, "contents") == ["disk: 8 MiB ext4 'root', journal dirty"]
+    if line:
+        assert lookup.lookup(host, TARGET, notes.append) == line == announced["entry"]
         assert notes == [
             f"{TARGET}: sdb is mounted without its journal: the newest files can be missing"
         ]
     else:
         with pytest.raises(errors.DirtyJournal) as refused:
             lookup.lookup(host, TARGET)
-        assert told.data["refused"]["code"] == "dirty-journal"
+        assert announced["refused"]["code"] == "dirty-journal"
         word = "cannot be replayed" if rule == "replay" else "journal = replay shows all"
         assert word in refused.value.reason
 
@@ -292,7 +313,7 @@ def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> 
     ("journal", "said"),
     [
         (ext(0), "-nocheck,ro,fstype=ext4 :/dev/sdb"),
-        (ext(0x4), "was in use when it was copied"),
+        (ext(0x4), "was in use when the snapshot was taken"),
         (b"", "another login or user has it"),
     ],
     ids=["clean", "dirty", "unknown"],
@@ -313,10 +334,9 @@ def test_a_disk_of_somebody_elses_session_is_left_as_it_is(
     assert not (tmp_path / f"run/auto-iscsi/disks/{TARGET}").exists()
 
 
-def test_a_label_is_as_it_was_written_and_breaks_no_terminal(tmp_path: Path) -> None:
-    make_tree(tmp_path, machine({0: [On("ext4", label="a\\x20b\\x1b\\xc3\\xa9")]}))
-    known = udev_db.read(Host(str(tmp_path)), "8:16")
-    assert known is not None and known.label == "a b?é"
-    make_tree(tmp_path, {config_files.FILE: AUTO})
+def test_a_label_cannot_control_a_terminal(tmp_path: Path) -> None:
+    label = "a\\x20b\\x1b\\xc3\\xa9"
+    make_tree(tmp_path, {**machine({0: [On("ext4", label=label)]}), config_files.FILE: AUTO})
     report = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
+    assert steps(report.data, "contents") == ["disk: 8 MiB ext4 'a b?é'"]
     assert "\x1b" not in "\n".join(report.lines)

@@ -1,4 +1,4 @@
-"""What a disk says of itself: whose identity is the logical unit's, and not the path's."""
+"""The answers of disks to SCSI commands: an identity is the logical unit's, not the path's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def page(*designators: bytes) -> bytes:
     return b"\0\x83" + len(body).to_bytes(2, "big") + body
 
 
-def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
+def test_only_designators_of_the_logical_unit_count() -> None:
     assert scsi_commands.designators(page(NAA, NAME, PORT)) == NAA + NAME
     assert scsi_commands.designators(page(NAA, NAME, OTHER_PORT)) == scsi_commands.designators(
         page(NAA, PORT, NAME)
@@ -30,7 +30,7 @@ def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
     assert scsi_commands.designators(page(NAA[:-1] + b"\1")) != scsi_commands.designators(page(NAA))
 
 
-def test_a_page_that_says_nothing_of_the_unit_is_no_identity() -> None:
+def test_a_page_without_designators_of_the_unit_is_no_identity() -> None:
     assert scsi_commands.designators(page(PORT)) is None
     assert scsi_commands.designators(page()) is None
 
@@ -40,7 +40,7 @@ def test_any_answer_can_be_read(answer: bytes) -> None:
     scsi_commands.designators(answer)
 
 
-def test_what_is_no_scsi_disk_is_not_known(tmp_path: Path) -> None:
+def test_a_device_that_is_no_scsi_disk_gives_no_answer(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/sdb").write_bytes(b"x" * 4096)
     host = Host(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Which mount options does a type get that was found on a disk?"""
+"""The mount options that a filesystem gets when its type was found on the disk."""
 
 from __future__ import annotations
 
@@ -24,16 +24,21 @@ ALL = ("nocheck", "ro", "nosuid", "uid=1000", "norecovery", "noload", "context=x
         ("f2fs", "ro nosuid context=x:y:z:s0"),
     ],
 )
-def test_what_belongs_to_other_types_is_left_out(fstype: str, options: str) -> None:
-    assert " ".join(mount_options.fitting(fstype, ALL)) == options
+def test_an_option_that_only_other_types_accept_is_left_out(fstype: str, options: str) -> None:
+    assert " ".join(mount_options.for_type(fstype, ALL)) == options
 
 
-def test_nouuid_is_there_once() -> None:
-    assert mount_options.fitting("xfs", ("nouuid", "ro")) == ("nouuid", "ro")
+def test_an_option_that_no_table_names_is_passed_to_every_type() -> None:
+    for fstype in ("ext4", "xfs", "vfat", "f2fs"):
+        assert mount_options.for_type(fstype, ("ro", "made_up=1"))[:2] == ("ro", "made_up=1")
+
+
+def test_xfs_gets_nouuid_only_once() -> None:
+    assert mount_options.for_type("xfs", ("nouuid", "ro")) == ("nouuid", "ro")
 
 
 @pytest.mark.parametrize(
-    ("given", "fit"),
+    ("options", "read_only"),
     [
         ("ro nosuid", "ro nosuid"),
         ("nosuid", "ro nosuid"),
@@ -42,11 +47,13 @@ def test_nouuid_is_there_once() -> None:
         ("rw ro", "ro"),
     ],
 )
-def test_ro_is_there_literally_or_automounts_fsck_would_write(given: str, fit: str) -> None:
-    assert mount_options.read_only(given.split()) == tuple(fit.split())
+def test_a_read_only_mount_has_ro_so_that_automounts_fsck_repairs_nothing(
+    options: str, read_only: str
+) -> None:
+    assert mount_options.read_only(options.split()) == tuple(read_only.split())
 
 
-def test_each_type_with_a_journal_has_its_word_for_going_without() -> None:
+def test_each_type_with_a_journal_has_an_option_to_mount_without_it() -> None:
     for fstype, option in (
         ("ext3", "noload"),
         ("ext4", "noload"),
