@@ -1,1 +1,1 @@
-"""Open and account for iSCSI sessions: node records, discovery, login, CHAP, claims."""
+"""Sessions: sysfs, node records, discovery, login, CHAP, iscsiadm, claims and their locks."""

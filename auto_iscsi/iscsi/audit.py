@@ -1,12 +1,12 @@
-"""Who had which target logged in or out, and when?
+"""Log who had a session opened or ended, and when.
 
-One line in the system's log a login and one a logout, none where there was neither: by syslog(3),
-as auto-iscsi, facility authpriv, because it says who looked at whose files and is for
-administrators to read: `journalctl -t auto-iscsi`, /var/log/auth.log, /var/log/secure.
+One line in the system's log for each login and each logout. It goes through syslog(3) as
+auto-iscsi, facility authpriv, because it says who looked at whose files and is for administrators
+only: `journalctl -t auto-iscsi`, /var/log/auth.log or /var/log/secure.
 
-Who that was says automount (AUTOFS_UID, AUTOFS_USER: autofs lib/mounts.c), sudo, or the kernel;
-what made us run, the process that we descend from. The environment is believed only where the
-process that sets it is there.
+The user's name comes from automount (AUTOFS_UID, AUTOFS_USER: autofs lib/mounts.c), from sudo, or
+from the kernel. Anybody could set these variables, so they count only if automount or sudo is among
+the processes that started us.
 """
 
 from __future__ import annotations
@@ -23,48 +23,54 @@ if TYPE_CHECKING:
 
 IDENTITY = "auto-iscsi"
 _STARTERS = ("automount", "sudo", "cron", "crond")
-_GENERATIONS = 8  # from automount to us there is one, with a shell or a tracer between them more
+_GENERATIONS = 8  # parents to look at: automount is ours, but a shell or strace can be in between
 
 
 def login(host: Host, target: str, portal: portals.Portal, sid: int, seen: bool = True) -> None:
-    """Note that a session was opened; not `seen`: for a run that was killed, whoever's it was."""
+    """Log that a session was opened.
+
+    `seen`: by this run. Otherwise an earlier run opened it, and nobody knows for which user.
+    """
     fields = {"target": target, "portal": str(portal), "session": str(sid)}
-    _note(host, "login", fields, seen)
+    _log(host, "login", fields, seen)
 
 
 def logout(host: Host, target: str, portal: portals.Portal, sid: int, reason: str) -> None:
-    """Note that a session was ended, and why."""
+    """Log that a session was ended, and why."""
     fields = {"target": target, "portal": str(portal), "session": str(sid), "reason": reason}
-    _note(host, "logout", fields)
+    _log(host, "logout", fields)
 
 
-def _note(host: Host, what: str, fields: Mapping[str, str], ours: bool = True) -> None:
+def _log(host: Host, event: str, fields: Mapping[str, str], is_this_run: bool = True) -> None:
+    """Write a line to the system's log, with the user if this run caused the event."""
     if host.root != "/":
-        return  # another machine: this one's log is none of its business
+        return  # this machine's log is not that of the host
     uid, user, via = "-", "-", "-"
-    if ours:
-        via = started_by(host, os.getppid())
-        uid, user = who(os.environ, via, os.getuid())
+    if is_this_run:
+        via = find_starter(host, os.getppid())
+        uid, user = find_user(os.environ, via, os.getuid())
+    fields = {**fields, "uid": uid, "user": user, "via": via}
     syslog.openlog(IDENTITY, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
-    syslog.syslog(syslog.LOG_INFO, line(what, {**fields, "uid": uid, "user": user, "via": via}))
+    syslog.syslog(syslog.LOG_INFO, format_line(event, fields))
 
 
-def line(what: str, fields: Mapping[str, str]) -> str:
-    """Return a line of NAME=VALUE: no value can look like another field, end the line or be long.
+def format_line(event: str, fields: Mapping[str, str]) -> str:
+    """Return a line `EVENT NAME=VALUE …`, with quotes around values with spaces (logfmt).
 
-    In quotes where it has spaces (logfmt, as the kernel's audit has it).
+    No value can look like another field or end the line, and long ones are cut.
     """
-    parts = [what]
+    parts = [event]
     for name, value in fields.items():
         clean = "".join(c if " " <= c <= "~" and c not in '"\\=' else "?" for c in value[:250])
         parts.append(f'{name}="{clean}"' if " " in clean else f"{name}={clean or '-'}")
     return wording.one_line(" ".join(parts))
 
 
-def who(environment: Mapping[str, str], via: str, uid: int) -> tuple[str, str]:
-    """Return the number and the name of who wanted it; "-" for what is not known.
+def find_user(environment: Mapping[str, str], via: str, uid: int) -> tuple[str, str]:
+    """Return the number and the name of the user for whom we run, "-" for what is not known.
 
-    automount says nothing of a user without a passwd entry: that was not root.
+    `via` is the process that started us, `uid` our own user. automount gives no name of a user
+    without a passwd entry: then both are unknown, for it was not root.
     """
     prefix = {"automount": "AUTOFS", "sudo": "SUDO"}.get(via)
     if prefix is None:
@@ -73,12 +79,12 @@ def who(environment: Mapping[str, str], via: str, uid: int) -> tuple[str, str]:
     return (number if number.isdecimal() else "-"), environment.get(f"{prefix}_USER", "-")
 
 
-def started_by(host: Host, pid: int) -> str:
-    """Return the name of the process behind us: automount, sudo or cron, else the parent's.
+def find_starter(host: Host, pid: int) -> str:
+    """Return the name of the process that started us: automount, sudo or cron, else our parent.
 
-    `pid` is the parent's. /proc/PID/stat (proc(5)): PID (NAME) STATE PARENT ….
+    `pid` is our parent's number. /proc/PID/stat has PID (NAME) STATE PARENT … (proc(5)).
     """
-    parent = ""
+    parent_name = ""
     for _ in range(_GENERATIONS):
         try:
             head, _, rest = (host.read(f"/proc/{pid}/stat") or "").rpartition(")")
@@ -86,7 +92,7 @@ def started_by(host: Host, pid: int) -> str:
             break
         name, fields = head.partition("(")[2], rest.split()
         if len(fields) < 2 or name in _STARTERS:
-            return name or parent or "-"
-        parent = parent or name
+            return name or parent_name or "-"
+        parent_name = parent_name or name
         pid = int(fields[1])
-    return parent or "-"
+    return parent_name or "-"

@@ -1,19 +1,18 @@
-"""With which CHAP secrets does a target let us in, and how does iscsiadm learn them?
+"""Give iscsiadm the CHAP secrets, and remember which of them a target refused.
 
-By its arguments everybody could read them. But a discovery, and a node record that it makes, take
-credentials from iscsid.conf (open-iscsi usr/idbm.c): so it runs where it sees a copy of the host's
-with ours in the place of what is there. From the record, which is root's alone, they come to
-iscsid. A record of the administrator's is used with what it holds.
+A program's arguments are visible to every user, so the secrets are not among them. But a discovery,
+and a new node record, take credentials from iscsid.conf (open-iscsi usr/idbm.c). So iscsiadm sees a
+copy of the host's iscsid.conf with our credentials in it. It puts them into the node record, which
+only root can read, and iscsid reads them there. A record that the administrator made is used with
+the credentials that it has.
 
-An array locks an account after some wrong secrets, and any user can repeat a lookup each second:
-a refusal is remembered, until what was refused is another file.
+Some arrays lock an account after a few wrong secrets, and any user can repeat a lookup every
+second. So a refusal is remembered, and the secret is not tried again until its file changes.
 """
 
 from __future__ import annotations
 
-import os
 import stat
-import time
 
 from auto_iscsi import errors
 from auto_iscsi.config import config_files
@@ -26,147 +25,155 @@ if TYPE_CHECKING:
 
     from auto_iscsi.config.settings import Settings
 
-CONF = "/etc/iscsi/iscsid.conf"
+_CONF = "/etc/iscsi/iscsid.conf"
 _NODE, _DISCOVERY = "node.session.auth", "discovery.sendtargets.auth"
-_REFUSED = f"{claims.FOLDER}/refused"
-_PATIENCE = 600.0  # seconds until a refused secret is tried again unchanged
-LONGEST = 255  #: bytes in a secret (open-iscsi include/config.h, AUTH_STR_MAX_LEN)
-USUAL = range(12, 17)  #: RFC 7143, 9.2.1: 96 bits at least; many targets take 16 bytes at most
+_REFUSED = "refused"  # folder with the refused credentials, by target or portal
+_RETRY_TIME = 600.0  # seconds until a refused secret is tried again, if its file did not change
+_MAX_BYTES = 255  # of a secret (open-iscsi include/config.h, AUTH_STR_MAX_LEN)
+USUAL = range(
+    12, 17
+)  #: bytes of a secret: at least 96 bits (RFC 7143, 9.2.1); many targets take 16 at most
 
 
-def for_record(host: Host, settings: Settings) -> dict[str, bytes]:
-    """Return the files that iscsiadm is to see when it makes a record, none without CHAP."""
-    return _conf(host, settings, _NODE, both=True) if settings.chap_user else {}
+def files_for_record(host: Host, settings: Settings) -> dict[str, bytes]:
+    """Return the files that iscsiadm has to see when it makes a node record; none without CHAP."""
+    return _conf_with_secrets(host, settings, _NODE, mutual=True) if settings.chap_user else {}
 
 
-def for_discovery(host: Host, settings: Settings) -> dict[str, bytes]:
-    """Return the files that iscsiadm is to see for a discovery with CHAP."""
-    return _conf(host, settings, _DISCOVERY, both=settings.chap_discovery == "mutual")
+def files_for_discovery(host: Host, settings: Settings) -> dict[str, bytes]:
+    """Return the files that iscsiadm has to see for a discovery with CHAP."""
+    mutual = settings.chap_discovery == "mutual"
+    return _conf_with_secrets(host, settings, _DISCOVERY, mutual)
 
 
 def secret(host: Host, name: str) -> str:
-    """Return the secret in a file; raise BadConfiguration, never with what is in the file."""
+    """Return the secret in a file; raise BadConfiguration, whose text never has the content."""
     status = host.stat(name)
     if status is None:
         raise errors.BadConfiguration(f"{name}: no such file", "see chap_secret_file")
     if not stat.S_ISREG(status.st_mode):
         raise errors.BadConfiguration(f"{name}: not a regular file", "see chap_secret_file")
-    wrong = config_files.permission_problem(name, status, secret=True) if host.root == "/" else None
-    if wrong:
-        raise config_files.as_failure([wrong])
+    if host.root == "/" and (problem := config_files.permission_problem(name, status, secret=True)):
+        raise config_files.as_failure([problem])
     lines = (host.read_bytes(name) or b"").splitlines()
-    found = lines[0].decode("ascii", "replace") if lines else ""
+    text = lines[0].decode("ascii", "replace") if lines else ""
     why = ""
-    if len(lines) != 1 or not found:
+    if len(lines) != 1 or not text:
         why = "expected one line, the secret"
-    elif not (found.isascii() and found.isprintable()) or found != found.strip():
-        why = "a secret is of printable ASCII, without white space around it"
-    elif len(found) > LONGEST:
-        why = f"open-iscsi takes no secret above {LONGEST} bytes"
+    elif not (text.isascii() and text.isprintable()) or text != text.strip():
+        why = "a secret is printable ASCII, without white space around it"
+    elif len(text) > _MAX_BYTES:
+        why = f"open-iscsi takes no secret above {_MAX_BYTES} bytes"
     if why:
         raise errors.BadConfiguration(f"{name}: {why}", "see chap_secret_file")
-    return found
+    return text
 
 
 def differ(host: Host, one: str, other: str) -> None:
-    """Raise BadConfiguration when both files have the same secret."""
+    """Raise BadConfiguration when the secrets in two files are equal."""
     if secret(host, one) == secret(host, other):
         raise errors.BadConfiguration(
             f"{other}: the same secret as in {one}",
-            "they have to differ: iscsid believes no target that has ours (RFC 7143, 9.2.1)",
+            "use another one: iscsid accepts no target that has our own secret (RFC 7143, 9.2.1)",
         )
 
 
-def proof(host: Host, settings: Settings, record: node_records.Record, ours: bool) -> list[str]:
-    """Return what stands for the credentials of a login; nothing when there are none.
+def fingerprint(
+    host: Host, settings: Settings, record: node_records.Record, is_ours: bool
+) -> list[str]:
+    """Return lines that identify the credentials of a login without telling them; [] without CHAP.
 
-    The name, and a line for each file that the secrets are in: another one when that is another
-    file, or was written since. A record that is not `ours` has its own.
+    One line names the user, one line each file with a secret. A file's line changes when the file
+    is written or replaced. `is_ours`: we made the record, or have yet to make it; other records
+    have credentials of their own.
     """
-    if not ours:
-        chap = node_records.values(host, record).get(f"{_NODE}.authmethod") == "CHAP"
-        files = [f"{record.path}/{iface}" for iface in host.names(record.path)] if chap else []
-    elif settings.chap_user:
-        return of_settings(host, settings)
-    else:
-        lines = (line.partition("=") for line in (host.read(CONF) or "").splitlines())
-        named = [value.strip() for name, _, value in lines if name.strip() == f"{_NODE}.authmethod"]
-        files = [CONF] if "CHAP" in named else []
-    return _seen(host, files)
+    if not is_ours:
+        has_chap = node_records.values(host, record).get(f"{_NODE}.authmethod") == "CHAP"
+        interfaces = host.names(record.path) if has_chap else []
+        return _file_lines(host, [f"{record.path}/{interface}" for interface in interfaces])
+    if settings.chap_user:
+        return fingerprint_of_settings(host, settings)
+    lines = (line.partition("=") for line in (host.read(_CONF) or "").splitlines())
+    methods = [value.strip() for name, _, value in lines if name.strip() == f"{_NODE}.authmethod"]
+    return _file_lines(host, [_CONF] if "CHAP" in methods else [])
 
 
-def of_settings(host: Host, settings: Settings) -> list[str]:
-    """Return what stands for the credentials in the settings."""
+def fingerprint_of_settings(host: Host, settings: Settings) -> list[str]:
+    """Return lines that identify the credentials in the settings (fingerprint)."""
     files = filter(None, (settings.chap_mutual_secret_file, settings.chap_secret_file))
-    return [f"user {settings.chap_user}", *_seen(host, files)]
+    return [f"user {settings.chap_user}", *_file_lines(host, files)]
 
 
-def refused(host: Host, name: str, proven: list[str]) -> tuple[str, str] | None:
-    """Return why `name`, a target or a portal, is not yet asked again, and what to do.
+def recent_refusal(host: Host, name: str, credentials: list[str]) -> tuple[str, str] | None:
+    """Return why `name`, a target or a portal, is not asked again yet, and what to do.
 
-    None: it may be asked, not having refused just these credentials lately.
+    Return None when it has not refused these credentials in the last ten minutes. `credentials` are
+    their fingerprint.
     """
-    first, *others = (host.read(f"{_REFUSED}/{name}") or "0").splitlines()
-    ago = time.clock_gettime(time.CLOCK_BOOTTIME) - float(first)
-    if not proven or others != proven or not 0 <= ago < _PATIENCE:
+    first, *refused = (host.read(f"{claims.FOLDER}/{_REFUSED}/{name}") or "0").splitlines()
+    age = claims.now() - float(first)
+    if not credentials or refused != credentials or not 0 <= age < _RETRY_TIME:
         return None
-    file = proven[-1].split(" ")[0]
-    left = f"{_PATIENCE - ago:.0f} s"
+    file = credentials[-1].split(" ")[0]
+    left = f"{_RETRY_TIME - age:.0f} s"
     return (
-        f"the secret in {file} was refused {ago:.0f} s ago, and is not tried again for {left}",
-        f"mend it, which is noticed at once; or the account at the SAN, and then: touch {file}",
+        f"the secret in {file} was refused {age:.0f} s ago, and is not tried again for {left}",
+        f"correct the secret there; or correct the account at the SAN, then: touch {file}",
     )
 
 
-def advice(settings: Settings, refused: bool) -> str:
-    """Return what to do about a login with the settings' credentials that failed.
+def remember_refusal(host: Host, name: str, credentials: list[str]) -> None:
+    """Record that `name` has refused these credentials, if there are any."""
+    if credentials:
+        lines = [f"{claims.now():.3f}", *credentials]
+        claims.write_file(host, f"{_REFUSED}/{name}", "\n".join(lines))
 
-    Seen with open-iscsi 2.1.8 and the kernel's target: 24 for a wrong secret of ours, 19 for one
-    of the target's, and for a target that asks for none.
+
+def advice(settings: Settings, is_refused: bool) -> str:
+    """Return what to do about a failed login with the credentials in the settings.
+
+    `is_refused`: iscsiadm ended with 24, for a wrong secret of ours. Otherwise it ended with 19,
+    which it does for a wrong secret of the target, and when the target does not ask for CHAP (seen
+    with open-iscsi 2.1.8 and the kernel's target).
     """
-    if refused:
+    if is_refused:
         file = settings.chap_secret_file
-        return f"mend chap_user or the secret in {file}, or the access list at the SAN"
-    other = settings.chap_mutual_secret_file
-    proof = f"its secret is not the one in {other}, or " if other else ""
-    return f"present it at the SAN; or {proof}it asks for no CHAP: journalctl -u iscsid"
+        return f"correct chap_user or the secret in {file}, or the access list at the SAN"
+    file = settings.chap_mutual_secret_file
+    wrong_secret = f"its secret is not the one in {file}, or " if file else ""
+    return f"present it at the SAN; or {wrong_secret}it does not ask for CHAP: journalctl -u iscsid"
 
 
-def remember(host: Host, name: str, proven: list[str]) -> None:
-    """Note that `name` has refused these credentials, if there are any."""
-    if not proven:
-        return
-    path = host.path(f"{_REFUSED}/{name}")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(f"{path}.new", flags, 0o600)
-    try:
-        now = f"{time.clock_gettime(time.CLOCK_BOOTTIME):.3f}"
-        os.write(handle, "\n".join([now, *proven]).encode())
-    finally:
-        os.close(handle)
-    os.rename(f"{path}.new", path)
+def _file_lines(host: Host, files: Iterable[str]) -> list[str]:
+    """Return a line for each file that exists, which changes when the file does."""
+    statuses = [(name, host.stat(name)) for name in files]
+    return [f"{name} {s.st_ino} {s.st_mtime_ns} {s.st_size}" for name, s in statuses if s]
 
 
-def _seen(host: Host, files: Iterable[str]) -> list[str]:
-    seen = [(name, host.stat(name)) for name in files]
-    return [f"{name} {s.st_ino} {s.st_mtime_ns} {s.st_size}" for name, s in seen if s]
+def _conf_with_secrets(
+    host: Host, settings: Settings, prefix: str, mutual: bool
+) -> dict[str, bytes]:
+    """Return the host's iscsid.conf with our credentials in place of its own, by its path.
 
-
-def _conf(host: Host, settings: Settings, prefix: str, both: bool) -> dict[str, bytes]:
-    """Return the host's iscsid.conf with our credentials; all else in it holds as it did."""
-    mine, theirs = settings.chap_secret_file, settings.chap_mutual_secret_file
-    values = {"authmethod": "CHAP", "username": settings.chap_user, "password": secret(host, mine)}
-    if both and theirs:
-        differ(host, mine, theirs)
+    `prefix`: of the names of the settings. `mutual`: with the target's credentials, if we have
+    them.
+    """
+    our_file, their_file = settings.chap_secret_file, settings.chap_mutual_secret_file
+    values = {
+        "authmethod": "CHAP",
+        "username": settings.chap_user,
+        "password": secret(host, our_file),
+    }
+    if mutual and their_file:
+        differ(host, our_file, their_file)
         values["username_in"] = settings.chap_mutual_user
-        values["password_in"] = secret(host, theirs)
-    data = host.read_bytes(CONF)
-    if data is None:
-        raise errors.BrokenInstallation(f"{CONF}: no such file", "install open-iscsi")
-    import re  # only with CHAP
+        values["password_in"] = secret(host, their_file)
+    content = host.read_bytes(_CONF)
+    if content is None:
+        raise errors.BrokenInstallation(f"{_CONF}: no such file", "install open-iscsi")
+    import re  # slow to import, and needed only with CHAP
 
     replaced = re.compile(rb"\s*%s\.(authmethod|(username|password)(_in)?)\s*=" % prefix.encode())
-    lines = [line for line in data.splitlines() if not replaced.match(line)]
+    lines = [line for line in content.splitlines() if not replaced.match(line)]
     lines += [f"{prefix}.{name} = {value}".encode() for name, value in values.items()]
-    return {CONF: b"\n".join(lines) + b"\n"}
+    return {_CONF: b"\n".join(lines) + b"\n"}

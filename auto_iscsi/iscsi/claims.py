@@ -1,13 +1,17 @@
-"""Which sessions are ours, when were they last wanted, who holds them now?
+"""Record which sessions are ours, and lock targets.
 
-Below /run/auto-iscsi, which ends with the boot: claims/TARGET says which sessions we opened for a
-target and when it was last looked up; lock/TARGET is held (flock) by whoever works on the target;
-iscsiadm/TARGET is held by an iscsiadm that works on it, even when the lookup that started it was
-killed. Target names are folded, at most 223 bytes and free of slashes (keys).
+All files are below /run/auto-iscsi, which is empty after a boot:
 
-A session is ours when it is the one that we saw come up, by number and by its folder's inode in
-sysfs, not when it has that number: numbers begin anew when the module is loaded again, and one
-that an administrator opened after ours was gone is an administrator's.
+claims/TARGET    which sessions we opened for a target, and when the target was last looked up
+lock/TARGET      locked (flock) by the lookup or the reaper that works on the target
+iscsiadm/TARGET  locked by an iscsiadm that works on the target, as long as it runs: it can outlive
+                 the lookup that started it
+
+TARGET is a folded name: at most 223 bytes, without slashes (keys).
+
+A session is ours if we saw it come up. We know it by its number and the inode of its folder in
+sysfs. The number is not enough: after the kernel module was reloaded, numbers start at 1 again, and
+an administrator's session can have the number of one of ours.
 """
 
 from __future__ import annotations
@@ -25,32 +29,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = "/run/auto-iscsi"
-_STEP = 0.02  # seconds between two tries to get a lock, after some shorter ones
+_STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
 
 
 class Claim(NamedTuple):
-    """What we know of a target's sessions. Times are seconds of CLOCK_BOOTTIME."""
+    """What we know about a target's sessions. Times are seconds of CLOCK_BOOTTIME.
 
-    sids: tuple[int, ...] = ()  #: the sessions last used, whosever they are
-    opened: tuple[tuple[int, int], ...] = ()  #: of those that we opened: sid and inode in sysfs
-    asked: tuple[str, ...] = ()  #: records through which we asked for one, and nobody saw it yet
-    records: tuple[str, ...] = ()  #: the folder names of the node records that we made
-    watched: tuple[tuple[int, int], ...] = ()  #: others' that the reaper may end: since `used`
-    looked_up: float = 0.0
-    used: float = 0.0  #: when the reaper last saw one in use
+    A session is a pair: its number and the inode of its folder in sysfs. A node record is the name
+    of its folder.
+    """
+
+    sids: tuple[int, ...] = ()  #: numbers of the sessions that the last lookup used, ours or not
+    opened: tuple[tuple[int, int], ...] = ()  #: sessions that we opened
+    asked: tuple[str, ...] = ()  #: node records of logins that we started and did not see end
+    records: tuple[str, ...] = ()  #: node records that we made
+    watched: tuple[tuple[int, int], ...] = ()  #: others' sessions that may end: idle since `used`
+    looked_up: float = 0.0  #: when the target was last looked up
+    used: float = 0.0  #: when the reaper last saw a session in use
 
     @property
     def ours(self) -> bool:
-        """Say whether we opened a session, or are about to."""
+        """Whether we opened a session, or started a login and did not see it end."""
         return bool(self.opened or self.asked)
 
     def owns(self, session: sessions.Session) -> bool:
-        """Say whether we opened this very session."""
+        """Return whether we opened this session."""
         return (session.sid, session.inode) in self.opened
 
 
 def read(host: Host, target: str) -> Claim:
-    """Return the claim on a target; an empty one when there is none or it is of another boot."""
+    """Return the claim on a target; an empty one if there is none, or it is from another boot."""
     text = host.read(f"{FOLDER}/claims/{target}") or ""
     values = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
     if not values or values.get("boot") != _boot(host):
@@ -70,18 +78,18 @@ def read(host: Host, target: str) -> Claim:
 
 
 def now() -> float:
-    """Return the time that claims go by."""
+    """Return the time on the clock that claims use (CLOCK_BOOTTIME), in seconds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def age(claim: Claim) -> float:
-    """Return how long ago the target was looked up, in seconds."""
+    """Return the seconds since the target was last looked up."""
     return now() - claim.looked_up
 
 
 def write(host: Host, target: str, claim: Claim) -> None:
-    """Keep a claim, in one step. The caller holds the target."""
-    lines = {
+    """Replace the claim on a target, in one step. The caller holds the target."""
+    values = {
         "sids": " ".join(map(str, claim.sids)),
         "opened": " ".join(f"{sid}:{inode}" for sid, inode in claim.opened),
         "asked": " ".join(claim.asked),
@@ -91,19 +99,19 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "used": f"{claim.used:.3f}",
         "boot": _boot(host),
     }
-    text = "".join(f"{name} {value}\n" for name, value in lines.items() if value)
+    text = "".join(f"{name} {value}\n" for name, value in values.items() if value)
     write_file(host, f"claims/{target}", text)
 
 
 def write_file(host: Host, name: str, text: str) -> None:
-    """Write a file below FOLDER in one step. The caller holds what it is about."""
+    """Replace the file `name` below FOLDER, in one step. The caller holds the file's lock."""
     path = host.path(f"{FOLDER}/{name}")
     folder = os.path.dirname(path)
-    new = f"{folder}/.{os.path.basename(path)}"  # as no target is named
-    _folder(folder)
-    handle = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    new = f"{folder}/.{os.path.basename(path)}"  # no target's name starts with a dot
+    _make_folder(folder)
+    handle = _open_private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        os.write(handle, text.encode("ascii"))
+        os.write(handle, text.encode("utf-8", "backslashreplace"))
     finally:
         os.close(handle)
     os.rename(new, path)
@@ -112,28 +120,32 @@ def write_file(host: Host, name: str, text: str) -> None:
 def renew_lease(
     host: Host, target: str, up: Sequence[sessions.Session], claim: Claim | None = None
 ) -> Claim:
-    """Renew the lease on a target that is reached through the sessions `up`; return the claim.
+    """Renew the lease on a target that is used through the sessions `up`; return the new claim.
 
-    `claim`: what was just read, if it was.
+    `claim`: the claim as it is, if the caller has read it. Sessions of ours that no longer exist
+    are removed from it.
     """
     claim = claim or read(host, target)
-    there = {session.sid: session.inode for session in up}
-    kept = tuple(pair for pair in claim.opened if _there(host, pair, there))
-    claim = claim._replace(sids=tuple(there), opened=kept, looked_up=now())
+    inodes = {session.sid: session.inode for session in up}
+    opened = tuple(pair for pair in claim.opened if _exists(host, pair, inodes))
+    claim = claim._replace(sids=tuple(inodes), opened=opened, looked_up=now())
     write(host, target, claim)
     return claim
 
 
 def forget(host: Host, target: str) -> None:
-    """Forget a claim, and what was kept for the next lookup. The caller holds the target."""
-    for kind in ("settings", "disks", "claims"):  # the claim last: who is killed here comes again
+    """Delete a target's claim and all else that we keep for it. The caller holds the target."""
+    for kind in ("settings", "disks", "claims"):  # the claim last: a killed reaper starts again
         with suppress(FileNotFoundError):
             os.unlink(host.path(f"{FOLDER}/{kind}/{target}"))
 
 
 @contextmanager
 def hold(host: Host, target: str, until: float) -> Iterator[None]:
-    """Hold a target; raise Busy when somebody else still does at `until` (time.monotonic())."""
+    """Hold a target's lock; raise Busy when another run still holds it at `until`.
+
+    `until` is a time.monotonic().
+    """
     handle = lock(host, f"lock/{target}", until)
     if handle is None:
         raise errors.Busy(f"{target}: another lookup of it is still under way", "try again")
@@ -144,16 +156,17 @@ def hold(host: Host, target: str, until: float) -> Iterator[None]:
 
 
 def lock(host: Host, name: str, until: float) -> int | None:
-    """Return a descriptor that holds `name`, None when it is still held elsewhere at `until`.
+    """Lock the file `name` below FOLDER; return its descriptor, None when `until` comes first.
 
-    The lock lives as long as any copy of the descriptor, one in a child process too. Its file goes
-    with it, so what we waited on can be a name that is gone: then it is not the lock.
+    `until` is a time.monotonic(). The lock lasts as long as any copy of the descriptor is open, in
+    a child process, too. unlock() deletes the file. So we can get a lock on a file that was deleted
+    while we waited: that lock is worth nothing, and we try again.
     """
     path = host.path(f"{FOLDER}/{name}")
-    _folder(os.path.dirname(path))
-    step = 0.001  # most locks are held as long
+    _make_folder(os.path.dirname(path))
+    step = 0.001  # most locks are held for about a millisecond
     while True:
-        handle = _private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        handle = _open_private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), os.stat(path)):
@@ -173,9 +186,12 @@ def lock(host: Host, name: str, until: float) -> int | None:
 
 
 def is_held(host: Host, name: str) -> bool:
-    """Say whether somebody holds `name` now. Nobody waits for that longer than a moment."""
+    """Return whether the file `name` below FOLDER is locked now.
+
+    It is tried with a shared lock, which is given up at once.
+    """
     try:
-        handle = _private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+        handle = _open_private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -188,45 +204,50 @@ def is_held(host: Host, name: str) -> bool:
 
 
 def unlock(host: Host, name: str, handle: int) -> None:
-    """Give up a lock."""
+    """Give up a lock, and delete its file."""
     with suppress(FileNotFoundError):
         os.unlink(host.path(f"{FOLDER}/{name}"))
     os.close(handle)
 
 
 def _pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of numbers in `1:2 3:4`."""
     pairs = (word.partition(":") for word in text.split())
     return tuple((int(first), int(second)) for first, _, second in pairs)
 
 
-def _there(host: Host, pair: tuple[int, int], known: dict[int, int]) -> bool:
-    """Say whether a session is still the one that it was."""
-    if pair[0] in known:
-        return known[pair[0]] == pair[1]
-    found = host.stat(f"{sessions.FOLDER}/session{pair[0]}")
-    return found is not None and found.st_ino == pair[1]
+def _exists(host: Host, pair: tuple[int, int], inodes: dict[int, int]) -> bool:
+    """Return whether a session of ours still exists; `inodes`: those of sessions just read."""
+    sid, inode = pair
+    if sid in inodes:
+        return inodes[sid] == inode
+    folder = host.stat(f"{sessions.FOLDER}/session{sid}")
+    return folder is not None and folder.st_ino == inode
 
 
 def _boot(host: Host) -> str:
     return host.read("/proc/sys/kernel/random/boot_id") or "-"
 
 
-def _private(path: str, flags: int) -> int:
-    with _permission(path):
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only root may read, never through a symbolic link."""
+    with _name_denied(path):
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _folder(path: str) -> None:
+def _make_folder(path: str) -> None:
+    """Make a folder FOLDER/NAME, and what is missing above it."""
     if not os.path.isdir(path):
-        with _permission(path):
-            above = os.path.dirname(path)
-            for each in (os.path.dirname(above), above, path):
+        with _name_denied(path):
+            parent = os.path.dirname(path)
+            for folder in (os.path.dirname(parent), parent, path):
                 with suppress(FileExistsError):
-                    os.mkdir(each, 0o700)
+                    os.mkdir(folder, 0o700)
 
 
 @contextmanager
-def _permission(path: str) -> Iterator[None]:
+def _name_denied(path: str) -> Iterator[None]:
+    """Raise NotPermitted, with the path, in place of PermissionError."""
     try:
         yield
     except PermissionError as error:

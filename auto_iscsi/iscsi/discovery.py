@@ -1,7 +1,7 @@
-"""Through which portals is a target offered?
+"""Find the portals through which a target can be reached.
 
-Through those of its node records, the configured ones first; where there is no record at all,
-through those that a discovery at the configured portals finds, which are asked in turn.
+They are those of its node records. If the target has no record, the configured portals are asked in
+turn which portals offer it (SendTargets discovery). Configured portals are tried before others.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 UNREACHABLE = "is the portal up and reachable?"
-_CONNECT = 3.0  # seconds for a TCP connection: one SYN may be lost
+_CONNECT = 3.0  # seconds for a TCP connection, enough if one SYN is lost
 
 
 class Obstacle(NamedTuple):
-    """Why one way in is closed, and what to do."""
+    """Why there is no session through one portal, and what to do."""
 
     why: str
     hint: str
-    last: bool = False  #: no other way in is to be tried
+    last: bool = False  #: no other portal is tried
 
 
 class Search(NamedTuple):
@@ -37,144 +37,165 @@ class Search(NamedTuple):
     host: Host
     target: str  #: folded
     settings: Settings
-    until: float  #: time.monotonic(), for everything
+    until: float  #: when everything has to be over (time.monotonic())
 
     @property
     def limit(self) -> iscsiadm.Limit:
-        """How long one request may take."""
-        # iscsid itself gives up at login_timeout, when the record is ours: a second for its word.
+        """The time limit of one iscsiadm.
+
+        With a record of ours iscsid itself gives up at login_timeout: one second more, so that
+        iscsiadm can say so.
+        """
         return iscsiadm.Limit(self.settings.login_timeout + 1, self.until)
 
-    def records(self, problems: list[Obstacle]) -> Iterator[node_records.Record]:
-        """Yield the portals to try, and note why there are no others; raise NoRecord."""
+    def records(self, obstacles: list[Obstacle]) -> Iterator[node_records.Record]:
+        """Yield a node record for each portal to try, existing or not; raise NoRecord.
+
+        What keeps a discovery from finding portals is appended to `obstacles`.
+        """
         known = node_records.find_all(self.host, self.target)
-        if known and not (self.settings.portals and self._are_some_of_ours(known)):
+        if known and not self._may_be_incomplete(known):
             yield from configured_first(known, self.settings)
             return
         if not self.settings.portals:
             raise no_record(self.target)
-        there = {record.portal: record for record in known}
+        existing = {record.portal: record for record in known}
         for portal in self.settings.portals:
-            place = f"discovery at {portal}"
-            end = iscsiadm.Limit(self.settings.login_timeout, self.until).end
-            if unreachable := connection_error(portal, end):
-                problems.append(Obstacle(f"{place}: {unreachable}", UNREACHABLE))
-                continue
-            answer, offered, wrong = self._ask(portal)
-            if offered:
-                every = [there.get(record.portal, record) for record in offered]
-                yield from configured_first(every, self.settings)
+            offered = self._offered_at(portal)
+            if not isinstance(offered, Obstacle):
+                records = [existing.get(record.portal, record) for record in offered]
+                yield from configured_first(records, self.settings)
                 return
-            problems.append(Obstacle(f"{place}: {wrong.why}", wrong.hint))
-            if answer.status is None:
-                return  # still at it: no further one for this target
+            obstacles.append(offered)
+            if offered.last:
+                return
         yield from configured_first(known, self.settings)
 
-    def _are_some_of_ours(self, known: list[node_records.Record]) -> bool:
-        """Say whether there can be more paths than these records: we made them, of one maybe."""
-        made = claims.read(self.host, self.target).records
-        return self.settings.paths == "all" and {each.portal.folder for each in known} <= set(made)
+    def _may_be_incomplete(self, known: list[node_records.Record]) -> bool:
+        """Return whether a discovery could find more portals than the known records have.
 
-    def _ask(
-        self, portal: portals.Portal
-    ) -> tuple[iscsiadm.Answer, list[node_records.Record], Obstacle]:
-        """Return what a portal offers, or why not: by its answer of a moment ago, to whomever.
-
-        Raise TooOften when it was asked in vain too often.
+        That matters with paths = all only. Records that we made can be those of one portal.
         """
-        proven = chap.of_settings(self.host, self.settings) if self.settings.chap_user else []
-        if early := chap.refused(self.host, f"discovery-{portal}", proven):
-            return iscsiadm.Answer(iscsiadm.REFUSED, ""), [], Obstacle(*early)
-        name = f"{portal}"
-        if proven:  # it can offer other targets to another user
-            name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
-        turn = claims.lock(self.host, f"discovery/{portal}", self.until)
-        if turn is None:
-            why = f"{self.target}: other targets' discoveries took too long"
-            raise errors.Busy(why, "try again")
-        try:
-            text = rate_limit.offered(self.host, name)
-            answer, hint = iscsiadm.Answer(iscsiadm.OK, text or ""), ""
-            if text is None:
-                most = self.settings.attempts
-                began = rate_limit.begin(self.host, f"{portal}", most, self.until)
-                answer, hint = self._discover(portal, proven)
-                if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
-                    rate_limit.undo(self.host, f"{portal}", began, self.until)
-                    rate_limit.keep_offered(self.host, name, answer.text)
-        finally:
-            claims.unlock(self.host, f"discovery/{portal}", turn)
-        offered = offered_records(self.target, answer.text)
-        if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
-            why = f"the target is not offered to {initiator_name(self.host)}"
-            return answer, offered, Obstacle(why, "present it at the SAN")
-        return answer, offered, Obstacle(answer.why, hint)
+        if self.settings.paths != "all" or not self.settings.portals:
+            return False
+        ours = claims.read(self.host, self.target).records
+        return {record.portal.folder for record in known} <= set(ours)
 
-    def _discover(self, portal: portals.Portal, proven: list[str]) -> tuple[iscsiadm.Answer, str]:
-        """Ask a portal, with CHAP where that is needed; return its answer and what to do."""
-        must = proven and self.settings.chap_discovery == "mutual"
-        answer = iscsiadm.Answer(iscsiadm.REFUSED, "")
-        if not must:
+    def _offered_at(self, portal: portals.Portal) -> list[node_records.Record] | Obstacle:
+        """Ask a portal for the target's portals; raise TooOften when it was asked too often."""
+        place = f"discovery at {portal}"
+        end = iscsiadm.Limit(self.settings.login_timeout, self.until).end
+        if reason := connection_error(portal, end):
+            return Obstacle(f"{place}: {reason}", UNREACHABLE)
+        chap_user = self.settings.chap_user
+        credentials = chap.fingerprint_of_settings(self.host, self.settings) if chap_user else []
+        if refusal := chap.recent_refusal(self.host, f"discovery-{portal}", credentials):
+            reason, hint = refusal
+            return Obstacle(f"{place}: {reason}", hint)
+        answer, hint = self._answer_of(portal, credentials)
+        if records := offered_records(self.target, answer.text):
+            return records
+        if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
+            reason = f"the target is not offered to {initiator_name(self.host)}"
+            return Obstacle(f"{place}: {reason}", "present it at the SAN")
+        # An iscsiadm that still runs would keep any other one for this target waiting.
+        return Obstacle(f"{place}: {answer.why}", hint, last=answer.status is None)
+
+    def _answer_of(
+        self, portal: portals.Portal, credentials: list[str]
+    ) -> tuple[iscsiadm.Answer, str]:
+        """Return what a portal offers, and what to do if it offers nothing.
+
+        An answer of the last two seconds to a lookup of any target will do. Several lookups take
+        turns, so that all but the first find such an answer.
+        """
+        name = f"{portal}"
+        if credentials:  # a portal can offer other targets to another user
+            name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
+        handle = claims.lock(self.host, f"discovery/{portal}", self.until)
+        if handle is None:
+            reason = f"{self.target}: discoveries for other targets took too long"
+            raise errors.Busy(reason, "try again")
+        try:
+            text = rate_limit.recent_offer(self.host, name)
+            if text is not None:
+                return iscsiadm.Answer(iscsiadm.OK, text), ""
+            began = rate_limit.begin(self.host, f"{portal}", self.settings.attempts, self.until)
+            answer, hint = self._discover(portal, credentials)
+            if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
+                rate_limit.undo(self.host, f"{portal}", began, self.until)
+                rate_limit.remember_offer(self.host, name, answer.text)
+            return answer, hint
+        finally:
+            claims.unlock(self.host, f"discovery/{portal}", handle)
+
+    def _discover(
+        self, portal: portals.Portal, credentials: list[str]
+    ) -> tuple[iscsiadm.Answer, str]:
+        """Run a discovery, with CHAP where the portal requires it; return what to do, too."""
+        if not (credentials and self.settings.chap_discovery == "mutual"):
             answer = iscsiadm.discover(self.host, self.target, portal, self.limit, {})
-        if not proven or answer.status != iscsiadm.REFUSED:
-            return answer, answer.hint
-        files = chap.for_discovery(self.host, self.settings)
+            if not credentials or answer.status != iscsiadm.LOGIN_AUTH_FAILED:
+                return answer, answer.hint
+        files = chap.files_for_discovery(self.host, self.settings)
         answer = iscsiadm.discover(self.host, self.target, portal, self.limit, files)
-        refused = answer.status == iscsiadm.REFUSED
-        if refused:
-            chap.remember(self.host, f"discovery-{portal}", proven)
-        if refused or answer.status == iscsiadm.FATAL_LOGIN:
-            return answer, chap.advice(self.settings, refused)
+        is_refused = answer.status == iscsiadm.LOGIN_AUTH_FAILED
+        if is_refused:
+            chap.remember_refusal(self.host, f"discovery-{portal}", credentials)
+        if is_refused or answer.status == iscsiadm.FATAL_LOGIN:
+            return answer, chap.advice(self.settings, is_refused)
         return answer, answer.hint
 
 
 def connection_error(portal: portals.Portal, until: float) -> str:
-    """Return "" when the portal takes a TCP connection, else the reason.
+    """Return "" when the portal accepts a TCP connection, else the reason.
 
-    iscsid has no quicker way to say that nobody is there than the record's own timeouts: 122
-    seconds with the defaults, and an administrator's record is not ours to change.
+    iscsid reports a dead portal only after the record's own timeouts: 122 seconds with the
+    defaults, and an administrator's record is not ours to change.
     """
     from auto_iscsi.lean_stdlib import socket
 
     seconds = max(0.1, min(_CONNECT, until - time.monotonic()))
     family = socket.AF_INET6 if ":" in portal.address else socket.AF_INET
-    ours = socket.socket(family, socket.SOCK_STREAM)
+    connection = socket.socket(family, socket.SOCK_STREAM)
     try:
-        ours.settimeout(seconds)
-        ours.connect((portal.address, portal.port))
-    except (TimeoutError, socket.timeout):  # two before Python 3.10
+        connection.settimeout(seconds)
+        connection.connect((portal.address, portal.port))
+    except (TimeoutError, socket.timeout):  # not the same class before Python 3.10
         return f"no answer to a TCP connection in {seconds:.0f} s"
     except OSError as error:
         return (error.strerror or "no TCP connection").lower()
     finally:
-        ours.close()
+        connection.close()
     return ""
 
 
 def offered_records(target: str, text: str) -> list[node_records.Record]:
-    """Return where `target` is offered, by the answer to a discovery; no records are there yet."""
-    offered = filter(None, map(portals.from_send_targets, text.splitlines()))
+    """Return records that do not exist yet, one for each portal that a discovery's answer names."""
+    offers = filter(None, map(portals.from_send_targets, text.splitlines()))
     return [
-        node_records.Record(name, place, "") for name, place in offered if keys.fold(name) == target
+        node_records.Record(name, portal, "")
+        for name, portal in offers
+        if keys.fold(name) == target
     ]
 
 
 def configured_first(
-    found: list[node_records.Record], settings: Settings
+    records: list[node_records.Record], settings: Settings
 ) -> list[node_records.Record]:
     """Return records in the order in which they are tried: configured portals first."""
 
     def place(record: node_records.Record) -> int:
-        at = [
-            n for n, portal in enumerate(settings.portals) if portal.has_same_address(record.portal)
-        ]
-        return at[0] if at else len(settings.portals)
+        for number, portal in enumerate(settings.portals):
+            if portal.has_same_address(record.portal):
+                return number
+        return len(settings.portals)
 
-    return sorted(found, key=place)
+    return sorted(records, key=place)
 
 
 def no_record(target: str) -> errors.NoRecord:
-    """Return the failure of a target that nobody says where to find."""
+    """Return the failure of a target without node record, when no portals are configured."""
     return errors.NoRecord(
         f"{target}: no node record, and no portals are configured",
         "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
@@ -182,7 +203,7 @@ def no_record(target: str) -> errors.NoRecord:
 
 
 def initiator_name(host: Host) -> str:
-    """Return how the SAN knows this host."""
+    """Return the name by which the SAN knows this host."""
     text = host.read("/etc/iscsi/initiatorname.iscsi") or ""
     names = [line.partition("=")[2] for line in text.splitlines() if line[:1] == "I"]
     return names[0].strip() if names else "a host without an initiator name"

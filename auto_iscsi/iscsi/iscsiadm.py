@@ -1,12 +1,16 @@
-"""What is asked of iscsiadm, and what do its answers mean?
+"""Run iscsiadm for one target, and interpret its exit codes.
 
-Always with the target and the portal: without a target it means all of them, and open-iscsi
-2.1.12 fails when one old record is among them. Never twice at once for a target. One at a time
-for the database of records, of which its maintainers promise nothing else, and for discoveries:
-of eight at once seven ended with 11 (PDU timeout), seen with 2.1.8. Never killed: we stop
-waiting, and the lock that its stdout is keeps the next one away until it is through. One that is
-at the database outlives automount, too: killed there, it can leave a lock behind that stops every
-iscsiadm of the host.
+Every command names the target, and the portal where there is one. Without a target, iscsiadm works
+on all of them, and open-iscsi 2.1.12 fails then if one of their records is old.
+
+At most one iscsiadm runs for a target. At most one on the host uses the record database, since the
+maintainers of open-iscsi promise nothing for two, or runs a discovery: of eight discoveries at
+once, seven ended with exit code 11 (seen with 2.1.8).
+
+iscsiadm is never killed. When its time is over we stop waiting. Its stdout is the file of the
+target's lock, so that the next command waits until it has ended. When automount stops, an iscsiadm
+that uses the database goes on: a killed one can leave a lock behind that stops every later iscsiadm
+on the host.
 """
 
 from __future__ import annotations
@@ -24,86 +28,116 @@ if TYPE_CHECKING:
 
     from auto_iscsi.config.settings import Settings
 
-OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
-NOTHING_FOUND, REFUSED = 21, 24
-_ALONE = "iscsiadm/alone"
-_STEP = 0.02  # seconds between two looks at a lock
+# The exit codes, named as in open-iscsi include/iscsi_err.h: ERR is ISCSI_ERR, X is ISCSI_ERR_X.
+OK = 0  # ISCSI_SUCCESS
+ERR = 1
+NO_SESSION = 2  # ISCSI_ERR_SESS_NOT_FOUND
+TRANS = 4
+LOGIN = 5
+IDBM = 6
+INVAL = 7
+TRANS_TIMEOUT = 8
+INTERNAL = 9
+LOGOUT = 10
+PDU_TIMEOUT = 11
+TRANS_NOT_FOUND = 12
+ACCESS = 13
+SESSION_EXISTS = 15  # ISCSI_ERR_SESS_EXISTS
+ISCSID_COMM_ERR = 18
+FATAL_LOGIN = 19
+ISCSID_NOTCONN = 20
+NOTHING_FOUND = 21  # ISCSI_ERR_NO_OBJS_FOUND
+LOGIN_AUTH_FAILED = 24
+BUSY = 28
+SESSION_NOT_CONNECTED = 32
 
-# open-iscsi include/iscsi_err.h: what it means, and what to do next
-_EXITS = {
-    1: ("failed", "see journalctl -u iscsid"),
-    4: ("connection failed", "is the portal up and reachable?"),
-    5: ("login error", "see journalctl -u iscsid"),
-    6: ("its database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
-    7: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
-    PORTAL_DOWN: ("the portal did not let us in in time", "is the target enabled at the SAN?"),
-    9: ("a login to it is under way", "try again"),
-    10: ("logout failed", "see journalctl -u iscsid"),
-    11: ("no answer in time", "is the portal up and reachable?"),
-    12: ("no iSCSI transport", "modprobe iscsi_tcp"),
-    13: ("not permitted", "run it as root"),
-    18: ("iscsid does not answer", "systemctl start iscsid"),
-    FATAL_LOGIN: ("the target is not there, or not for this host", "present it at the SAN"),
-    20: ("iscsid does not answer", "systemctl start iscsid"),
-    NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
-    28: ("it is in use", "see auto-iscsi status"),
-    32: ("the session is not connected", "try again"),
-    REFUSED: (
-        "the target refused this host or its CHAP secret",
-        "mend node.session.auth in the record, or the access list at the SAN",
+#: What each of them means for us, and what to do next. Other codes are shown as ERR.
+_EXIT_CODES = {
+    ERR: ("failed", "see journalctl -u iscsid"),
+    NO_SESSION: ("the session does not exist", "see iscsiadm -m session"),
+    TRANS: ("the connection failed", "is the portal up and reachable?"),
+    LOGIN: ("the login failed", "see journalctl -u iscsid"),
+    IDBM: ("the record database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
+    INVAL: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
+    TRANS_TIMEOUT: (
+        "the portal did not accept the login in time",
+        "is the target enabled at the SAN?",
     ),
+    INTERNAL: ("another login to the target has not ended yet", "try again"),
+    LOGOUT: ("the logout failed", "see journalctl -u iscsid"),
+    PDU_TIMEOUT: ("the portal did not answer in time", "is the portal up and reachable?"),
+    TRANS_NOT_FOUND: ("the kernel has no iSCSI transport", "modprobe iscsi_tcp"),
+    ACCESS: ("permission denied", "run it as root"),
+    SESSION_EXISTS: ("the session exists already", "see iscsiadm -m session"),
+    ISCSID_COMM_ERR: ("iscsid does not answer", "systemctl start iscsid"),
+    FATAL_LOGIN: ("the portal does not let this host use the target", "present it at the SAN"),
+    ISCSID_NOTCONN: ("iscsid does not answer", "systemctl start iscsid"),
+    NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
+    LOGIN_AUTH_FAILED: (
+        "the target refused this host or its CHAP secret",
+        "correct node.session.auth in the record, or the access list at the SAN",
+    ),
+    BUSY: ("the session is in use", "see auto-iscsi status"),
+    SESSION_NOT_CONNECTED: ("the session is not connected", "try again"),
 }
 
+_DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the database or discovers
+_STEP = 0.02  # seconds between two checks of a lock
 
-# What a record of ours has, and one that somebody made anew most likely has not.
-_OURS = {"node.startup": "manual", "node.session.initial_login_retry_max": "1"}
+#: Settings of each record that we make. A record that somebody else made again lacks them, most
+#: likely.
+_RECORD_MARKS = {"node.startup": "manual", "node.session.initial_login_retry_max": "1"}
 
 
 class Limit(NamedTuple):
-    """How long a request may take: `seconds` once it is its turn, and not beyond `until`."""
+    """The time limit of a command: `seconds` from its start, and at the latest `until`."""
 
     seconds: float
     until: float  #: time.monotonic()
 
     @property
     def end(self) -> float:
-        """When a request that begins now is to be over (time.monotonic())."""
+        """When a command that starts now has to be over (time.monotonic())."""
         return min(self.until, time.monotonic() + self.seconds)
 
 
 class Answer(NamedTuple):
-    """How iscsiadm ended: None while it still runs."""
+    """How an iscsiadm ended, and what it printed on stdout."""
 
-    status: int | None
+    status: int | None  #: its exit code; None: it still runs
     text: str
 
     @property
     def why(self) -> str:
-        """What the status means, for the log."""
+        """What the exit code means, for the log."""
         if self.status is None:
             return "iscsiadm still runs"
-        meaning = _EXITS.get(self.status, ("failed", ""))[0]
+        meaning = _EXIT_CODES.get(self.status, _EXIT_CODES[ERR])[0]
         return f"{meaning} (iscsiadm exit {self.status})"
 
     @property
     def hint(self) -> str:
         """What to do next."""
-        return _EXITS.get(self.status or 0, _EXITS[1])[1]
+        return _EXIT_CODES.get(self.status or ERR, _EXIT_CODES[ERR])[1]
 
 
 def login(host: Host, target: str, record: node_records.Record, limit: Limit) -> Answer:
-    """Log in through a record's portal. What it said stays until pending.settle()."""
+    """Log in through the portal of a node record.
+
+    What iscsiadm prints stays in the file of the target's lock: if this lookup is killed, the next
+    one learns from it how the login ended (unseen_logins.settle).
+    """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "--login", limit=limit, stays=True)
+    return _iscsiadm(host, target, *place, "--login", limit=limit, keep_output=True)
 
 
 def rescan(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
-    """Have the kernel look for LUNs that were presented after the login."""
+    """Make the kernel look for LUNs that were presented after the login."""
     return _iscsiadm(host, target, "-m", "session", "-r", f"{session.sid}", "--rescan", limit=limit)
 
 
 def logout(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
-    """End a session."""
+    """Log a session out."""
     place = ("-m", "session", "-r", f"{session.sid}")
     return _iscsiadm(host, target, *place, "--logout", limit=limit, quick=False)
 
@@ -112,8 +146,9 @@ def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> 
     """End a session that stays UNBOUND because iscsid was killed in the middle of its logout.
 
     The kernel reports only once that a session's disks are gone (scsi_transport_iscsi.c). iscsid
-    waits for that report (session_logout_task), unless the connection is lost. So the connection is
-    cut. Raise Failure when it cannot be cut: a logout would wait for ever then.
+    waits for that report (session_logout_task), unless the connection is lost. So we cut the
+    connection, and log out in the two seconds for which it is lost. Raise Failure when it cannot be
+    cut: a logout would wait for ever then.
     """
     _cut_connection(host, target, session, limit)
     return logout(host, target, session, limit)
@@ -122,15 +157,15 @@ def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> 
 def _cut_connection(host: Host, target: str, session: sessions.Session, limit: Limit) -> None:
     """Cut the TCP connection of a session, and of no other one.
 
-    Without CAP_NET_ADMIN, `ss --kill` cuts nothing and exits 0 (seen with iproute2 6.1), so it is
-    asked afterwards whether the connection is still there.
+    Without CAP_NET_ADMIN, `ss --kill` cuts nothing and exits 0 (seen with iproute2 6.1), so ss is
+    asked afterwards whether the connection still exists.
     """
     folder = f"{sessions.CONNECTIONS}/connection{session.sid}:0"
     local_port, address, port = (
         host.read(f"{folder}/{name}") for name in ("local_port", "address", "port")
     )
     if not (local_port and address and port):
-        return  # it has no socket any more
+        return  # the session has no connection any more
     remote = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     ends = ("sport", "=", local_port, "dst", remote)
     out = os.memfd_create("ss")
@@ -150,18 +185,20 @@ def _cut_connection(host: Host, target: str, session: sessions.Session, limit: L
 def discover(
     host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
 ) -> Answer:
-    """Ask a portal what it offers, without touching a record (discovery.listed() reads the answer).
+    """Ask a portal which targets it offers; discovery.offered_records() reads the answer.
 
-    A discovery that is not `nonpersistent` would reset other targets' records: CHAP, startup and
-    timeouts (open-iscsi usr/iscsiadm.c). `files` is what iscsiadm sees in the place of the
-    machine's: the credentials (chap). It asks iscsid for iscsid.conf's name, and goes without
-    while iscsid only just starts (seen with 2.1.8): then it is asked once more.
+    No node record changes: only a `nonpersistent` discovery leaves CHAP, startup mode and timeouts
+    in the records of all other targets as they are (open-iscsi usr/iscsiadm.c).
+
+    `files` are contents that iscsiadm sees in place of the host's files: the credentials (chap).
+    iscsiadm asks iscsid where iscsid.conf is, and works without credentials when iscsid has only
+    just started (seen with 2.1.8). Then it is asked a second time.
     """
     args = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-o", "nonpersistent")
-    cold = files and not host.runs("iscsid")
-    answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
-    if cold and answer.status == REFUSED:
-        answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+    iscsid_starts = files and not host.runs("iscsid")
+    answer = _iscsiadm(host, target, *args, limit=limit, database=True, files=files)
+    if iscsid_starts and answer.status == LOGIN_AUTH_FAILED:
+        answer = _iscsiadm(host, target, *args, limit=limit, database=True, files=files)
     return answer
 
 
@@ -173,40 +210,50 @@ def make_record(
     limit: Limit,
     files: Mapping[str, bytes],
 ) -> Answer:
-    """Make the record of one portal of one target, with the settings' times, startup manual.
+    """Make the node record of one portal of one target, with our timeouts and manual startup.
 
-    `files`: as for a discovery, and with the same exception.
-
-    iscsid tries every two seconds for login_timeout x initial_login_retry_max, and ends with the
-    first try after that (open-iscsi usr/initiator.c, iscsi_retry_initial_login): a second less than
-    ours is too late where the target is disabled (03/01), as seen with 2.1.11.
+    `files`: the credentials, as in discover(). While iscsid starts, iscsiadm can make a record
+    without them: then it is made again.
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
     end = limit.end
-    answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
+    new = (*place, "-o", "new")
+    answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
     while answer.status == OK and files and not _has_chap(host, target, record):
         if time.monotonic() >= end:
             raise errors.TimedOut(f"{target}: iscsid does not start", "systemctl status iscsid")
-        answer = _iscsiadm(host, target, *place, "-o", "new", limit=limit, alone=True, files=files)
+        answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
     if answer.status != OK:
         return answer
-    # A connection that says nothing any more is lost after two pings' time, and only then does
-    # replacement_timeout begin: together, half as much again.
+    values = _record_values(settings)
+    pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
+    return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, database=True)
+
+
+def _record_values(settings: Settings) -> dict[str, str]:
+    """Return what a record of ours has in place of open-iscsi's defaults.
+
+    iscsid tries to log in every two seconds for login_timeout × initial_login_retry_max, and ends
+    with the first try after that (open-iscsi usr/initiator.c, iscsi_retry_initial_login). One
+    second less than our own limit is too late where the target is disabled (03/01), as seen with
+    2.1.11: it is two seconds less.
+
+    A silent connection counts as lost after one ping's interval and timeout, and only then
+    replacement_timeout starts: all together, at most one and a half times as long.
+    """
     ping = f"{max(1, min(5, settings.replacement_timeout // 4)):.0f}"
-    values = {
-        **_OURS,
+    return {
+        **_RECORD_MARKS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 2):.0f}",
         "node.conn[0].timeo.noop_out_interval": ping,
         "node.conn[0].timeo.noop_out_timeout": ping,
     }
-    pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
-    return _iscsiadm(host, target, *place, "-o", "update", *pairs, limit=limit, alone=True)
 
 
 def _has_chap(host: Host, target: str, record: node_records.Record) -> bool:
-    """Say whether a record that was made has credentials."""
+    """Return whether the record that was made for this portal has credentials."""
     return any(
         node_records.values(host, made).get("node.session.auth.authmethod") == "CHAP"
         for made in node_records.find_all(host, target)
@@ -215,19 +262,19 @@ def _has_chap(host: Host, target: str, record: node_records.Record) -> bool:
 
 
 def is_unchanged(host: Host, record: node_records.Record) -> bool:
-    """Say whether a record still is as make_record() made it."""
+    """Return whether a record still has the settings by which we know our own records."""
     values = node_records.values(host, record)
-    return all(values.get(name) == value for name, value in _OURS.items())
+    return all(values.get(name) == value for name, value in _RECORD_MARKS.items())
 
 
 def delete_record(host: Host, target: str, record: node_records.Record, limit: Limit) -> Answer:
-    """Delete a record that we made."""
+    """Delete a node record that we made."""
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
-    return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, alone=True, quick=False)
+    return _iscsiadm(host, target, *place, "-o", "delete", limit=limit, database=True, quick=False)
 
 
 def wait_until_idle(host: Host, target: str, until: float) -> bool:
-    """Wait for the end of the iscsiadm that is at a target; say whether it came."""
+    """Wait until no iscsiadm runs for a target; return False when one still does at `until`."""
     while claims.is_held(host, f"iscsiadm/{target}"):
         if time.monotonic() >= until:
             return False
@@ -236,7 +283,7 @@ def wait_until_idle(host: Host, target: str, until: float) -> bool:
 
 
 def still_running(target: str) -> errors.Busy:
-    """Return the failure of a target at which an earlier iscsiadm still is."""
+    """Return the failure of a target for which an earlier iscsiadm still runs."""
     return errors.Busy(
         f"{target}: an iscsiadm that was started for it earlier still runs",
         "if that lasts: systemctl restart iscsid",
@@ -248,46 +295,47 @@ def _iscsiadm(
     target: str,
     *args: str,
     limit: Limit,
-    alone: bool = False,
-    stays: bool = False,
+    database: bool = False,
+    keep_output: bool = False,
     files: Mapping[str, bytes] | None = None,
     quick: bool = True,
 ) -> Answer:
-    """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
+    """Run iscsiadm for a target; raise Busy while an earlier one still runs.
 
-    `quick`: while somebody waits for the mount (Host.run), and where it needs no files of its own.
+    Its stdout is the file of the target's lock. With `database` its stderr is the file of the
+    database's lock. So both locks last as long as iscsiadm runs, whatever becomes of us.
 
-    Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
+    `keep_output`: leave what it prints in the file of the target's lock. `quick`: as in Host.run,
+    but for a command that needs `files`.
     """
     name = f"iscsiadm/{target}"
-    ours = claims.lock(host, name, limit.end)
-    if ours is None:
+    stdout = claims.lock(host, name, limit.end)
+    if stdout is None:
         raise still_running(target)
-    held = [(name, ours)]
+    locks = [(name, stdout)]
     status: int | None = 0
     try:
-        if alone:  # others are ahead of us, each with its own limit: this wait is not counted
-            shared = claims.lock(host, _ALONE, limit.until)
-            if shared is None:
-                raise errors.Busy(f"{target}: other targets' iscsiadm took too long", "try again")
-            held.append((_ALONE, shared))
-        os.ftruncate(ours, 0)
+        if database:  # the commands before ours have limits of their own: only `until` counts
+            stderr = claims.lock(host, _DATABASE, limit.until)
+            if stderr is None:
+                raise errors.Busy(f"{target}: iscsiadm ran too long for other targets", "try again")
+            locks.append((_DATABASE, stderr))
+        os.ftruncate(stdout, 0)
         status = None
-        err = held[-1][1]
         status = host.run(
             "iscsiadm",
             *args,
-            out=ours,
-            err=err,
+            out=stdout,
+            err=locks[-1][1],
             until=limit.end,
             files=files,
-            endures=alone,
+            endures=database,
             quick=quick and not files,
         )
-        return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
+        return Answer(status, os.pread(stdout, 1 << 20, 0).decode("utf-8", "replace"))
     finally:
-        for lock, handle in held:
-            if status is None or (stays and handle == ours):  # it may still run, and hold it
+        for lock, handle in locks:
+            if status is None or (keep_output and handle == stdout):  # iscsiadm may still hold it
                 os.close(handle)
             else:
                 claims.unlock(host, lock, handle)

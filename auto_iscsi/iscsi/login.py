@@ -1,8 +1,11 @@
-"""Through which portal do we get in?
+"""Log in to a target.
 
-A lost session first, if iscsid can mend it; then the portals that the target is offered through
-(discovery), one after the other, each within login_timeout. The first that lets us in is enough;
-with paths = all each is tried, and one of them is enough too.
+1. Sessions of the target that are not up: those in a logout are seen to their end, and iscsid gets
+   time to bring back those whose connection is lost.
+2. The target's portals, one after the other (discovery), each within login_timeout.
+
+The first session that is up ends this. With paths = all, every session and every portal is tried,
+and one session is enough.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from auto_iscsi.machine.host import Host
 if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
-_SETTLE = 2.0  # seconds from iscsiadm's answer to the session's state in sysfs
+_SETTLE = 2.0  # seconds from iscsiadm's end until sysfs shows what it did
+_LOGGED_IN = (iscsiadm.OK, iscsiadm.SESSION_EXISTS)  # exit codes after which there is a session
 
 
 class Login(NamedTuple):
@@ -37,210 +41,274 @@ class Login(NamedTuple):
     host: Host
     target: str  #: folded
     settings: Settings
-    until: float  #: time.monotonic(), for everything
+    until: float  #: when everything has to be over (time.monotonic())
     events: udev_events.Listener
 
     def open(self) -> tuple[list[sessions.Session], list[str]]:
-        """Return sessions that are up, at least one, and why there are no more.
+        """Return sessions that are up, at least one, and the reasons why there are no more.
 
-        Raise SessionLost, LoginFailed or NoRecord.
+        Raise SessionLost, LoginFailed, NoRecord or TooOften.
         """
-        lost = [s for s in sessions.find_all(self.host, self.target) if not self._ended(s)]
-        found: list[sessions.Session] = []
-        problems: list[Obstacle] = []
+        existing = sessions.find_all(self.host, self.target)
+        lost = [session for session in existing if not self._has_logout_ended(session)]
+        up: list[sessions.Session] = []
+        obstacles: list[Obstacle] = []
+        self._bring_back(lost, up, obstacles)
+        if not self._is_enough(up):
+            self._try_portals(lost, up, obstacles)
+        if not up:
+            raise _failure(self.target, obstacles, len(lost))
+        return up, [obstacle.why for obstacle in obstacles]
+
+    # Sessions that are not up
+
+    def _has_logout_ended(self, session: sessions.Session) -> bool:
+        """Wait for the end of a session's logout; return False when none is going on.
+
+        When iscsid was killed in the middle of a logout that was ours, we log out once more.
+        """
+        if session.state != sessions.UNBOUND:
+            return False
+        if not iscsiadm.wait_until_idle(self.host, self.target, self._search.limit.end):
+            raise iscsiadm.still_running(self.target)
+        if sessions.wait_until_gone(self.host, session, self._within(_SETTLE)):
+            return True
+        if not claims.read(self.host, self.target).owns(session):
+            return False
+        iscsiadm.finish(self.host, self.target, session, self._search.limit)
+        return sessions.wait_until_gone(self.host, session, self._within(_SETTLE))
+
+    def _bring_back(
+        self,
+        lost: list[sessions.Session],
+        up: list[sessions.Session],
+        obstacles: list[Obstacle],
+    ) -> None:
+        """Wait until iscsid has brought lost sessions back; add each to `up` or `obstacles`."""
         for session in lost:
             recovered = self._recovered(session)
-            found += [recovered] if recovered else []
-            if found and not self._all:
-                return found, []
-            if not recovered:
-                hint = "mend the way to the portal: iscsid keeps trying"
-                if session.state == sessions.UNBOUND:
-                    hint = (
-                        f"systemctl restart iscsid; ss -K dport = :{session.portal.port}; "
-                        f"iscsiadm -m session -r {session.sid} --logout"
-                    )
-                problems.append(
-                    Obstacle(
-                        f"session {session.sid} through {session.portal} is {session.state} and "
-                        "cannot be brought back",
-                        hint,
-                    )
-                )
-        for record in self._search.records(problems):
-            if any(record.portal.has_same_address(session.portal) for session in (*lost, *found)):
+            if recovered is None:
+                obstacles.append(_lost_session(session))
                 continue
-            try:
-                opened = self._through(record, problems)
-            except errors.TooOften as failure:
-                if not found:
-                    raise
-                problems.append(Obstacle(failure.reason, failure.hint))
-                break
-            found += [opened] if opened else []
-            if (found and not self._all) or (problems and problems[-1].last):
-                break
-        if found:
-            return found, [problem.why for problem in problems]
-        kind = errors.SessionLost if len(problems) == len(lost) else errors.LoginFailed
-        reasons = ", ".join(problem.why for problem in problems)
-        raise kind(f"{self.target}: {reasons}", problems[-1].hint)
+            up.append(recovered)
+            if self._is_enough(up):
+                return
 
-    @property
-    def _all(self) -> bool:
-        return self.settings.paths == "all"
+    def _recovered(self, session: sessions.Session) -> sessions.Session | None:
+        """Wait until a lost session is up again; return None at once if its portal is dead."""
+        until = self._within(self.settings.login_timeout)
+        if discovery.connection_error(session.portal, until):
+            return None
+
+        def find_up() -> sessions.Session | None:
+            current = sessions.read(self.host, session.sid)
+            return current if current and current.up else None
+
+        return self.events.wait_for(find_up, until)
+
+    # Portals
+
+    def _try_portals(
+        self,
+        lost: list[sessions.Session],
+        up: list[sessions.Session],
+        obstacles: list[Obstacle],
+    ) -> None:
+        """Log in through the portals, until that is enough or pointless; add to `up`, `obstacles`.
+
+        Raise TooOften if there is no session yet.
+        """
+        try:
+            for record in self._search.records(obstacles):
+                if any(record.portal.has_same_address(s.portal) for s in (*lost, *up)):
+                    continue  # it has a session already
+                result = self._try_portal(record)
+                if isinstance(result, Obstacle):
+                    obstacles.append(result)
+                    if result.last:
+                        return
+                else:
+                    up.append(result)
+                    if self._is_enough(up):
+                        return
+        except errors.TooOften as failure:
+            if not up:
+                raise
+            obstacles.append(Obstacle(failure.reason, failure.hint))
+
+    def _try_portal(self, record: node_records.Record) -> sessions.Session | Obstacle:
+        """Return a session through a portal, or why there is none; raise TooOften or Busy."""
+        place = f"login through {record.portal}"
+        if reason := self._connection_error(record):
+            return Obstacle(f"{place}: {reason}", discovery.UNREACHABLE)
+        claim = claims.read(self.host, self.target)
+        is_ours = not record.path or record.portal.folder in claim.records  # or yet to be made
+        credentials = chap.fingerprint(self.host, self.settings, record, is_ours)
+        if refusal := chap.recent_refusal(self.host, self.target, credentials):
+            reason, hint = refusal
+            return Obstacle(f"{place}: {reason}", hint, last=True)
+        answer = self._log_in(record, claim, is_ours)
+        session = self._wait_until_up(record, answer)
+        if session:
+            return session
+        if answer.status == iscsiadm.LOGIN_AUTH_FAILED:
+            chap.remember_refusal(self.host, self.target, credentials)
+        reason, hint = self._explanation(record, answer, is_ours)
+        # While iscsiadm runs, no other login can start; and no portal takes a wrong secret.
+        last = answer.status in (None, iscsiadm.LOGIN_AUTH_FAILED)
+        return Obstacle(f"{place}: {reason}", hint, last)
+
+    def _connection_error(self, record: node_records.Record) -> str:
+        """Return why a portal cannot be reached; "" when it can, or when we cannot tell.
+
+        We cannot tell if the record is bound to a network interface: our own connection could take
+        another route.
+        """
+        if record.path and self.host.names(record.path) not in ([], ["default"]):
+            return ""
+        return discovery.connection_error(record.portal, self._within(self.settings.login_timeout))
+
+    def _log_in(
+        self, record: node_records.Record, claim: claims.Claim, is_ours: bool
+    ) -> iscsiadm.Answer:
+        """Log in through a portal, after making its record if that is for us to make.
+
+        OK: there is a session of ours. SESSION_EXISTS: there is one of somebody else.
+        """
+        if claim.asked:  # by a lookup that was killed, or that did not wait for the end
+            claim = self._settle(self._search.limit.end)
+            if claim.asked:
+                raise iscsiadm.still_running(self.target)
+            if self._has_opened(claim, record):
+                return iscsiadm.Answer(iscsiadm.OK, "")
+        name = record.portal.folder
+        files = chap.files_for_record(self.host, self.settings) if is_ours else {}
+        began = rate_limit.begin(self.host, self.target, self.settings.attempts, self.until)
+        unseen_logins.note_request(self.host, self.target, claim, name, is_ours)
+        answer = iscsiadm.Answer(iscsiadm.OK, "")
+        if is_ours:
+            answer = iscsiadm.make_record(
+                self.host, self.target, record, self.settings, self._search.limit, files
+            )
+        if answer.status == iscsiadm.OK:
+            answer = iscsiadm.login(self.host, self.target, record, self._search.limit)
+        if answer.status is None:
+            return answer  # the next lookup finds out how it ends
+        claim = self._settle(
+            self._within(1), "" if answer.status == iscsiadm.SESSION_EXISTS else name
+        )
+        if answer.status not in _LOGGED_IN and self._has_opened(claim, record):
+            # iscsid was restarted in the middle of the login, or the record of another target was
+            # deleted while iscsiadm looked through all of them (exit code 6).
+            answer = answer._replace(status=iscsiadm.OK)
+        if answer.status in _LOGGED_IN:
+            rate_limit.undo(self.host, self.target, began, self.until)
+            return answer
+        if is_ours:
+            iscsiadm.delete_record(self.host, self.target, record, self._search.limit)
+        unseen_logins.forget_record(self.host, self.target, name)
+        return answer
+
+    def _settle(self, until: float, record: str | None = None) -> claims.Claim:
+        """Find out which sessions are ours (unseen_logins.settle)."""
+        timeout = self.settings.replacement_timeout
+        return unseen_logins.settle(self.host, self.target, until, timeout, record)
+
+    def _has_opened(self, claim: claims.Claim, record: node_records.Record) -> bool:
+        """Return whether a session is ours, with paths = all: one through this portal."""
+        return any(
+            claim.owns(session) and self._counts_for(session, record)
+            for session in sessions.find_all(self.host, self.target)
+        )
+
+    def _wait_until_up(
+        self, record: node_records.Record, answer: iscsiadm.Answer
+    ) -> sessions.Session | None:
+        """Return the session that a login opened, as soon as it is up; None when it failed.
+
+        If a session existed, its login can still be going on: somebody else started it.
+        """
+        if answer.status not in _LOGGED_IN:
+            return None
+
+        def find_up() -> sessions.Session | None:
+            for session in sessions.find_all(self.host, self.target):
+                if session.up and self._counts_for(session, record):
+                    return session
+            return None
+
+        is_opened = answer.status == iscsiadm.OK
+        seconds = _SETTLE if is_opened else self.settings.login_timeout
+        return self.events.wait_for(find_up, self._within(seconds))
+
+    def _explanation(
+        self, record: node_records.Record, answer: iscsiadm.Answer, is_ours: bool
+    ) -> tuple[str, str]:
+        """Return why a login failed, and what to do."""
+        if answer.status is None:
+            reason = f"no answer in {self.settings.login_timeout:.0f} s, iscsiadm is left running"
+            return reason, "systemctl status iscsid" + self._how_long_iscsid_tries(record)
+        if answer.status in _LOGGED_IN:
+            reason = f"iscsiadm exit {answer.status}, yet no session is up"
+            return reason, "journalctl -u iscsid"
+        hint = answer.hint
+        is_refused = answer.status == iscsiadm.LOGIN_AUTH_FAILED
+        if is_refused or answer.status == iscsiadm.FATAL_LOGIN:
+            if is_ours and self.settings.chap_user:
+                hint = chap.advice(self.settings, is_refused)
+            hint += f" (this host is {discovery.initiator_name(self.host)})"
+        return answer.why, hint
+
+    def _how_long_iscsid_tries(self, record: node_records.Record) -> str:
+        """Return the end of a hint: the record's setting, "" for a record that we make now."""
+        if not record.path:
+            return ""
+        values = node_records.values(self.host, record)
+        tries = values.get("node.session.initial_login_retry_max") or "?"
+        return f"; the record has initial_login_retry_max = {tries}"
+
+    # What all steps use
 
     @property
     def _search(self) -> discovery.Search:
         return discovery.Search(self.host, self.target, self.settings, self.until)
 
     def _within(self, seconds: float) -> float:
+        """Return the time (time.monotonic()) in `seconds`, or the end of all if that is sooner."""
         return min(self.until, time.monotonic() + seconds)
 
-    def _through(
-        self, record: node_records.Record, problems: list[Obstacle]
-    ) -> sessions.Session | None:
-        """Return a session through a portal; note why there is none."""
-        place = f"login through {record.portal}"
-        if unreachable := self._unreachable(record):
-            problems.append(Obstacle(f"{place}: {unreachable}", discovery.UNREACHABLE))
-            return None
-        mine = self._is_mine(record)
-        proven = chap.proof(self.host, self.settings, record, mine)
-        if early := chap.refused(self.host, self.target, proven):
-            problems.append(Obstacle(f"{place}: {early[0]}", early[1], last=True))
-            return None
-        answer = self._try(record, mine)
-        session = self._up(answer, record)
-        if session is None:
-            why, hint = self._verdict(record, answer, mine)
-            # Still at it, or a secret that is wrong at every portal: no further try.
-            last = answer.status in (None, iscsiadm.REFUSED)
-            problems.append(Obstacle(f"{place}: {why}", hint, last))
-            if answer.status == iscsiadm.REFUSED:
-                chap.remember(self.host, self.target, proven)
-        return session
+    def _is_enough(self, up: list[sessions.Session]) -> bool:
+        """Return whether no further session is wanted."""
+        return bool(up) and self.settings.paths != "all"
 
-    def _ended(self, session: sessions.Session) -> bool:
-        """See a logout that is under way to its end, one of ours that iscsid was killed in, too."""
-        if session.state != sessions.UNBOUND:
-            return False
+    def _counts_for(self, session: sessions.Session, record: node_records.Record) -> bool:
+        """Return whether a session is what a login through a portal is for.
 
-        def gone() -> bool | None:
-            return None if sessions.still_exists(self.host, session) else True
-
-        if not iscsiadm.wait_until_idle(self.host, self.target, self._search.limit.end):
-            raise iscsiadm.still_running(self.target)
-        if self.events.wait_for(gone, self._within(_SETTLE)):
-            return True
-        if not claims.read(self.host, self.target).owns(session):
-            return False
-        iscsiadm.finish(self.host, self.target, session, self._search.limit)
-        return bool(self.events.wait_for(gone, self._within(_SETTLE)))
-
-    def _recovered(self, session: sessions.Session) -> sessions.Session | None:
-        """Wait for iscsid to mend a lost session, if its portal answers at all."""
-        until = self._within(self.settings.login_timeout)
-        if discovery.connection_error(session.portal, until):
-            return None
-
-        def up() -> sessions.Session | None:
-            now = sessions.read(self.host, session.sid)
-            return now if now and now.up else None
-
-        return self.events.wait_for(up, until)
-
-    def _unreachable(self, record: node_records.Record) -> str:
-        """Say why a portal cannot be reached; "" when it can, or when only iscsid can tell.
-
-        A record that is bound to an interface goes another way than our own connection would.
+        With paths = all it has to lead through that portal; otherwise any session will do.
         """
-        if record.path and self.host.names(record.path) not in ([], ["default"]):
-            return ""
-        return discovery.connection_error(record.portal, self._within(self.settings.login_timeout))
+        return self.settings.paths != "all" or session.portal.has_same_address(record.portal)
 
-    def _is_mine(self, record: node_records.Record) -> bool:
-        """Say whether a record is one that we have made, or have yet to make."""
-        made = claims.read(self.host, self.target).records
-        return not record.path or record.portal.folder in made
 
-    def _try(self, record: node_records.Record, mine: bool) -> iscsiadm.Answer:
-        """Log in through a portal, making its record first when that is ours to make."""
-        tmo = self.settings.replacement_timeout
-        claim = claims.read(self.host, self.target)
-        if claim.asked:  # by a run that was killed, or that did not wait for the end
-            claim = unseen_logins.settle(self.host, self.target, self._search.limit.end, tmo)
-            if claim.asked:
-                raise iscsiadm.still_running(self.target)
-            if self._is_there(claim, record):
-                return iscsiadm.Answer(iscsiadm.OK, "")
-        files = chap.for_record(self.host, self.settings) if mine else {}
-        name = record.portal.folder
-        began = rate_limit.begin(self.host, self.target, self.settings.attempts, self.until)
-        unseen_logins.note_request(self.host, self.target, name, mine)
-        limit = self._search.limit
-        answer = iscsiadm.Answer(iscsiadm.OK, "")
-        if mine:
-            answer = iscsiadm.make_record(
-                self.host, self.target, record, self.settings, limit, files
-            )
-        if answer.status == iscsiadm.OK:
-            answer = iscsiadm.login(self.host, self.target, record, limit)
-        if answer.status is None:
-            return answer
-        # Of a login that failed there can be a session all the same: iscsid was restarted in it, or
-        # another target's record went while iscsiadm looked through them all (6).
-        seen = "" if answer.status == iscsiadm.SESSION_EXISTS else name
-        claim = unseen_logins.settle(self.host, self.target, self._within(1), tmo, seen)
-        if answer.status not in (iscsiadm.OK, iscsiadm.SESSION_EXISTS):
-            if not self._is_there(claim, record):
-                if mine:
-                    iscsiadm.delete_record(self.host, self.target, record, limit)
-                unseen_logins.forget_record(self.host, self.target, name)
-                return answer
-            answer = answer._replace(status=iscsiadm.OK)
-        rate_limit.undo(self.host, self.target, began, self.until)
-        return answer
+def _lost_session(session: sessions.Session) -> Obstacle:
+    """Return the obstacle that a session is which iscsid has not brought back."""
+    hint = "repair the connection to the portal: iscsid keeps trying"
+    if session.state == sessions.UNBOUND:
+        hint = (
+            f"systemctl restart iscsid; ss -K dport = :{session.portal.port}; "
+            f"iscsiadm -m session -r {session.sid} --logout"
+        )
+    reason = (
+        f"session {session.sid} through {session.portal} is {session.state} and cannot be "
+        "brought back"
+    )
+    return Obstacle(reason, hint)
 
-    def _is_there(self, claim: claims.Claim, record: node_records.Record) -> bool:
-        """Say whether we have opened a session, with paths = all: through this portal."""
-        known = filter(claim.owns, sessions.find_all(self.host, self.target))
-        return any(not self._all or s.portal.has_same_address(record.portal) for s in known)
 
-    def _up(self, answer: iscsiadm.Answer, record: node_records.Record) -> sessions.Session | None:
-        """Return the session that a login opened, once sysfs says that it is up."""
-        if answer.status not in (iscsiadm.OK, iscsiadm.SESSION_EXISTS):
-            return None
+def _failure(target: str, obstacles: list[Obstacle], lost: int) -> errors.Failure:
+    """Return the failure of a target without a session that is up.
 
-        def up() -> sessions.Session | None:
-            for session in sessions.find_all(self.host, self.target):
-                if session.up and (not self._all or session.portal.has_same_address(record.portal)):
-                    return session
-            return None
-
-        # "Session exists" can be a login of somebody else's that is still under way.
-        opened = answer.status == iscsiadm.OK
-        seconds = _SETTLE if opened else self.settings.login_timeout
-        return self.events.wait_for(up, self._within(seconds))
-
-    def _verdict(
-        self, record: node_records.Record, answer: iscsiadm.Answer, mine: bool
-    ) -> tuple[str, str]:
-        """Return why a login failed, and what to do."""
-        if answer.status is None:
-            hint = "systemctl status iscsid"
-            if record.path:  # of ours we know it
-                tries = node_records.values(self.host, record).get(
-                    "node.session.initial_login_retry_max"
-                )
-                hint += f"; the record has initial_login_retry_max = {tries or '?'}"
-            seconds = f"{self.settings.login_timeout:.0f}"
-            return f"no answer in {seconds} s, iscsiadm is left to go on", hint
-        if answer.status in (iscsiadm.OK, iscsiadm.SESSION_EXISTS):
-            return f"iscsiadm exit {answer.status}, yet no session is up", "journalctl -u iscsid"
-        hint = answer.hint
-        if answer.status in (iscsiadm.FATAL_LOGIN, iscsiadm.REFUSED):
-            if mine and self.settings.chap_user:
-                hint = chap.advice(self.settings, answer.status == iscsiadm.REFUSED)
-            hint += f" (this host is {discovery.initiator_name(self.host)})"
-        return answer.why, hint
+    It is SessionLost if the `lost` sessions are the only obstacles: no other portal was tried.
+    """
+    kind = errors.SessionLost if len(obstacles) == lost else errors.LoginFailed
+    reasons = ", ".join(obstacle.why for obstacle in obstacles)
+    return kind(f"{target}: {reasons}", obstacles[-1].hint)

@@ -1,8 +1,11 @@
-"""Which node records does open-iscsi hold for a target?
+"""Read open-iscsi's node records.
 
-nodes/TARGET/ADDRESS,PORT,TPGT/IFACE (open-iscsi usr/idbm.c), below /etc/iscsi up to 2.1.6 and on
-Debian 12, below /var/lib/iscsi from then on and on Debian 13, RHEL, Fedora and SUSE. Names are
-read from the folders; records are written through iscsiadm only.
+A node record is the folder nodes/TARGET/ADDRESS,PORT,TPGT, with a file for each interface
+(open-iscsi usr/idbm.c); an old one can be a file of that name. `nodes` is below /etc/iscsi up to
+open-iscsi 2.1.6, and on Debian 12. It is below /var/lib/iscsi in later versions: on Debian 13,
+RHEL, Fedora and SUSE.
+
+Records are found by these names, and only iscsiadm writes them.
 """
 
 from __future__ import annotations
@@ -17,16 +20,16 @@ FOLDERS = ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes")
 class Record(NamedTuple):
     """A node record: one portal of one target."""
 
-    target: str  #: as open-iscsi spells it
+    target: str  #: the target's name as open-iscsi spells it
     portal: portals.Portal
-    path: str
+    path: str  #: of its folder; "" when the record does not exist yet
 
 
 def find_all(host: Host, target: str) -> list[Record]:
-    """Return the records of `target`, a folded name, one per portal, in the portals' order."""
-    found: dict[portals.Portal, Record] = {}
+    """Return the records of `target`, a folded name: one for each portal, in order."""
+    records: dict[portals.Portal, Record] = {}
     for folder in FOLDERS:
-        # Most often the spelling is the folded one, and a host with 10,000 records is not listed.
+        # Most often open-iscsi's spelling is the folded one, and 10,000 records need not be listed.
         spellings = [target] if host.names(f"{folder}/{target}") else host.names(folder)
         for spelling in spellings:
             if keys.fold(spelling) != target:
@@ -35,14 +38,14 @@ def find_all(host: Host, target: str) -> list[Record]:
                 portal = portals.from_record(name)
                 if portal:
                     record = Record(spelling, portal, f"{folder}/{spelling}/{name}")
-                    found.setdefault(portal, record)
-    return [found[portal] for portal in sorted(found)]
+                    records.setdefault(portal, record)
+    return [records[portal] for portal in sorted(records)]
 
 
 def values(host: Host, record: Record) -> dict[str, str]:
-    """Return the settings of a record's first interface: `node.startup` → `manual` and so on."""
-    for iface in host.names(record.path)[:1]:
-        lines = (host.read(f"{record.path}/{iface}") or "").splitlines()
+    """Return the settings of a record's first interface, such as `node.startup`: `manual`."""
+    for interface in host.names(record.path)[:1]:
+        lines = (host.read(f"{record.path}/{interface}") or "").splitlines()
         pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
         return {name: value for name, equals, value in pairs if equals}
     return {}

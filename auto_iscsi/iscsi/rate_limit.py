@@ -1,12 +1,14 @@
-"""How often may the SAN be asked for what it does not give?
+"""Limit how often the SAN is asked for targets that it does not give.
 
-Any user can type any name, and automount remembers what failed for a second only, so we limit what
-reaches the SAN. What a portal offered is not asked again for a moment, whatever name it is about:
-all names that anybody invents cost it one discovery then. Logins and discoveries that fail are
-counted over the last minute, for the whole host, since names are free; one target or portal may
-use up a quarter, so that a job that tries one dead snapshot for ever stops nobody else.
+Any user can type any name, and automount remembers a failed key for one second only.
 
-/run/auto-iscsi/attempts has a line for each: when (CLOCK_BOOTTIME, seconds), and of what.
+What a portal offers is remembered for two seconds: within them it costs one discovery, however many
+names users invent.
+
+Failed logins and discoveries are counted over the last minute, for the whole host, because anybody
+can invent names. One target or portal may use a quarter of them, so that a job that tries a deleted
+snapshot for ever does not block other targets. /run/auto-iscsi/attempts has a line for each
+attempt: its time (seconds of CLOCK_BOOTTIME) and its target or portal.
 """
 
 from __future__ import annotations
@@ -19,47 +21,48 @@ from auto_iscsi.machine.host import Host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FRESH = 2.0  #: seconds for which a portal's answer is its answer
+FRESH = 2.0  #: seconds for which what a portal offers is remembered
 _MINUTE = 60.0
-_SHARE = 4  # one target or portal has this part of all attempts
+_SHARE = 4  # one target or portal may use up one part in so many
 
 
 def begin(host: Host, subject: str, most: int, until: float) -> float:
-    """Count an attempt before it is made; return its name for undo(). Raise TooOften.
+    """Count an attempt at `subject`, a target or portal, before it is made; raise TooOften.
 
-    `most`: in a minute; `until`: time.monotonic(), for the file's lock.
+    `most`: attempts in a minute, on this host. `until` (time.monotonic()): the time limit for the
+    file's lock. Return the attempt's time, by which undo() knows it.
     """
-    now = round(claims.now(), 3)  # as the file has it
+    now = round(claims.now(), 3)  # to milliseconds, as in the file
 
-    def change(lines: list[tuple[float, str]]) -> None:
-        own = [when for when, which in lines if which == subject]
+    def count(attempts: list[tuple[float, str]]) -> None:
+        own = [when for when, of in attempts if of == subject]
         share = max(1, most // _SHARE)
-        if len(own) < share and len(lines) < most:
-            lines.append((now, subject))
+        if len(own) < share and len(attempts) < most:
+            attempts.append((now, subject))
             return
-        # The n-th from the end has to be over a minute old for another one to be the n-th.
-        free = own[-share] if len(own) >= share else lines[-most][0]
+        # The next attempt is allowed when this one is more than a minute old.
+        limiting = own[-share] if len(own) >= share else attempts[-most][0]
         raise errors.TooOften(
             f"{subject}: {max(len(own), 1)} failed attempts in the last minute, "
-            f"{len(lines)} on this host",
-            f"try again in {free + _MINUTE - now:.0f} s; see attempts in auto.iscsi.conf(5)",
+            f"{len(attempts)} on this host",
+            f"try again in {limiting + _MINUTE - now:.0f} s; see attempts in auto.iscsi.conf(5)",
         )
 
-    _change(host, until, change)
+    _change(host, until, count)
     return now
 
 
 def undo(host: Host, subject: str, began: float, until: float) -> None:
-    """Forget an attempt: the SAN gave what it was asked for."""
+    """Remove an attempt from the count: it succeeded."""
 
-    def change(lines: list[tuple[float, str]]) -> None:
-        lines[:] = [each for each in lines if each != (began, subject)]
+    def remove(attempts: list[tuple[float, str]]) -> None:
+        attempts[:] = [attempt for attempt in attempts if attempt != (began, subject)]
 
-    _change(host, until, change)
+    _change(host, until, remove)
 
 
-def offered(host: Host, portal: str) -> str | None:
-    """Return what a portal answered to a discovery a moment ago, None if it was longer ago."""
+def recent_offer(host: Host, portal: str) -> str | None:
+    """Return a portal's answer to a discovery in the last two seconds, None if there was none."""
     when, _, text = (host.read(f"{claims.FOLDER}/offered/{portal}") or "").partition("\n")
     try:
         return text if 0 <= claims.now() - float(when) < FRESH else None
@@ -67,23 +70,24 @@ def offered(host: Host, portal: str) -> str | None:
         return None
 
 
-def keep_offered(host: Host, portal: str, text: str) -> None:
-    """Keep what a portal answered just now."""
+def remember_offer(host: Host, portal: str, text: str) -> None:
+    """Keep a portal's answer to a discovery, for two seconds."""
     claims.write_file(host, f"offered/{portal}", f"{claims.now():.3f}\n{text}")
 
 
 def _change(host: Host, until: float, change: Callable[[list[tuple[float, str]]], None]) -> None:
-    """Read the attempts of the last minute, change them, and write them."""
+    """Have `change` change the list of the last minute's attempts, under its lock."""
     handle = claims.lock(host, "lock-attempts", until)
     if handle is None:
         raise errors.Busy("too many lookups at once", "try again")
     try:
-        lines = []
+        attempts = []
         for line in (host.read(f"{claims.FOLDER}/attempts") or "").splitlines():
             when, _, subject = line.partition(" ")
             if 0 <= claims.now() - float(when) < _MINUTE:
-                lines.append((float(when), subject))
-        change(lines)
-        claims.write_file(host, "attempts", "".join(f"{when:.3f} {of}\n" for when, of in lines))
+                attempts.append((float(when), subject))
+        change(attempts)
+        text = "".join(f"{when:.3f} {subject}\n" for when, subject in attempts)
+        claims.write_file(host, "attempts", text)
     finally:
         claims.unlock(host, "lock-attempts", handle)

@@ -1,12 +1,17 @@
-"""Which sessions has the kernel?
+"""Read the kernel's iSCSI sessions from sysfs.
 
-/sys/class/iscsi_session/sessionSID and /sys/class/iscsi_connection/connectionSID:0
-(drivers/scsi/scsi_transport_iscsi.c). Never from iscsiadm: a login that is still under way is in
-its list, and only `state` says LOGGED_IN. `persistent_address` is the portal that was asked for,
-`address` the one a redirect led to; udev's links carry the former.
+Each session has a folder /sys/class/iscsi_session/sessionSID, and its connection has one,
+/sys/class/iscsi_connection/connectionSID:0 (drivers/scsi/scsi_transport_iscsi.c).
+`persistent_address` is the portal that was asked for, `address` the one that it redirected to;
+udev's links have the former.
+
+iscsiadm is not asked: its list also has logins that have not ended yet. A session is up when its
+`state` is LOGGED_IN.
 """
 
 from __future__ import annotations
+
+import time
 
 from auto_iscsi import keys, portals
 from auto_iscsi.lean_stdlib import NamedTuple
@@ -16,36 +21,37 @@ FOLDER = "/sys/class/iscsi_session"
 CONNECTIONS = "/sys/class/iscsi_connection"
 LOGGED_IN = "LOGGED_IN"
 UNBOUND = "UNBOUND"
+_STEP = 0.01  # seconds between two checks whether a session is gone
 
 
 class Session(NamedTuple):
     """A session: one login of this host to one portal of a target."""
 
     sid: int
-    target: str  #: as the kernel was told it
+    target: str  #: the target's name, as iscsid passed it to the kernel
     portal: portals.Portal
-    state: str  #: LOGGED_IN, FAILED or FREE; UNBOUND: a logout has taken its disks, and goes on
-    inode: int = 0  #: of its folder in sysfs, which gives no number twice (fs/kernfs/dir.c)
+    state: str  #: LOGGED_IN, FAILED or FREE; UNBOUND: a logout has removed its disks and goes on
+    inode: int = 0  #: of its folder in sysfs; sysfs uses no number twice (fs/kernfs/dir.c)
 
     @property
     def up(self) -> bool:
-        """Say whether I/O can reach the target."""
+        """Whether the target can be reached through the session."""
         return self.state == LOGGED_IN
 
     @property
     def path(self) -> str:
-        """Where sysfs shows it."""
+        """Its folder in sysfs."""
         return f"{FOLDER}/session{self.sid}"
 
 
 def read(host: Host, sid: int) -> Session | None:
-    """Return session `sid`, None when there is none."""
+    """Return session `sid`, None when the kernel has no such session."""
     name = host.read(f"{FOLDER}/session{sid}/targetname")
     state = host.read(f"{FOLDER}/session{sid}/state")
     address = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_address")
     port = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_port")
     if state == LOGGED_IN and host.read(f"{FOLDER}/session{sid}/target_state") == UNBOUND:
-        state = UNBOUND  # Linux 6.1.10 and later say so
+        state = UNBOUND  # Linux 6.1.10 and later have target_state
     group = host.read(f"{FOLDER}/session{sid}/tpgt") or ""
     folder = host.stat(f"{FOLDER}/session{sid}")
     if not (name and state and address and port and port.isdecimal() and folder):
@@ -55,33 +61,47 @@ def read(host: Host, sid: int) -> Session | None:
 
 
 def still_exists(host: Host, session: Session) -> bool:
-    """Say whether a session is still there, and not another one of its number."""
-    now = read(host, session.sid)
-    return now is not None and now.inode == session.inode
+    """Return whether a session still exists, and its number is not that of a newer session."""
+    current = read(host, session.sid)
+    return current is not None and current.inode == session.inode
+
+
+def wait_until_gone(host: Host, session: Session, until: float) -> bool:
+    """Wait until a session's folder is gone; return False when it still exists at `until`.
+
+    `until` is a time.monotonic(). The kernel removes the disks before the session's folder
+    (drivers/scsi/scsi_transport_iscsi.c, iscsi_remove_session), so they are gone as well then.
+    read() can say None earlier: as soon as the connection's folder is gone.
+    """
+    while (folder := host.stat(session.path)) and folder.st_ino == session.inode:
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_STEP)
+    return True
 
 
 def list_all(host: Host) -> list[Session]:
-    """Return all sessions, in their order."""
-    names = (entry[len("session") :] for entry in host.names(FOLDER))
-    found = (read(host, int(sid)) for sid in names if sid.isdecimal())
-    return sorted(filter(None, found))
+    """Return all sessions of the host, by number."""
+    names = (name[len("session") :] for name in host.names(FOLDER))
+    sessions = (read(host, int(sid)) for sid in names if sid.isdecimal())
+    return sorted(filter(None, sessions))
 
 
 def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
     """Return the sessions of `target`, a folded name, those that are up first.
 
-    When session `hint` is one and is up, it alone is returned: its name is one file to read,
-    all sessions' names can be a thousand.
+    If `hint` is the number of one that is up, only that one is returned: this reads one target name
+    from sysfs, while a host can have a thousand sessions.
     """
     if hint >= 0:
-        known = read(host, hint)
-        if known and known.up and keys.fold(known.target) == target:
-            return [known]
-    found = []
-    for entry in host.names(FOLDER):
-        sid = entry[len("session") :]
-        if sid.isdecimal() and keys.fold(host.read(f"{FOLDER}/{entry}/targetname") or "") == target:
+        session = read(host, hint)
+        if session and session.up and keys.fold(session.target) == target:
+            return [session]
+    sessions = []
+    for name in host.names(FOLDER):
+        sid = name[len("session") :]
+        if sid.isdecimal() and keys.fold(host.read(f"{FOLDER}/{name}/targetname") or "") == target:
             session = read(host, int(sid))
             if session:
-                found.append(session)
-    return sorted(found, key=lambda session: (not session.up, session.sid))
+                sessions.append(session)
+    return sorted(sessions, key=lambda session: (not session.up, session.sid))

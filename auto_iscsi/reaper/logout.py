@@ -24,7 +24,6 @@ from auto_iscsi.reaper import decisions
 _FLUSH = 5.0  # seconds
 _LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's word
 _GONE = 10.0  # seconds from iscsiadm's answer to sysfs without the session
-_STEP = 0.05
 _BENIGN = (iscsiadm.OK, iscsiadm.NO_SESSION, iscsiadm.NOTHING_FOUND)
 
 
@@ -115,12 +114,8 @@ def _logout(host: Host, target: str, verdict: decisions.Decision) -> tuple[str, 
         audit.logout(host, target, session.portal, session.sid, verdict.reason)
     if answer.status not in _BENIGN:
         return f"logout of session {session.sid}: {answer.why}", answer.hint
-    until = time.monotonic() + _GONE
-    # Its disks go before it does (drivers/scsi/scsi_transport_iscsi.c, iscsi_remove_session).
-    while host.stat(session.path):
-        if time.monotonic() >= until:
-            return f"session {session.sid} is still there after its logout", "journalctl -u iscsid"
-        time.sleep(_STEP)
+    if not sessions.wait_until_gone(host, session, time.monotonic() + _GONE):
+        return f"session {session.sid} is still there after its logout", "journalctl -u iscsid"
     return None
 
 

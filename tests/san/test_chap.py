@@ -103,7 +103,7 @@ def test_one_way_and_a_secret_that_is_wrong(vm: Machine, san: San) -> None:
     vm.write(FILES[0], "another-secret", 0o600)
     line = refused(vm, job.BETA)
     assert "the target refused this host or its CHAP secret (iscsiadm exit 24)" in line
-    assert f"mend chap_user or the secret in {FILES[0]}" in line
+    assert f"correct chap_user or the secret in {FILES[0]}" in line
     rejected = "Security negotiation failed"  # the target's own word; iscsid's comes later
     assert vm.run("dmesg").stdout.count(rejected) == 1
     line = refused(vm, job.BETA)

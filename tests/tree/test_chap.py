@@ -85,7 +85,7 @@ def test_a_wrong_secret_is_said_and_not_tried_again_until_it_is_another(machine:
     configure(machine, portal, CHAP, "wrong-secret-1")
     line = machine.lookup(VOL1).log
     assert f"login through {portal}: the target refused this host or its CHAP secret" in line
-    assert "mend chap_user or the secret in /etc/secret" in line and "wrong-secret" not in line
+    assert "correct chap_user or the secret in /etc/secret" in line and "wrong-secret" not in line
     assert not machine.folder(VOL1, portal).exists()
     line = machine.lookup(VOL1).log
     assert "the secret in /etc/secret was refused" in line and "not tried again" in line
@@ -109,7 +109,7 @@ def test_it_is_tried_again_later(machine: Machine) -> None:
 def test_nor_is_a_discovery(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False, discovery_chap=ONE_WAY)
     configure(machine, portal, CHAP, "wrong-secret-1")
-    assert "mend chap_user or the secret in /etc/secret" in machine.lookup(VOL1).log
+    assert "correct chap_user or the secret in /etc/secret" in machine.lookup(VOL1).log
     assert "the secret in /etc/secret was refused" in machine.lookup(VOL1).log
     assert len(machine.runs("discovery")) == 2  # without credentials, and with them
 

@@ -35,7 +35,7 @@ def test_what_made_us_run_is_the_process_behind_us(
     for pid, name in enumerate(chain, 100):
         parent = pid + 1 if pid - 99 < len(chain) else 0
         make_tree(tmp_path, {f"/proc/{pid}/stat": f"{pid} ({name}) S {parent} 1 1 0 -1\n"})
-    assert audit.started_by(Host(str(tmp_path)), 100) == said
+    assert audit.find_starter(Host(str(tmp_path)), 100) == said
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_what_made_us_run_is_the_process_behind_us(
 def test_who_it_was_says_the_one_who_knows(
     environment: dict[str, str], via: str, said: tuple[str, str]
 ) -> None:
-    assert audit.who(environment, via, 0) == said
+    assert audit.find_user(environment, via, 0) == said
 
 
 @given(st.dictionaries(st.sampled_from(["user", "reason", "via"]), st.text()))
 def test_no_value_can_look_like_another_or_end_the_line(fields: dict[str, str]) -> None:
-    said = audit.line("login", fields)
+    said = audit.format_line("login", fields)
     assert said.isascii() and said.isprintable()
     found = re.findall(r' (\w+)=("[^"]*"|\S+)', said)
     assert [name for name, _ in found] == list(fields)
@@ -67,7 +67,7 @@ def test_no_value_can_look_like_another_or_end_the_line(fields: dict[str, str]) 
 
 def test_a_line_reads_as_it_is_documented() -> None:
     fields = {"target": "iqn.2001-05.com.example:vm", "portal": "[fd00::1]:3260", "reason": "idle"}
-    assert audit.line("logout", {**fields, "user": "jo e", "uid": ""}) == (
+    assert audit.format_line("logout", {**fields, "user": "jo e", "uid": ""}) == (
         "logout target=iqn.2001-05.com.example:vm portal=[fd00::1]:3260 reason=idle "
         'user="jo e" uid=-'
     )
