@@ -166,8 +166,10 @@ def secrets(host: Host) -> Finding:
     for folder in filter(lambda name: _open(host, name, 0o001), node_records.FOLDERS):
         for target in _targets(host):
             for record in node_records.find_all(host, target):
-                if record.path.startswith(folder) and _open(host, record.path, 0o001):
-                    names += [f"{record.path}/{iface}" for iface in host.names(record.path)]
+                files = node_records.files(host, record)
+                is_open = files == [record.path] or _open(host, record.path, 0o001)
+                if record.path.startswith(folder) and is_open:
+                    names += files
     found = [name for name in names if _open(host, name, 0o006) and _has_secret(host, name)]
     if found:
         text = f"others than root can read a CHAP secret: {host_check.some(found)}"

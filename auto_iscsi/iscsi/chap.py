@@ -11,7 +11,6 @@ a refusal is remembered, until what was refused is another file.
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 
@@ -85,7 +84,7 @@ def proof(host: Host, settings: Settings, record: node_records.Record, ours: boo
     """
     if not ours:
         chap = node_records.values(host, record).get(f"{_NODE}.authmethod") == "CHAP"
-        files = [f"{record.path}/{iface}" for iface in host.names(record.path)] if chap else []
+        files = node_records.files(host, record) if chap else []
     elif settings.chap_user:
         return of_settings(host, settings)
     else:
@@ -136,16 +135,7 @@ def remember(host: Host, name: str, proven: list[str]) -> None:
     """Note that `name` has refused these credentials, if there are any."""
     if not proven:
         return
-    path = host.path(f"{_REFUSED}/{name}")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(f"{path}.new", flags, 0o600)
-    try:
-        now = f"{time.clock_gettime(time.CLOCK_BOOTTIME):.3f}"
-        os.write(handle, "\n".join([now, *proven]).encode())
-    finally:
-        os.close(handle)
-    os.rename(f"{path}.new", path)
+    claims.write_file(host, f"refused/{name}", "\n".join([f"{claims.now():.3f}", *proven]))
 
 
 def _seen(host: Host, files: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ that an administrator opened after ours was gone is an administrator's.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 FOLDER = "/run/auto-iscsi"
 _STEP = 0.02  # seconds between two tries to get a lock, after some shorter ones
+_NOT_WRITABLE = {
+    errno.ENOSPC: "make room: df -h /run; df -i /run",
+    errno.EDQUOT: "make room: df -h /run; df -i /run",
+    errno.EROFS: "mount -o remount,rw /run",
+}
 
 
 class Claim(NamedTuple):
@@ -103,10 +109,19 @@ def write_file(host: Host, name: str, text: str) -> None:
     _folder(folder)
     handle = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        os.write(handle, text.encode("ascii"))
-    finally:
-        os.close(handle)
-    os.rename(new, path)
+        with _expected(path):
+            try:
+                # Targets' names come in any encoding; one that is not UTF-8 has surrogates.
+                data = text.encode("utf-8", "surrogateescape")
+                while data:
+                    data = data[os.write(handle, data) :]
+            finally:
+                os.close(handle)
+            os.rename(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 def renew_lease(
@@ -212,13 +227,13 @@ def _boot(host: Host) -> str:
 
 
 def _private(path: str, flags: int) -> int:
-    with _permission(path):
+    with _expected(path):
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _folder(path: str) -> None:
     if not os.path.isdir(path):
-        with _permission(path):
+        with _expected(path):
             above = os.path.dirname(path)
             for each in (os.path.dirname(above), above, path):
                 with suppress(FileExistsError):
@@ -226,8 +241,13 @@ def _folder(path: str) -> None:
 
 
 @contextmanager
-def _permission(path: str) -> Iterator[None]:
+def _expected(path: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
         raise errors.NotPermitted(f"{path}: permission denied", "run it as root") from error
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        why = (error.strerror or "").lower()
+        raise errors.Failure(f"{path}: {why}", _NOT_WRITABLE[error.errno]) from error

@@ -155,7 +155,10 @@ class Login(NamedTuple):
 
         A record that is bound to an interface goes another way than our own connection would.
         """
-        if record.path and self.host.names(record.path) not in ([], ["default"]):
+        if record.path and node_records.interfaces(self.host, record) not in (
+            [],
+            ["default"],
+        ):
             return ""
         return discovery.connection_error(record.portal, self._within(self.settings.login_timeout))
 

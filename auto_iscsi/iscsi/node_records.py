@@ -1,6 +1,8 @@
-"""Which node records does open-iscsi hold for a target?
+"""Find and read open-iscsi's node records.
 
-nodes/TARGET/ADDRESS,PORT,TPGT/IFACE (open-iscsi usr/idbm.c), below /etc/iscsi up to 2.1.6 and on
+A record is the file nodes/TARGET/ADDRESS,PORT,TPGT/IFACE, or nodes/TARGET/ADDRESS,PORT when its
+portal group is not known (open-iscsi usr/idbm.c, idbm_rec_write): `iscsiadm -o new -p ADDRESS` and
+a discovery at some targets give that. They are below /etc/iscsi up to 2.1.6 and on
 Debian 12, below /var/lib/iscsi from then on and on Debian 13, RHEL, Fedora and SUSE. Names are
 read from the folders; records are written through iscsiadm only.
 """
@@ -39,10 +41,24 @@ def find_all(host: Host, target: str) -> list[Record]:
     return [found[portal] for portal in sorted(found)]
 
 
+def files(host: Host, record: Record) -> list[str]:
+    """Return the files of a record: one for each interface, or the record itself."""
+    if record.path and record.portal.tpgt < 0 and not host.names(record.path):
+        return [record.path] if host.stat(record.path) else []
+    return [f"{record.path}/{name}" for name in host.names(record.path)]
+
+
+def interfaces(host: Host, record: Record) -> list[str]:
+    """Return the names of the interfaces that a record is bound to."""
+    if record.portal.tpgt < 0 and files(host, record) == [record.path]:
+        return [values(host, record).get("iface.iscsi_ifacename", "default")]
+    return host.names(record.path)
+
+
 def values(host: Host, record: Record) -> dict[str, str]:
     """Return the settings of a record's first interface: `node.startup` → `manual` and so on."""
-    for iface in host.names(record.path)[:1]:
-        lines = (host.read(f"{record.path}/{iface}") or "").splitlines()
+    for path in files(host, record)[:1]:
+        lines = (host.read(path) or "").splitlines()
         pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
         return {name: value for name, equals, value in pairs if equals}
     return {}
