@@ -54,20 +54,26 @@ class Search(NamedTuple):
         if not self.settings.portals:
             raise no_record(self.target)
         there = {record.portal: record for record in known}
+        too_often: errors.TooOften | None = None
         for portal in self.settings.portals:
             place = f"discovery at {portal}"
             end = iscsiadm.Limit(self.settings.login_timeout, self.until).end
             if unreachable := connection_error(portal, end):
                 problems.append(Obstacle(f"{place}: {unreachable}", UNREACHABLE))
                 continue
-            answer, offered, wrong = self._ask(portal)
+            try:
+                offered, wrong = self._ask(portal)
+            except errors.TooOften as failure:
+                too_often = failure
+                problems.append(Obstacle(f"{place}: {failure.reason}", failure.hint))
+                continue
             if offered:
                 every = [there.get(record.portal, record) for record in offered]
                 yield from configured_first(every, self.settings)
                 return
             problems.append(Obstacle(f"{place}: {wrong.why}", wrong.hint))
-            if answer.status is None:
-                return  # still at it: no further one for this target
+        if too_often and not known:
+            raise too_often
         yield from configured_first(known, self.settings)
 
     def _are_some_of_ours(self, known: list[node_records.Record]) -> bool:
@@ -77,24 +83,26 @@ class Search(NamedTuple):
 
     def _ask(
         self, portal: portals.Portal
-    ) -> tuple[iscsiadm.Answer, list[node_records.Record], Obstacle]:
+    ) -> tuple[list[node_records.Record], Obstacle]:
         """Return what a portal offers, or why not: by its answer of a moment ago, to whomever.
 
         Raise TooOften when it was asked in vain too often.
         """
         proven = chap.of_settings(self.host, self.settings) if self.settings.chap_user else []
         if early := chap.refused(self.host, f"discovery-{portal}", proven):
-            return iscsiadm.Answer(iscsiadm.REFUSED, ""), [], Obstacle(*early)
+            return [], Obstacle(*early)
         name = f"{portal}"
         if proven:  # it can offer other targets to another user
             name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
-        turn = claims.lock(self.host, f"discovery/{portal}", self.until)
+        turn = claims.lock(self.host, f"discovery/{portal}", self.limit.end)
         if turn is None:
-            why = f"{self.target}: other targets' discoveries took too long"
-            raise errors.Busy(why, "try again")
+            return [], Obstacle("other targets' discoveries took too long", "try again")
         try:
             text = rate_limit.offered(self.host, name)
             answer, hint = iscsiadm.Answer(iscsiadm.OK, text or ""), ""
+            if text is None and iscsiadm.discovery_hangs(self.host, portal):
+                why = "an earlier discovery still has no answer"
+                return [], Obstacle(why, "does an iSCSI target answer at this portal?")
             if text is None:
                 most = self.settings.attempts
                 began = rate_limit.begin(self.host, f"{portal}", most, self.until)
@@ -107,8 +115,10 @@ class Search(NamedTuple):
         offered = offered_records(self.target, answer.text)
         if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
             why = f"the target is not offered to {initiator_name(self.host)}"
-            return answer, offered, Obstacle(why, "present it at the SAN")
-        return answer, offered, Obstacle(answer.why, hint)
+            if ignored := ignored_line(answer.text):
+                return offered, Obstacle(why, f"iscsiadm left targets out: {ignored}")
+            return offered, Obstacle(why, "present it at the SAN")
+        return offered, Obstacle(answer.why, hint)
 
     def _discover(self, portal: portals.Portal, proven: list[str]) -> tuple[iscsiadm.Answer, str]:
         """Ask a portal, with CHAP where that is needed; return its answer and what to do."""
@@ -153,10 +163,20 @@ def connection_error(portal: portals.Portal, until: float) -> str:
 
 def offered_records(target: str, text: str) -> list[node_records.Record]:
     """Return where `target` is offered, by the answer to a discovery; no records are there yet."""
-    offered = filter(None, map(portals.from_send_targets, text.splitlines()))
+    # Not splitlines(), which ends a line at some characters of a name that is not ASCII, too.
+    offered = filter(None, map(portals.from_send_targets, text.split("\n")))
     return [
         node_records.Record(name, place, "") for name, place in offered if keys.fold(name) == target
     ]
+
+
+def ignored_line(text: str) -> str:
+    """Return the line in which iscsiadm says that it ignores part of an answer, "" if none does.
+
+    It ends with 0 all the same.
+    """
+    lines = (line for line in text.split("\n") if "ignoring" in line.lower())
+    return ascii(next(lines, ""))[1:-1][:200]
 
 
 def configured_first(

@@ -2,8 +2,9 @@
 
 Always with the target and the portal: without a target it means all of them, and open-iscsi
 2.1.12 fails when one old record is among them. Never twice at once for a target. One at a time
-for the database of records, of which its maintainers promise nothing else, and for discoveries:
-of eight at once seven ended with 11 (PDU timeout), seen with 2.1.8. Never killed: we stop
+for the database of records, of which its maintainers promise nothing else. One discovery at a time
+for a portal: of eight at once seven ended with 11 (PDU timeout), seen with 2.1.8. A discovery that
+hangs keeps nobody from other portals, nor from the database. Never killed: we stop
 waiting, and the lock that its stdout is keeps the next one away until it is through. One that is
 at the database outlives automount, too: killed there, it can leave a lock behind that stops every
 iscsiadm of the host.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 OK, NO_SESSION, PORTAL_DOWN, FATAL_LOGIN, SESSION_EXISTS = 0, 2, 8, 19, 15
 NOTHING_FOUND, REFUSED = 21, 24
 _ALONE = "iscsiadm/alone"
+_DATABASE_LOCK = "/run/lock/iscsi/lock.write"
 _STEP = 0.02  # seconds between two looks at a lock
 
 # open-iscsi include/iscsi_err.h: what it means, and what to do next
@@ -34,7 +36,7 @@ _EXITS = {
     1: ("failed", "see journalctl -u iscsid"),
     4: ("connection failed", "is the portal up and reachable?"),
     5: ("login error", "see journalctl -u iscsid"),
-    6: ("its database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
+    6: ("its database cannot be read or written", "see df -h /etc/iscsi /var/lib/iscsi"),
     7: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
     PORTAL_DOWN: ("the portal did not let us in in time", "is the target enabled at the SAN?"),
     9: ("a login to it is under way", "try again"),
@@ -76,18 +78,23 @@ class Answer(NamedTuple):
 
     status: int | None
     text: str
+    locked: bool = False  #: open-iscsi's database was locked when iscsiadm had ended
 
     @property
     def why(self) -> str:
         """What the status means, for the log."""
         if self.status is None:
             return "iscsiadm still runs"
+        if self.status == 6 and self.locked:
+            return "its database is locked (iscsiadm exit 6)"
         meaning = _EXITS.get(self.status, ("failed", ""))[0]
         return f"{meaning} (iscsiadm exit {self.status})"
 
     @property
     def hint(self) -> str:
         """What to do next."""
+        if self.status == 6 and self.locked:
+            return f"when no iscsiadm runs: rm {_DATABASE_LOCK}"
         return _EXITS.get(self.status or 0, _EXITS[1])[1]
 
 
@@ -130,13 +137,26 @@ def discover(
     timeouts (open-iscsi usr/iscsiadm.c). `files` is what iscsiadm sees in the place of the
     machine's: the credentials (chap). It asks iscsid for iscsid.conf's name, and goes without
     while iscsid only just starts (seen with 2.1.8): then it is asked once more.
+
+    It holds its portal, not the target: when it hangs, the next portal can be asked.
     """
     args = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-o", "nonpersistent")
     cold = files and not host.runs("iscsid")
-    answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+    name = _discovery(portal)
+    answer = _iscsiadm(host, target, *args, limit=limit, name=name, files=files)
     if cold and answer.status == REFUSED:
-        answer = _iscsiadm(host, target, *args, limit=limit, alone=True, files=files)
+        answer = _iscsiadm(host, target, *args, limit=limit, name=name, files=files)
     return answer
+
+
+def discovery_hangs(host: Host, portal: portals.Portal) -> bool:
+    """Return whether an earlier discovery at a portal still runs. The caller holds the portal."""
+    return claims.is_held(host, f"iscsiadm/{_discovery(portal)}")
+
+
+def _discovery(portal: portals.Portal) -> str:
+    """Return the name of the lock that a discovery at a portal holds."""
+    return f"discovery-{portal}"
 
 
 def make_record(
@@ -226,18 +246,20 @@ def _iscsiadm(
     stays: bool = False,
     files: Mapping[str, bytes] | None = None,
     quick: bool = True,
+    name: str = "",
 ) -> Answer:
     """Run iscsiadm for a target; raise Busy when an earlier one is still at it.
 
     `quick`: while somebody waits for the mount (Host.run), and where it needs no files of its own.
 
     Its stdout is the file by which it holds the target, its stderr the one by which it is alone.
+    `name`: what it holds in the place of the target, for a discovery; its stderr goes there too.
     """
-    name = f"iscsiadm/{target}"
-    ours = claims.lock(host, name, limit.end)
+    lock_name = f"iscsiadm/{name or target}"
+    ours = claims.lock(host, lock_name, limit.end)
     if ours is None:
         raise still_running(target)
-    held = [(name, ours)]
+    held = [(lock_name, ours)]
     status: int | None = 0
     try:
         if alone:  # others are ahead of us, each with its own limit: this wait is not counted
@@ -255,10 +277,11 @@ def _iscsiadm(
             err=err,
             until=limit.end,
             files=files,
-            endures=alone,
+            endures=alone or bool(name),
             quick=quick and not files,
         )
-        return Answer(status, os.pread(ours, 1 << 20, 0).decode("utf-8", "replace"))
+        text = os.pread(ours, 1 << 20, 0).decode("utf-8", "replace")
+        return Answer(status, text, status == 6 and host.stat(_DATABASE_LOCK) is not None)
     finally:
         for lock, handle in held:
             if status is None or (stays and handle == ours):  # it may still run, and hold it
