@@ -18,8 +18,10 @@ LONGEST = 223  # bytes, RFC 7143, 4.2.7.1
 
 _DIGITS = frozenset("0123456789")
 _HEX = _DIGITS.union("abcdef")
-_LABEL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz-")
-_OWN = _LABEL.union(".:")  # the ASCII characters that RFC 3722 allows
+# The ASCII characters that RFC 3722 allows, and the underscore: several targets use it. Some
+# versions of open-iscsi refuse it and some do not, so open-iscsi decides.
+_LABEL = _DIGITS.union("abcdefghijklmnopqrstuvwxyz-_")
+_OWN = _LABEL.union(".:")
 _MONTHS = frozenset(f"-{month:02}" for month in range(1, 13))
 
 
@@ -31,8 +33,12 @@ class Key(NamedTuple):
 
 
 def fold(name: str) -> str:
-    """Return a target's name in the form in which names are compared (RFC 3722: lower case)."""
-    return name.lower()
+    """Return a target's name in the form in which names are compared (RFC 3722: lower case).
+
+    A name that is not ASCII stays as it is: lower() maps U+212A (the Kelvin sign) to a plain "k",
+    and one target could pass for another.
+    """
+    return name.lower() if name.isascii() else name
 
 
 def parse(text: str) -> Key:
@@ -41,7 +47,6 @@ def parse(text: str) -> Key:
         raise errors.BadKey(
             f"key {_shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
         )
-    # isascii first: fold() would map U+212A (the Kelvin sign) to an innocent "k".
     if not text.isascii() or not _is_name(fold(text)):
         raise errors.BadKey(
             f"key {_shown(text)} refused: not an iSCSI target name",

@@ -3,7 +3,7 @@
 | written by | IPv4 | IPv6 |
 |---|---|---|
 | configuration, iscsiadm -p, SendTargets | 10.0.0.1:3260[,TPGT] | [fd00::1]:3260[,TPGT] |
-| node record (open-iscsi usr/idbm.c) | 10.0.0.1,3260,TPGT | fd00::1,3260,TPGT |
+| node record (open-iscsi usr/idbm.c) | 10.0.0.1,3260[,TPGT] | fd00::1,3260[,TPGT] |
 | by-path link (udev-builtin-path_id.c) | ip-10.0.0.1:3260 | ip-fd00::1:3260 |
 """
 
@@ -32,12 +32,18 @@ class Portal(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name that open-iscsi gives the folder of its node record; from_record() reads it."""
-        return f"{self.address},{self.port},{self.tpgt}"
+        """The name that open-iscsi gives its node record: a folder with a portal group, else a file.
+
+        from_record() reads it.
+        """
+        name = f"{self.address},{self.port}"
+        return name if self.tpgt < 0 else f"{name},{self.tpgt}"
 
     def has_same_address(self, other: Portal) -> bool:
         """Return whether both have the same address and port, whatever their portal groups."""
-        return (self.address, self.port) == (other.address, other.port)
+        return self.port == other.port and (
+            self.address == other.address or _canonical(self.address) == _canonical(other.address)
+        )
 
 
 def parse(text: str) -> Portal:
@@ -73,10 +79,16 @@ def parse(text: str) -> Portal:
 
 
 def from_record(name: str) -> Portal | None:
-    """Return the portal in the name of a node record's folder, None for any other name."""
-    parts = name.rsplit(",", 2)
-    port, tag = (_number(parts[1]), _group(parts[2])) if len(parts) == 3 else (-1, None)
-    return None if port < 0 or tag is None else Portal(parts[0], port, tag)
+    """Return the portal in the name of a node record, None for any other name.
+
+    ADDRESS,PORT,TPGT is a folder with a file for each interface; ADDRESS,PORT is a file: a record
+    whose portal group is not known.
+    """
+    address, *numbers = name.split(",")
+    if not address or len(numbers) not in (1, 2):
+        return None
+    port, tag = _number(numbers[0]), _group(numbers[1] if len(numbers) == 2 else "-1")
+    return None if port < 0 or tag is None else Portal(address, port, tag)
 
 
 def from_send_targets(line: str) -> tuple[str, Portal] | None:
@@ -89,6 +101,18 @@ def from_send_targets(line: str) -> tuple[str, Portal] | None:
         return (target, parse(place)) if place and target else None
     except ValueError:
         return None
+
+
+def _canonical(address: str) -> str:
+    """Return an IPv6 address in its canonical spelling, any other text as it is."""
+    if ":" not in address:
+        return address
+    from auto_iscsi.lean_stdlib import socket
+
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
+    except OSError:
+        return address
 
 
 def _number(text: str) -> int:

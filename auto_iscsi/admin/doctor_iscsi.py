@@ -183,8 +183,10 @@ def _record_files(host: Host, folder: str) -> list[str]:
     files = []
     for target in _list_targets(host):
         for record in node_records.find_all(host, target):
-            if record.path.startswith(folder) and _grants_others(host, record.path, 0o001):
-                files += [f"{record.path}/{name}" for name in host.names(record.path)]
+            own = node_records.files(host, record)
+            is_open = own == [record.path] or _grants_others(host, record.path, 0o001)
+            if record.path.startswith(folder) and is_open:
+                files += own
     return files
 
 

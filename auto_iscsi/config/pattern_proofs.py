@@ -150,7 +150,7 @@ def _names() -> tuple[list[dict[str, int]], set[int]]:
     def end(state: int, *sets: str) -> int:
         return [state, *chain(state, *sets)][-1]
 
-    digits, letters = string.digits, string.ascii_lowercase
+    digits, letters = string.digits, string.ascii_lowercase + "_"
     month = end(0, *"iqn.", *[digits] * 4, "-")
     zero, one = end(month, "0"), end(month, "1")
     authority = end(zero, digits[1:])

@@ -14,7 +14,7 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     import re
 
-ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-.:"  #: the characters of a folded name (keys)
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-_.:"  #: the characters of a folded name (keys)
 
 
 def wildcard_expression() -> re.Pattern[str]:

@@ -89,8 +89,7 @@ def fingerprint(
     """
     if not is_ours:
         has_chap = node_records.values(host, record).get(f"{_NODE}.authmethod") == "CHAP"
-        interfaces = host.names(record.path) if has_chap else []
-        return _file_lines(host, [f"{record.path}/{interface}" for interface in interfaces])
+        return _file_lines(host, node_records.files(host, record) if has_chap else [])
     if settings.chap_user:
         return fingerprint_of_settings(host, settings)
     lines = (line.partition("=") for line in (host.read(_CONF) or "").splitlines())

@@ -16,6 +16,7 @@ an administrator's session can have the number of one of ours.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 FOLDER = "/run/auto-iscsi"
 _STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
+_NOT_WRITABLE = {
+    errno.ENOSPC: "make room: df -h /run; df -i /run",
+    errno.EDQUOT: "make room: df -h /run; df -i /run",
+    errno.EROFS: "mount -o remount,rw /run",
+}
 
 
 class Claim(NamedTuple):
@@ -111,10 +117,19 @@ def write_file(host: Host, name: str, text: str) -> None:
     _make_folder(folder)
     handle = _open_private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        os.write(handle, text.encode("utf-8", "backslashreplace"))
-    finally:
-        os.close(handle)
-    os.rename(new, path)
+        with _expect_refusals(path):
+            try:
+                # Targets' names come in any encoding; one that is not UTF-8 has surrogates.
+                data = text.encode("utf-8", "surrogateescape")
+                while data:
+                    data = data[os.write(handle, data) :]
+            finally:
+                os.close(handle)
+            os.rename(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 def renew_lease(
@@ -231,14 +246,14 @@ def _boot(host: Host) -> str:
 
 def _open_private(path: str, flags: int) -> int:
     """Open a file that only root may read, never through a symbolic link."""
-    with _name_denied(path):
+    with _expect_refusals(path):
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _make_folder(path: str) -> None:
     """Make a folder FOLDER/NAME, and what is missing above it."""
     if not os.path.isdir(path):
-        with _name_denied(path):
+        with _expect_refusals(path):
             parent = os.path.dirname(path)
             for folder in (os.path.dirname(parent), parent, path):
                 with suppress(FileExistsError):
@@ -246,9 +261,14 @@ def _make_folder(path: str) -> None:
 
 
 @contextmanager
-def _name_denied(path: str) -> Iterator[None]:
-    """Raise NotPermitted, with the path, in place of PermissionError."""
+def _expect_refusals(path: str) -> Iterator[None]:
+    """Raise NotPermitted or Failure, with the path, where the kernel refuses to write."""
     try:
         yield
     except PermissionError as error:
         raise errors.NotPermitted(f"{path}: permission denied", "run it as root") from error
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        why = (error.strerror or "").lower()
+        raise errors.Failure(f"{path}: {why}", _NOT_WRITABLE[error.errno]) from error

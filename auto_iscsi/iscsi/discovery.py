@@ -97,6 +97,8 @@ class Search(NamedTuple):
             return records
         if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
             reason = f"the target is not offered to {initiator_name(self.host)}"
+            if ignored := ignored_line(answer.text):
+                return Obstacle(f"{place}: {reason}", f"iscsiadm left targets out: {ignored}")
             return Obstacle(f"{place}: {reason}", "present it at the SAN")
         # An iscsiadm that still runs would keep any other one for this target waiting.
         return Obstacle(f"{place}: {answer.why}", hint, last=answer.status is None)
@@ -172,12 +174,22 @@ def connection_error(portal: portals.Portal, until: float) -> str:
 
 def offered_records(target: str, text: str) -> list[node_records.Record]:
     """Return records that do not exist yet, one for each portal that a discovery's answer names."""
-    offers = filter(None, map(portals.from_send_targets, text.splitlines()))
+    # Not splitlines(), which also ends a line at some characters of a name that is not ASCII.
+    offers = filter(None, map(portals.from_send_targets, text.split("\n")))
     return [
         node_records.Record(name, portal, "")
         for name, portal in offers
         if keys.fold(name) == target
     ]
+
+
+def ignored_line(text: str) -> str:
+    """Return the line in which iscsiadm says that it ignores part of an answer, "" for none.
+
+    It ends with 0 all the same.
+    """
+    lines = (line for line in text.split("\n") if "ignoring" in line.lower())
+    return ascii(next(lines, ""))[1:-1][:200]
 
 
 def configured_first(

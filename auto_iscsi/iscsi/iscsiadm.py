@@ -57,7 +57,7 @@ _EXIT_CODES = {
     NO_SESSION: ("the session does not exist", "see iscsiadm -m session"),
     TRANS: ("the connection failed", "is the portal up and reachable?"),
     LOGIN: ("the login failed", "see journalctl -u iscsid"),
-    IDBM: ("the record database is locked", "when no iscsiadm runs: rm /run/lock/iscsi/lock.write"),
+    IDBM: ("the record database cannot be read or written", "df -h /etc/iscsi /var/lib/iscsi"),
     INVAL: ("invalid parameter", "see iscsiadm -m node -T TARGET"),
     TRANS_TIMEOUT: (
         "the portal did not accept the login in time",
@@ -81,6 +81,7 @@ _EXIT_CODES = {
     SESSION_NOT_CONNECTED: ("the session is not connected", "try again"),
 }
 
+_DATABASE_LOCK = "/run/lock/iscsi/lock.write"  # open-iscsi's own
 _DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the database or discovers
 _STEP = 0.02  # seconds between two checks of a lock
 
@@ -106,6 +107,7 @@ class Answer(NamedTuple):
 
     status: int | None  #: its exit code; None: it still runs
     text: str
+    is_locked: bool = False  #: the record database was locked when iscsiadm had ended
 
     @property
     def why(self) -> str:
@@ -113,11 +115,15 @@ class Answer(NamedTuple):
         if self.status is None:
             return "iscsiadm still runs"
         meaning = _EXIT_CODES.get(self.status, _EXIT_CODES[ERR])[0]
+        if self.status == IDBM and self.is_locked:
+            meaning = "the record database is locked"
         return f"{meaning} (iscsiadm exit {self.status})"
 
     @property
     def hint(self) -> str:
         """What to do next."""
+        if self.status == IDBM and self.is_locked:
+            return f"when no iscsiadm runs: rm {_DATABASE_LOCK}"
         return _EXIT_CODES.get(self.status or ERR, _EXIT_CODES[ERR])[1]
 
 
@@ -332,7 +338,8 @@ def _iscsiadm(
             endures=database,
             quick=quick and not files,
         )
-        return Answer(status, os.pread(stdout, 1 << 20, 0).decode("utf-8", "replace"))
+        text = os.pread(stdout, 1 << 20, 0).decode("utf-8", "replace")
+        return Answer(status, text, status == IDBM and host.stat(_DATABASE_LOCK) is not None)
     finally:
         for lock, handle in locks:
             if status is None or (keep_output and handle == stdout):  # iscsiadm may still hold it

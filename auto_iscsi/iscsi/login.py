@@ -164,7 +164,10 @@ class Login(NamedTuple):
         We cannot tell if the record is bound to a network interface: our own connection could take
         another route.
         """
-        if record.path and self.host.names(record.path) not in ([], ["default"]):
+        if record.path and node_records.interfaces(self.host, record) not in (
+            [],
+            ["default"],
+        ):
             return ""
         return discovery.connection_error(record.portal, self._within(self.settings.login_timeout))
 

@@ -1,7 +1,8 @@
 """Read open-iscsi's node records.
 
-A node record is the folder nodes/TARGET/ADDRESS,PORT,TPGT, with a file for each interface
-(open-iscsi usr/idbm.c); an old one can be a file of that name. `nodes` is below /etc/iscsi up to
+A node record is the folder nodes/TARGET/ADDRESS,PORT,TPGT, with a file for each interface, or the
+file nodes/TARGET/ADDRESS,PORT when its portal group is not known (open-iscsi usr/idbm.c,
+idbm_rec_write): `iscsiadm -o new -p ADDRESS` and a discovery at some targets give that. `nodes` is below /etc/iscsi up to
 open-iscsi 2.1.6, and on Debian 12. It is below /var/lib/iscsi in later versions: on Debian 13,
 RHEL, Fedora and SUSE.
 
@@ -42,10 +43,24 @@ def find_all(host: Host, target: str) -> list[Record]:
     return [records[portal] for portal in sorted(records)]
 
 
+def files(host: Host, record: Record) -> list[str]:
+    """Return the files of a record: one for each interface, or the record itself."""
+    if record.path and record.portal.tpgt < 0 and not host.names(record.path):
+        return [record.path] if host.stat(record.path) else []
+    return [f"{record.path}/{name}" for name in host.names(record.path)]
+
+
+def interfaces(host: Host, record: Record) -> list[str]:
+    """Return the names of the interfaces that a record is bound to."""
+    if record.portal.tpgt < 0 and files(host, record) == [record.path]:
+        return [values(host, record).get("iface.iscsi_ifacename", "default")]
+    return host.names(record.path)
+
+
 def values(host: Host, record: Record) -> dict[str, str]:
     """Return the settings of a record's first interface, such as `node.startup`: `manual`."""
-    for interface in host.names(record.path)[:1]:
-        lines = (host.read(f"{record.path}/{interface}") or "").splitlines()
+    for path in files(host, record)[:1]:
+        lines = (host.read(path) or "").splitlines()
         pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
         return {name: value for name, equals, value in pairs if equals}
     return {}

@@ -80,7 +80,10 @@ def test_a_record_that_could_not_be_made_whole_is_not_left(machine: Machine, ver
     portal = machine.target(VOL1, record=False, answers={verb: {"exit": 6}})
     machine.configure(f"portals = {portal}")
     answer = machine.lookup(VOL1)
-    assert "the record database is locked (iscsiadm exit 6)" in answer.log and portal in answer.log
+    assert (
+        "the record database cannot be read or written (iscsiadm exit 6)" in answer.log
+        and portal in answer.log
+    )
     assert machine.runs("--login") == []
     assert not machine.folder(VOL1, portal).exists()
     assert not machine.claim(VOL1).ours

@@ -14,7 +14,7 @@ from auto_iscsi import errors, keys, wording
 
 #: RFC 7143, 4.2.7, folded; a naming authority is a domain name, turned round.
 GRAMMAR = re.compile(
-    r"iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+(?::[a-z0-9.:-]+)?"
+    r"iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)+(?::[a-z0-9_.:-]+)?"
     r"|eui\.[0-9a-f]{16}"
     r"|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32})"
 )
@@ -26,6 +26,7 @@ VM_BETA = (
 
 TARGETS = [
     VM_BETA,
+    "iqn.2001-05.com.example:a_b",
     "iqn.1992-01.com.example",
     "iqn.1992-01.com.example:storage:diskarrays-sn-a8675309",
     "iqn.2001-04.com.example:storage.tape1.sys1.xyz",
@@ -110,7 +111,6 @@ NEARLY = [
     "iqn.2001-05.-com.example:a",
     "iqn.2001-05.com-.example:a",
     "iqn.2001-05.com.example:",
-    "iqn.2001-05.com.example:a_b",
     "iqn.2001-05.com.example:a+b",
     "iqn.2001-05.com.example:a b",
     "iqn.2001-05.com.example:a/b",
@@ -184,7 +184,7 @@ def is_target_name(text: str) -> bool:
     if not set(year + month) <= set(string.digits) or (dash, point) != ("-", "."):
         return False
     authority, colon, name = rest[8:].partition(":")
-    letters = set(string.ascii_lowercase + string.digits)
+    letters = set(string.ascii_lowercase + string.digits + "_")
     return (
         1 <= int(month) <= 12
         and all(

@@ -111,7 +111,7 @@ def test_the_portal_group_does_not_make_another_place() -> None:
         ("san.example.com,3260,1", Portal("san.example.com", 3260, 1)),
         ("default", None),
         ("10.0.0.1", None),
-        ("10.0.0.1,3260", None),
+        ("10.0.0.1,3260", Portal("10.0.0.1", 3260, -1)),
         ("10.0.0.1,iscsi,1", None),
         ("10.0.0.1,3260,one", None),
         ("10.0.0.1,3260,", None),
