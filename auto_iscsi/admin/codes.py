@@ -99,8 +99,10 @@ _REFUSALS = {
     ),
     "wrong-disk": (
         "The SAN has mapped another volume to a LUN since the kernel found the disk, and "
-        "something on this host still uses the old disk.",
-        "End what uses the disk, and enter the directory again: the new volume is then found.",
+        "something on this host still uses the old disk. Or multipathd joins the disk with another "
+        "volume that has the same serial number (WWID).",
+        "End what uses the disk, and enter the directory again: the new volume is then found. Give "
+        "each volume its own serial number at the SAN, or blacklist the disks in multipath.conf.",
     ),
     "too-often": (
         "Too many logins or discoveries failed in the last minute, so the SAN is not asked again "

@@ -22,7 +22,10 @@ def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[st
     """Return (label, text) rows about a disk of a session that is up."""
     if not identity.examine(host, keys.fold(disk.session.target), disk.path).is_same:
         return [("changed", "the SAN has mapped another volume here since the kernel found it")]
-    candidates = selection.read_contents(host, disk)
+    try:
+        candidates = selection.read_contents(host, disk)
+    except errors.WrongDisk as failure:  # its multipath map joins it with another volume
+        return [("contents", failure.reason)]
     if candidates is None:
         return [("contents", "not known yet: udev has not finished with the disk")]
     contents = [("contents", line) for line in _describe(host, disk, candidates)]

@@ -188,7 +188,10 @@ def _disk_steps(situation: _Situation) -> list[Step]:
 def _one_disk(host: Host, disk: scsi_disks.Disk) -> list[Step]:
     map_name = multipath.map_of(host, disk.path)
     joined = f", in the multipath map {map_name}" if map_name else ""
-    devices = scsi_disks.list_devices(host, disk).items()
+    try:
+        devices = scsi_disks.list_devices(host, disk).items()
+    except errors.WrongDisk as failure:  # its multipath map joins it with another volume
+        return [Step("disk", failure.reason)]
     partitions = sorted((number, device.node) for number, device in devices if number)
     return [
         Step("disk", f"{disk.name}, LUN {disk.san_lun}, session {disk.session.sid}{joined}"),

@@ -86,29 +86,45 @@ def is_lost(host: Host, target: str, disk: str) -> bool:
     return not examine(host, target, disk).is_confirmed
 
 
-def delete_disk(host: Host, target: str, disk: str) -> None:
-    """Delete a disk whose volume is another one by now from the kernel; raise WrongDisk.
+def delete_disk(host: Host, target: str, disk: str, until: float) -> None:
+    """Delete the disk at `disk` in sysfs from the kernel: it is not the volume that it was.
 
-    WrongDisk means that the disk is in use, or that the kernel refused.
+    Raise WrongDisk when it is in use or the kernel refuses, NoAnswer when that takes until `until`.
     """
+    from auto_iscsi.machine import bounded  # rarely needed
+
     node = os.path.basename(disk)
+    delete = f"{scsi_device(disk)}/delete"
+    is_in_use, error = bounded.run(lambda: _delete(host, node, delete), until, target)
+    if is_in_use:
+        raise errors.WrongDisk(
+            f"{target}: {node} is another volume than it was, and the old one is still in use",
+            f"run auto-iscsi status, end what uses /dev/{node}, unmount it, and try again",
+        )
+    if error:
+        raise errors.WrongDisk(
+            f"{target}: {node} is another volume than it was: {os.strerror(error)}",
+            f"iscsiadm -m node -T {target} --logout, and try again",
+        )
+
+
+def _delete(host: Host, node: str, delete: str) -> tuple[bool, int]:
+    """Delete a disk; return whether it is in use, and the errno of the deletion.
+
+    To open a disk and to delete it both wait for I/O that is under way: a child process does it.
+    """
     try:
         # The kernel refuses this while the disk or a partition of it is mounted in any namespace,
         # or held by device mapper, md or swap.
         os.close(os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise errors.WrongDisk(
-                f"{target}: {node} is another volume than it was, and the old one is still in use",
-                f"run auto-iscsi status, end what uses /dev/{node}, unmount it, and try again",
-            ) from error
+            return True, 0
     try:
-        host.write(f"{scsi_device(disk)}/delete", "1")
+        host.write(delete, "1")
     except OSError as error:
-        raise errors.WrongDisk(
-            f"{target}: {node} is another volume than it was: {error.strerror}",
-            f"iscsiadm -m node -T {target} --logout, and try again",
-        ) from error
+        return False, error.errno or errno.EIO
+    return False, 0
 
 
 def read(host: Host, target: str) -> dict[str, Remembered]:

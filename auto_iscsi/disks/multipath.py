@@ -1,15 +1,24 @@
-"""Find the multipath map that holds a disk, and the partitions on that map.
+"""Find the multipath map that holds a disk, and refuse one that joins it with another volume.
 
-multipathd joins the disks that lead to one volume, by the volume's WWID: each of these disks then
-has a holders/dm-N in sysfs whose dm/uuid is mpath-WWID. kpartx makes a device whose dm/uuid is
-partN-mpath-WWID for each partition on the map, and udev removes the partitions of the single disks
-(68-del-part-nodes.rules or 11-dm-mpath.rules). The map entry names the link
-/dev/disk/by-id/dm-uuid-UUID (13-dm-disk.rules), which can only lead to this volume.
+multipathd joins the disks that have one WWID: each has a holders/dm-N whose dm/uuid is mpath-WWID.
+kpartx makes a device partN-mpath-WWID of each partition on the map, and udev takes the partitions
+of the paths away (68-del-part-nodes.rules, or 11-dm-mpath.rules). The entry names
+/dev/disk/by-id/dm-uuid-UUID (13-dm-disk.rules).
+
+The WWID is what the SAN says, and two volumes can have the same: a copied configuration of LIO has
+the old vpd_unit_serial. multipathd then takes them for one volume, and a read of the map returns
+blocks of either. INQUIRY cannot tell them apart, as both give the same answer. So a map is used
+only if each of its paths (slaves/ in sysfs) is the same LUN of the same target.
 """
 
 from __future__ import annotations
 
+import os
+
+from auto_iscsi import errors, keys
 from auto_iscsi.disks import udev_db
+from auto_iscsi.iscsi import sessions
+from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
 BY_ID = "/dev/disk/by-id"
@@ -17,8 +26,15 @@ _BLOCK = "/sys/block"
 _MAP = "mpath-"
 
 
+class _Origin(NamedTuple):
+    """Where a disk comes from."""
+
+    target: str  #: folded; "": not from an iSCSI session
+    lun: int = -1  #: as the kernel counts it
+
+
 def map_of(host: Host, path: str) -> str:
-    """Return the name (dm-N) of the map that holds the disk at `path` in sysfs, "" for none."""
+    """Return the map (dm-N) that holds the disk at `path` in sysfs, "" when none does."""
     for name in host.names(f"{path}/holders"):
         if name.startswith("dm-") and _uuid(host, name).startswith(_MAP):
             return name
@@ -26,44 +42,101 @@ def map_of(host: Host, path: str) -> str:
 
 
 def map_and_partitions(host: Host, path: str) -> dict[int, str]:
-    """Return the map of a disk as number 0 and its partitions by number; {} without a map."""
+    """Return the map of the disk at `path` in sysfs, as 0, and the map's partitions, by number.
+
+    The result is empty when no map holds the disk. Raise WrongDisk when the map, or one of its
+    partitions, is also made of a disk that is not this LUN of this target.
+    """
     map_name = map_of(host, path)
     if not map_name:
         return {}
-    names = {0: map_name}
+    nodes = {0: map_name}
     for name in host.names(f"{_BLOCK}/{map_name}/holders"):
-        prefix, _, rest = _uuid(host, name).partition("-")
-        if prefix.startswith("part") and prefix[4:].isdecimal() and rest.startswith(_MAP):
-            names[int(prefix[4:])] = name
-    return names
+        part, _, rest = _uuid(host, name).partition("-")
+        if part.startswith("part") and part[4:].isdecimal() and rest.startswith(_MAP):
+            nodes[int(part[4:])] = name
+    for node in nodes.values():
+        if stranger := foreign_path(host, path, node):
+            name = host.read(f"{_BLOCK}/{map_name}/dm/name") or map_name
+            raise errors.WrongDisk(
+                f"{_origin(host, path).target}: multipath map {name} joins "
+                f"{os.path.basename(path)} with {stranger}, which is another volume",
+                "give each volume its own serial number (WWID) at the SAN, or blacklist the disks "
+                f"in multipath.conf; then umount both volumes, and multipath -f {name}",
+            )
+    return nodes
+
+
+def foreign_path(host: Host, path: str, node: str) -> str:
+    """Return a disk below a map that is not the same LUN of the same target as the disk at `path`.
+
+    It is described for a message, with its target and LUN where it is a disk of an iSCSI session.
+    "" when there is none.
+    """
+    own = _origin(host, path)
+    for slave in _disks_below(host, node):
+        origin = _origin(host, slave)
+        # A slave that is gone from the kernel stays in the list until multipathd drops it.
+        if (own.target == "" or origin != own) and host.stat(slave):
+            disk = os.path.basename(slave)
+            return f"{disk} (LUN {origin.lun} of {origin.target})" if origin.target else disk
+    return ""
+
+
+def _disks_below(host: Host, node: str, depth: int = 0) -> list[str]:
+    """Return the links in slaves/ of a device mapper's device to the disks that it is made of."""
+    found = []
+    folder = f"{_BLOCK}/{node}/slaves"
+    for name in host.names(folder):
+        if name.startswith("dm-") and depth < 8:
+            found += _disks_below(host, name, depth + 1)
+        else:
+            found.append(f"{folder}/{name}")
+    return found
+
+
+def _origin(host: Host, path: str) -> _Origin:
+    """Return the target and the LUN of the disk at `path` in sysfs.
+
+    The real path is …/sessionSID/targetH:C:T/H:C:T:L/block/sdX. A partition is no disk here: no
+    map of multipathd is made of one.
+    """
+    parts = os.path.realpath(host.path(path)).split("/")
+    if len(parts) < 5 or parts[-2] != "block" or not parts[-4].startswith("target"):
+        return _Origin("")
+    session, lun = parts[-5], parts[-3].rpartition(":")[2]
+    target = host.read(f"{sessions.FOLDER}/{session}/targetname")
+    if not target or not lun.isdecimal():
+        return _Origin("")
+    return _Origin(keys.fold(target), int(lun))
 
 
 def is_map(host: Host, name: str) -> bool:
-    """Tell whether a device is a multipath map, or a partition of one."""
-    prefix, _, rest = _uuid(host, name).partition("-")
-    return prefix == "mpath" or (prefix.startswith("part") and rest.startswith(_MAP))
+    """Return whether a device is the map of a disk, or of a partition of it."""
+    kind, _, rest = _uuid(host, name).partition("-")
+    return kind == "mpath" or (kind.startswith("part") and rest.startswith(_MAP))
 
 
-def link(host: Host, name: str) -> str:
-    """Return the name of the by-id link to a map or to a partition of one."""
-    return f"dm-uuid-{_uuid(host, name)}"
+def link(host: Host, node: str) -> str:
+    """Return the name of the link in by-id to a map or to a partition of one."""
+    return f"dm-uuid-{_uuid(host, node)}"
 
 
-def number(host: Host, name: str) -> str:
+def number(host: Host, node: str) -> str:
     """Return MAJOR:MINOR of a map or of a partition of one."""
-    return host.read(f"{_BLOCK}/{name}/dev") or ""
+    return host.read(f"{_BLOCK}/{node}/dev") or ""
 
 
 def is_settled(host: Host, path: str) -> bool:
-    """Tell whether udev has finished with the map of a disk and with the map's partitions.
+    """Return whether udev has finished with the map of a disk and with the map's partitions.
 
-    kpartx runs in a rule of the map: while udev works on any event, partitions can still appear.
+    kpartx runs while udev works on the map.
     """
     if udev_db.is_busy(host):
         return False
     return all(
-        f"disk/by-id/{link(host, name)}" in udev_db.read(host, number(host, name)).links
-        for name in map_and_partitions(host, path).values()
+        f"disk/by-id/{link(host, node)}" in udev_db.read(host, number(host, node)).links
+        for node in map_and_partitions(host, path).values()
     )
 
 

@@ -1,13 +1,15 @@
-"""Ask a disk a SCSI question, and wait five seconds at most for its answer.
+"""Send SCSI commands to a disk: what it is, which LUNs there are, whether it can be read.
 
-For what sysfs only has from the time when the kernel found the disk. INQUIRY and REPORT LUNS are
-answered whatever else is amiss (SPC-5, 5.14). A LUN that has just died does not answer, and a
-process that waits for it in SG_IO cannot be interrupted. So the command is written to the disk's
-/dev/sgN, and its answer is read when there is one. That is version 2 of the driver's interface
-(include/scsi/sg.h, drivers/scsi/sg.c: sg_write, sg_read): command and data follow a header. In the
-later versions the header holds the addresses of both, which Python has from modules that take
-longer to import than a warm lookup takes. On a machine without that driver, SG_IO (version 3) is
-called in a process of its own.
+sysfs has the answers from the time when the kernel found the disk; these are the answers of now.
+Each command waits five seconds at most. INQUIRY and REPORT LUNS are answered even by a disk that is
+not ready (SPC-5, 5.14).
+
+A LUN that has just died does not answer, and a process that waits for it in SG_IO cannot be
+interrupted. So the command is written to the disk's /dev/sgN, and its answer is read when there is
+one. That is version 2 of the driver's interface (include/scsi/sg.h, drivers/scsi/sg.c: sg_write,
+sg_read): command and data follow a header. In later versions the header holds the addresses of
+both, and Python has addresses only from modules that take longer to import than a warm lookup
+takes. On a machine without that driver, SG_IO (version 3) is called in a child process.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import time
 
 from auto_iscsi import errors
+from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
 _HEADER = 36  # bytes of a struct sg_header
@@ -25,28 +28,58 @@ _SET_TIMEOUT = 0x2201  # SG_SET_TIMEOUT, in hundredths of a second (USER_HZ)
 _SG_IO = 0x2285
 _SG_IO_HEADER = "iiBBHIPPPIIiPBBBBHHiII4x"  # struct sg_io_hdr
 _FROM_DEVICE = -3
+_NO_DATA = -1
+_DRIVER_SENSE = 8
 _TIME = 5.0  # seconds; then nobody waits any more
 _LEAST = 255  # bytes asked of a page
+_SENSE = 16  # bytes of sense data in a struct sg_header
+_UNIT_ATTENTION = 6
+_NOT_READY = 2  # SPC-5, 4.4.8: the sense key
+_CONDITIONS = {0x08: "busy", 0x18: "reservation conflict", 0x28: "task set full"}  # SAM-5, 5.3
+_MEDIUM_ERRORS = {3: "medium error", 4: "hardware error"}  # by sense key
+_CAUSES = {  # SPC-5, annex F: additional sense codes of a disk that is not ready
+    (0x04, 0x01): "it is becoming ready",
+    (0x04, 0x02): "it waits for a start command",
+    (0x04, 0x03): "manual intervention is required",
+    (0x04, 0x04): "it is being formatted",
+    (0x04, 0x07): "an operation is in progress",
+    (0x04, 0x09): "a self-test is in progress",
+    (0x04, 0x0A): "the path changes its state (ALUA)",
+    (0x04, 0x0B): "the path is in standby (ALUA)",
+    (0x04, 0x0C): "the path is unavailable (ALUA)",
+    (0x04, 0x12): "the volume is offline",
+    (0x04, 0x1B): "the volume is offline on purpose",
+    (0x3A, 0x00): "it has no medium",
+}
+
+
+class Reply(NamedTuple):
+    """What a command came to."""
+
+    status: int  #: SAM-5, 5.3; 0: good
+    failed: bool  #: it did not reach the disk, or the answer did not come back
+    sense: bytes  #: why, where the status is CHECK CONDITION
+    data: bytes
 
 
 def designators(page: bytes) -> bytes | None:
-    """Return the designators of the logical unit in VPD page 0x83, None for none.
+    """Return the designators of the logical unit in page 0x83, None when it has none.
 
-    Those of the port and of the target device do not identify the volume and are left out.
+    Those of the port and of the path are left out: they differ from session to session.
     """
-    of_unit, at = [], 4
+    found, at = [], 4
     while at + 4 <= min(len(page), 4 + int.from_bytes(page[2:4], "big")):
         size = 4 + page[at + 3]
         if not page[at + 1] & 0x30:  # association: the logical unit
-            of_unit.append(page[at : at + size])
+            found.append(page[at : at + size])
         at += size
-    return b"".join(of_unit) or None
+    return b"".join(found) or None
 
 
 def identity(host: Host, node: str, known: bytes) -> bytes | None:
-    """Return the designators that /dev/`node` gives for its logical unit, None for no answer.
+    """Return the designators that /dev/`node` gives now, None when it cannot be asked.
 
-    `known` is the page as sysfs has it (vpd_pg83): the answer can have that length.
+    `known` is page 0x83 as sysfs has it (vpd_pg83); as much is asked for.
     """
     length = max(len(known), _LEAST)
     page = send(host, node, bytes((0x12, 1, 0x83, *length.to_bytes(2, "big"), 0)), length)
@@ -54,37 +87,90 @@ def identity(host: Host, node: str, known: bytes) -> bytes | None:
 
 
 def luns(host: Host, node: str) -> set[int] | None:
-    """Return the LUNs that the target of /dev/`node` reports, None for no answer."""
+    """Return the target's LUNs as the SAN counts them, None when /dev/`node` cannot be asked."""
     length = 8 + 8 * 1024
     page = send(host, node, bytes((0xA0, 0, 0, 0, 0, 0, *length.to_bytes(4, "big"), 0, 0)), length)
     if not page:
         return None
     size = min(int.from_bytes(page[:4], "big"), length - 8)
     entries = [int.from_bytes(page[at : at + 2], "big") for at in range(8, 8 + size, 8)]
-    # Peripheral or flat space addressing (SAM-5, 4.7.7); well-known logical units are no disks.
+    # Peripheral or flat addressing (SAM-5, 4.7.7); the well-known units are no disks.
     return {entry & 0x3FFF for entry in entries if entry >> 14 in (0, 1)}
+
+
+def why_not_ready(host: Host, node: str) -> str | None:
+    """Return why /dev/`node` cannot be read, "" when it can; None when it cannot be asked.
+
+    TEST UNIT READY, and then READ of the first block: a disk that another host has reserved, or
+    whose medium is broken, is ready all the same.
+    """
+    size = host.read(f"/sys/block/{node}/queue/logical_block_size") or "512"
+    commands = [
+        (bytes(6), 0),
+        (bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0)), int(size) if size.isdecimal() else 512),
+    ]
+    for command, length in commands:
+        reply = _exchange(host, node, command, length)
+        if reply and _sense_code(reply.sense)[0] == _UNIT_ATTENTION:  # told once: ask again
+            reply = _exchange(host, node, command, length)
+        # Linux takes a reservation conflict for a failure of the transport, too.
+        if reply and (reason := describe(reply)):
+            return reason
+        if reply is None or reply.failed:
+            return None
+    return ""
+
+
+def describe(reply: Reply) -> str:
+    """Return in SCSI's words why a disk cannot be read now, "" for any other answer."""
+    if reply.status in _CONDITIONS:
+        return _CONDITIONS[reply.status]
+    key, *code = _sense_code(reply.sense)
+    if key == _NOT_READY:
+        cause = _CAUSES.get((code[0], code[1]), "no known cause")
+        return f"not ready: {cause}, sense {key:x}/{code[0]:02x}/{code[1]:02x}"
+    if key in _MEDIUM_ERRORS:
+        return f"{_MEDIUM_ERRORS[key]}, sense {key:x}/{code[0]:02x}/{code[1]:02x}"
+    return ""
+
+
+def _sense_code(sense: bytes) -> tuple[int, int, int]:
+    """Return sense key and additional sense code with qualifier (SPC-5, 4.4); zeros for none."""
+    form = sense[0] & 0x7F if len(sense) >= _SENSE else 0
+    if form in (0x70, 0x71):  # of fixed format
+        return sense[2] & 0xF, sense[12], sense[13]
+    if form in (0x72, 0x73):  # with descriptors
+        return sense[1] & 0xF, sense[2], sense[3]
+    return 0, 0, 0
 
 
 def send(host: Host, node: str, command: bytes, length: int) -> bytes | None:
     """Return `length` bytes that begin with a disk's answer, None for no answer.
 
-    How long the answer is, it says itself; what follows it can be anything.
+    The answer says itself how long it is; anything can follow it.
     """
+    reply = _exchange(host, node, command, length)
+    return None if reply is None or reply.failed or reply.status else reply.data
+
+
+def _exchange(host: Host, node: str, command: bytes, length: int) -> Reply | None:
+    """Send a command to /dev/`node` and return what it came to, None for no answer."""
     generic = host.names(f"/sys/block/{node}/device/scsi_generic")
     try:
         if generic:
-            return _ask(host.path(f"/dev/{generic[0]}"), command, length)
+            return _write_and_read(host.path(f"/dev/{generic[0]}"), command, length)
         from auto_iscsi.machine import bounded  # only on a machine without that driver
 
         until = time.monotonic() + _TIME
-        answer = bounded.run(lambda: _call(host.path(f"/dev/{node}"), command, length), until, node)
+        path = host.path(f"/dev/{node}")
+        reply = bounded.run(lambda: _ioctl(path, command, length), until, node)
     except (OSError, errors.Failure):  # not a SCSI disk, none any more, or dead
         return None
-    return None if answer is None else bytes(answer)
+    return Reply(*reply) if reply else None
 
 
-def _ask(path: str, command: bytes, length: int) -> bytes | None:
-    """Send a command to /dev/sgN; return its data, None for an error or no answer in time."""
+def _write_and_read(path: str, command: bytes, length: int) -> Reply | None:
+    """Send a command to /dev/sgN; return what it came to, None for no answer in time."""
     import fcntl
 
     def native(number: int) -> bytes:
@@ -101,22 +187,35 @@ def _ask(path: str, command: bytes, length: int) -> bytes | None:
         answer = os.read(handle, size)
     finally:
         os.close(handle)
-    # result: an errno for what the transport met; then the bits of all three states
-    return None if any(answer[12:20]) else answer[_HEADER:]
+    return parse_answer(answer)
 
 
-def _call(path: str, command: bytes, length: int) -> bytes | None:
-    """Send a command to a disk with SG_IO, which waits however long that takes."""
+def parse_answer(answer: bytes) -> Reply:
+    """Return what a struct sg_header and the data after it say."""
+    # Bit fields begin at the lowest bit on machines that are little-endian, else at the highest:
+    # twelve_byte 1, target_status 5 (shifted by one), host_status 8, driver_status 8.
+    fields = int.from_bytes(answer[16:20], sys.byteorder)
+    little = sys.byteorder == "little"
+    status = (fields >> 1 if little else fields >> 26) & 0x1F
+    transport = (fields >> 6 if little else fields >> 18) & 0xFF
+    sense = answer[_HEADER - _SENSE : _HEADER]
+    result = any(answer[12:16])  # an errno for what the transport met, or for a check condition
+    failed = bool(transport) or (bool(result or fields) and not status)
+    return Reply(status << 1, failed, sense, answer[_HEADER:])
+
+
+def _ioctl(path: str, command: bytes, length: int) -> tuple[int, bool, bytes, bytes] | None:
+    """Send a command to a disk with SG_IO, however long that takes; return a Reply's fields."""
     import fcntl
     import struct
     from array import array
 
-    memory = [array("B", bytes(length)), array("B", command), array("B", bytes(32))]
-    addresses = [each.buffer_info()[0] for each in memory]
+    memory = [array("B", bytes(length or 1)), array("B", command), array("B", bytes(32))]
+    addresses = [block.buffer_info()[0] for block in memory]
     header = struct.pack(
         _SG_IO_HEADER,
         ord("S"),
-        _FROM_DEVICE,
+        _FROM_DEVICE if length else _NO_DATA,
         len(command),
         len(memory[2]),
         0,
@@ -131,6 +230,6 @@ def _call(path: str, command: bytes, length: int) -> bytes | None:
     except OSError:
         return None
     status, host_status, driver_status, left = done[13], done[17], done[18], done[19]
-    if status or host_status or driver_status:
-        return None
-    return memory[0].tobytes()[: length - left]
+    failed = bool(host_status) or bool(driver_status & ~_DRIVER_SENSE)
+    sense = memory[2].tobytes()[:_SENSE]
+    return status, failed, sense, memory[0].tobytes()[: length - left]

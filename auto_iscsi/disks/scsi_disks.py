@@ -109,8 +109,11 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
     """Return a disk as number 0 and its partitions by number, or only the one numbered `part`.
 
     Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
-    mounted. A disk that udev leaves to multipathd, and that has no map yet, has none.
+    mounted. A disk that udev leaves to multipathd, and that has no map yet, has none, and so has a
+    disk without a size. Raise WrongDisk when the map joins the disk with another volume.
     """
+    if has_no_size(host, disk):
+        return {}
     if host.names(f"{disk.path}/holders"):
         from auto_iscsi.disks import multipath  # a warm lookup of a disk without holders needs none
 
@@ -189,6 +192,14 @@ def _maps_first(matching: Sequence[Device]) -> list[Device]:
     return sorted(matching, key=lambda device: device.folder == BY_PATH)
 
 
+def has_no_size(host: Host, disk: Disk) -> bool:
+    """Tell whether a disk has size 0: it was not ready when the kernel asked (READ CAPACITY).
+
+    The kernel could not read its partitions either, and udev has a record of it all the same.
+    """
+    return host.read(f"{disk.path}/size") == "0"
+
+
 def is_left_to_multipathd(host: Host, disk: Disk) -> bool:
     """Tell whether udev leaves a disk to multipathd, with or without a map of it yet."""
     return _is_multipath_path(_udev_record(host, disk))
@@ -199,8 +210,11 @@ def is_known_to_udev(host: Host, disk: Disk) -> bool:
 
     An earlier disk can be the same LUN before its last logout, until udev has worked on its
     removal. A by-diskseq link with the disk's sequence number (Linux 5.15, udev 251) belongs to
-    this disk only. Where udev makes no such links, its queue has to be empty.
+    this disk only. Where udev makes no such links, its queue has to be empty. What udev knows of a
+    disk without a size says nothing of its contents.
     """
+    if has_no_size(host, disk):
+        return False
     if host.names(f"{disk.path}/holders"):
         from auto_iscsi.disks import multipath
 

@@ -6,7 +6,7 @@ Only a lookup that has something to wait for imports this module.
 from __future__ import annotations
 
 from auto_iscsi import errors
-from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
 from auto_iscsi.iscsi import iscsiadm, login, sessions, unseen_logins
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine import udev_events
@@ -32,6 +32,7 @@ def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
     with udev_events.listen(source) as events:
         up = _sessions_up(request)
         if up:
+            _delete_disks_without_size(request, up)
             for session in _without_disk(request, up) or up[:1]:
                 rescan(request, session)
             until = request.within(request.settings.udev_timeout)
@@ -60,6 +61,18 @@ def _sessions_up(request: Request) -> list[Session]:
 def _without_disk(request: Request, up: Sequence[Session]) -> list[Session]:
     """Return the sessions that have no disk that the configuration selects."""
     return [session for session in up if not available.selected_disks(request, [session])]
+
+
+def _delete_disks_without_size(request: Request, up: Sequence[Session]) -> None:
+    """Delete the disks that were not ready when the kernel found them: the rescan finds them anew.
+
+    A rescan alone brings the size of such a disk, but not its partitions.
+    """
+    for disk in available.selected_disks(request, up):
+        if scsi_disks.has_no_size(request.host, disk) and ownership.is_changeable(
+            request.host, request.target, disk.path
+        ):
+            identity.delete_disk(request.host, request.target, disk.path, request.until)
 
 
 def _scan_where_nobody_did(
@@ -136,6 +149,15 @@ def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
             "map the LUN at the SAN, or set lun in /etc/auto.iscsi.conf",
         )
     disk = selected[0]
+    if scsi_disks.has_no_size(request.host, disk):
+        from auto_iscsi.disks import scsi_commands
+
+        why = scsi_commands.why_not_ready(request.host, disk.name)
+        return errors.NoDisk(
+            f"{request.target}: LUN {disk.san_lun} ({disk.name}) through {disk.session.portal} has "
+            f"no size {after}: {why or 'it was not ready when the kernel found it'}",
+            "make the LUN ready at the SAN, and visit the key again",
+        )
     if scsi_disks.is_left_to_multipathd(request.host, disk) and not multipath.map_of(
         request.host, disk.path
     ):

@@ -37,7 +37,7 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
                 f"{request.target}: {node} is another volume than it was; its session is not ours",
                 f"whoever opened it: iscsiadm -m node -T {request.target} --logout",
             )
-        identity.delete_disk(request.host, request.target, disk)
+        identity.delete_disk(request.host, request.target, disk, request.until)
     return bool(swapped)
 
 

@@ -75,6 +75,12 @@ def _unmap(host: Host, verdict: decisions.Decision, rest: list[int]) -> tuple[st
             if rest:
                 others = ", ".join(map(str, rest))
                 return f"{disk} is in a multipath map with session {others}, which stays", ""
+            # Whoever uses the other volume uses it through this map.
+            if stranger := multipath.foreign_path(host, f"/sys/block/{disk}", holder):
+                return (
+                    f"multipath map {holder} joins {disk} with {stranger}, which is another volume",
+                    "see multipath -ll, and give each volume its own serial number at the SAN",
+                )
             null = os.open("/dev/null", os.O_RDWR)
             try:
                 name = host.read(f"/sys/block/{holder}/dm/name") or holder

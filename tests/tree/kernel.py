@@ -189,10 +189,13 @@ def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "
         write(root, f"/sys/block/{name}/size", "204800")
         if part:
             os.makedirs(f"{root}/sys/block/{node}/holders/{name}")
+            link(root, f"/sys/block/{name}/slaves/{node}", f"../../{node}")
         link(root, f"{BY_ID}/dm-uuid-{uuid}", f"../../{name}")
         write(root, f"/run/udev/data/b253:{name[len('dm-') :]}", f"S:disk/by-id/dm-uuid-{uuid}")
     for disk in disks:
         os.makedirs(f"{root}{disk.path}/holders/{node}")
+        slave = f"/sys/block/{node}/slaves/{disk.name}"
+        link(root, slave, f"../../..{disk.path[len('/sys') :]}")
         for part in partitions:
             shutil.rmtree(f"{root}{disk.path}/{disk.name}{part}")
             with contextlib.suppress(FileNotFoundError):

@@ -111,3 +111,16 @@ def test_a_missing_partition_is_reported_at_once_with_those_that_exist(
         assert f"no partition 1 on LUN 0 (sdb) through {portal}: {reason}" in answer.log
         assert answer.log.startswith(f"{VOL1}: ") and hint in answer.log
         assert answer.seconds < MARGIN
+
+
+@pytest.mark.parametrize("settings", ["", "partition = none", "fstype = auto", "device = kernel"])
+def test_a_disk_without_a_size_is_not_there_yet(machine: Machine, settings: str) -> None:
+    portal = machine.target(VOL1, luns={0: {"partitions": {}}})
+    machine.session(VOL1, portal)
+    (disk,) = machine.disks()
+    machine.files({f"{disk.path}/size": "0\n"})
+    machine.configure(f"udev_timeout = 1s\n{settings}")
+    answer = machine.lookup(VOL1)
+    assert (answer.status, answer.entry) == (1, "")
+    assert f"LUN 0 (sdb) through {portal} has no size after 1 s" in answer.log
+    assert "partition = none" not in answer.log

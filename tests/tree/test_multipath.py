@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tree import kernel
-from tests.tree.machine import VOL1, Machine
+from tests.tree.machine import VOL1, VOL10, Machine
 
 PART = f'-nocheck,ro,fstype=ext3 ":{kernel.BY_ID}/dm-uuid-part1-mpath-{kernel.WWID}0"'
 
@@ -143,3 +143,81 @@ def test_the_lookup_after_a_killed_one_claims_both_sessions(
     answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, first)
     assert [sid for sid, _ in machine.claim(VOL1).opened] == [1, 2]
+
+
+def twins(machine: Machine) -> str:
+    """Have multipathd join the disks of two targets, which say that they are one volume."""
+    portal = machine.target(VOL1)
+    machine.target(VOL10, portal)
+    machine.session(VOL1, portal)
+    machine.session(VOL10, portal)
+    machine.join()
+    return portal
+
+
+@pytest.mark.parametrize("settings", ["", "partition = none", "device = kernel", "fstype = auto"])
+def test_a_map_with_a_disk_of_another_target_is_refused(machine: Machine, settings: str) -> None:
+    twins(machine)
+    machine.configure(settings)
+    for name, disk, other, stranger in ((VOL1, "sdb", VOL10, "sdc"), (VOL10, "sdc", VOL1, "sdb")):
+        answer = machine.lookup(name)
+        assert (answer.status, answer.entry) == (1, "")
+        assert answer.log.startswith(
+            f"{name}: multipath map dm-0 joins {disk} with {stranger} (LUN 0 of {other}), "
+            "which is another volume"
+        )
+        assert "serial number" in answer.log and "multipath -f dm-0" in answer.log
+
+
+def test_a_map_with_another_lun_or_a_local_disk_is_refused(machine: Machine) -> None:
+    portal = machine.target(VOL1, luns={0: {"partitions": {"1": None}}, 1: {}})
+    machine.session(VOL1, portal)
+    machine.join(partitions=())
+    assert f"joins sdb with sdc (LUN 1 of {VOL1})" in machine.lookup(VOL1).log
+    slaves = machine.root / "sys/block/dm-0/slaves"
+    (slaves / "sdc").unlink()
+    machine.configure("partition = none")
+    assert machine.lookup(VOL1).status == 0
+    (slaves / "sda").mkdir()
+    assert "joins sdb with sda, which is another volume" in machine.lookup(VOL1).log
+
+
+def test_a_path_that_is_gone_does_not_make_its_map_unusable(machine: Machine) -> None:
+    first, second = two_portals(machine, "paths = all")
+    for portal in (first, second):
+        machine.session(VOL1, portal)
+    machine.join()
+    gone = machine.root / "sys/block/dm-0/slaves/sdz"
+    gone.symlink_to("../../../class/iscsi_session/session9/device/target10:0:0/10:0:0:0/block/sdz")
+    assert machine.visit(VOL1) == PART
+
+
+def test_a_twin_whose_disk_no_map_holds_is_used_as_it_is(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.target(VOL10, portal)
+    machine.session(VOL1, portal)
+    machine.session(VOL10, portal)
+    machine.join(machine.disks()[1])
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert machine.visit(VOL10) == PART
+
+
+def test_the_reaper_never_flushes_a_map_with_another_volume(machine: Machine) -> None:
+    portal = machine.target(VOL1)
+    machine.target(VOL10, portal)
+    for name in (VOL1, VOL10):
+        machine.visit(name)
+        machine.age(name, 86400.0)
+    disks = machine.disks()
+    machine.join()
+    program = machine.root / "usr/sbin/multipath"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f"#!/bin/sh\necho $* >>{machine.root}/flushed\n")
+    program.chmod(0o755)
+    machine.files({"/dev/dm-0": "", "/dev/dm-1": ""})
+    for disk in disks:
+        kernel.link(str(machine.root), f"/sys/block/{disk.name}", f"..{disk.path[len('/sys') :]}")
+    status, _, complaint = machine.reap()
+    assert (status, machine.sids()) == (1, [1, 2])
+    assert f"multipath map dm-0 joins sdb with sdc (LUN 0 of {VOL10})" in complaint
+    assert not (machine.root / "flushed").exists()
