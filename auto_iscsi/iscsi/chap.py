@@ -30,9 +30,8 @@ _NODE, _DISCOVERY = "node.session.auth", "discovery.sendtargets.auth"
 _REFUSED = "refused"  # folder with the refused credentials, by target or portal
 _RETRY_TIME = 600.0  # seconds until a refused secret is tried again, if its file did not change
 _MAX_BYTES = 255  # of a secret (open-iscsi include/config.h, AUTH_STR_MAX_LEN)
-USUAL = range(
-    12, 17
-)  #: bytes of a secret: at least 96 bits (RFC 7143, 9.2.1); many targets take 16 at most
+#: Bytes of a secret: at least 96 bits (RFC 7143, 9.2.1); many targets take 16 bytes at most.
+USUAL = range(12, 17)
 
 
 def files_for_record(host: Host, settings: Settings) -> dict[str, bytes]:

@@ -188,13 +188,7 @@ class Login(NamedTuple):
         files = chap.files_for_record(self.host, self.settings) if is_ours else {}
         began = rate_limit.begin(self.host, self.target, self.settings.attempts, self.until)
         unseen_logins.note_request(self.host, self.target, claim, name, is_ours)
-        answer = iscsiadm.Answer(iscsiadm.OK, "")
-        if is_ours:
-            answer = iscsiadm.make_record(
-                self.host, self.target, record, self.settings, self._search.limit, files
-            )
-        if answer.status == iscsiadm.OK:
-            answer = iscsiadm.login(self.host, self.target, record, self._search.limit)
+        answer = self._run_iscsiadm(record, files, is_ours)
         if answer.status is None:
             return answer  # the next lookup finds out how it ends
         claim = self._settle(
@@ -211,6 +205,19 @@ class Login(NamedTuple):
             iscsiadm.delete_record(self.host, self.target, record, self._search.limit)
         unseen_logins.forget_record(self.host, self.target, name)
         return answer
+
+    def _run_iscsiadm(
+        self, record: node_records.Record, files: dict[str, bytes], is_ours: bool
+    ) -> iscsiadm.Answer:
+        """Make the record if it is ours, then log in; return the last answer."""
+        limit = self._search.limit
+        if is_ours:
+            answer = iscsiadm.make_record(
+                self.host, self.target, record, self.settings, limit, files
+            )
+            if answer.status != iscsiadm.OK:
+                return answer
+        return iscsiadm.login(self.host, self.target, record, limit)
 
     def _settle(self, until: float, record: str | None = None) -> claims.Claim:
         """Find out which sessions are ours (unseen_logins.settle)."""

@@ -1,4 +1,4 @@
-"""CHAP: iscsiadm gets the secrets without anybody else seeing them, and a wrong one only once."""
+"""CHAP: iscsiadm gets the secrets, nobody else sees them, and a wrong one is tried once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_host_s_own_credentials_are_not_mixed_in(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "asked"),
+    ("text", "required", "discoveries"),
     [
         (CHAP, None, 1),
         (CHAP, ONE_WAY, 2),
@@ -58,17 +58,17 @@ def test_the_host_s_own_credentials_are_not_mixed_in(machine: Machine) -> None:
         (CHAP + MUTUAL + "chap_discovery = mutual\n", BOTH, 1),
     ],
 )
-def test_a_discovery_has_the_credentials_that_it_needs(
-    machine: Machine, text: str, wanted: list[str] | None, asked: int
+def test_a_discovery_uses_credentials_where_the_portal_requires_them(
+    machine: Machine, text: str, required: list[str] | None, discoveries: int
 ) -> None:
-    portal = machine.target(VOL1, record=False, discovery_chap=wanted)
+    portal = machine.target(VOL1, record=False, discovery_chap=required)
     configure(machine, portal, text)
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
-    assert len(machine.runs("discovery")) == asked
+    assert len(machine.runs("discovery")) == discoveries
 
 
-def test_while_iscsid_only_starts_the_credentials_are_given_twice(machine: Machine) -> None:
-    # It is asked for the name of iscsid.conf, and does not answer in time.
+def test_while_iscsid_starts_iscsiadm_gets_the_credentials_twice(machine: Machine) -> None:
+    # iscsiadm asks it where iscsid.conf is, and it does not answer in time.
     portal = machine.target(VOL1, record=False, discovery_chap=BOTH, chap=BOTH)
     configure(machine, portal, f"{CHAP}{MUTUAL}chap_discovery = mutual\n")
     (machine.root / "proc/77/comm").unlink()
@@ -80,7 +80,9 @@ def test_while_iscsid_only_starts_the_credentials_are_given_twice(machine: Machi
     assert len(machine.runs("-o new")) == 3
 
 
-def test_a_wrong_secret_is_said_and_not_tried_again_until_it_is_another(machine: Machine) -> None:
+def test_a_wrong_secret_is_reported_and_not_tried_again_until_its_file_changes(
+    machine: Machine,
+) -> None:
     portal = machine.target(VOL1, record=False, chap=ONE_WAY)
     configure(machine, portal, CHAP, "wrong-secret-1")
     line = machine.lookup(VOL1).log
@@ -94,7 +96,7 @@ def test_a_wrong_secret_is_said_and_not_tried_again_until_it_is_another(machine:
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
 
 
-def test_it_is_tried_again_later(machine: Machine) -> None:
+def test_a_refused_secret_is_tried_again_after_ten_minutes(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False, chap=ONE_WAY)
     configure(machine, portal, CHAP, "wrong-secret-1")
     machine.lookup(VOL1)
@@ -106,7 +108,7 @@ def test_it_is_tried_again_later(machine: Machine) -> None:
     assert note.stat().st_mode & 0o077 == 0 and "wrong-secret" not in note.read_text()
 
 
-def test_nor_is_a_discovery(machine: Machine) -> None:
+def test_a_wrong_secret_is_not_tried_again_in_a_discovery(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False, discovery_chap=ONE_WAY)
     configure(machine, portal, CHAP, "wrong-secret-1")
     assert "correct chap_user or the secret in /etc/secret" in machine.lookup(VOL1).log
@@ -114,7 +116,9 @@ def test_nor_is_a_discovery(machine: Machine) -> None:
     assert len(machine.runs("discovery")) == 2  # without credentials, and with them
 
 
-def test_an_administrator_s_record_is_used_as_it_is_and_not_again_either(machine: Machine) -> None:
+def test_a_refused_secret_in_an_administrators_record_is_not_tried_again_until_the_record_changes(
+    machine: Machine,
+) -> None:
     portal = machine.target(VOL1, record=False, chap=ONE_WAY)
     text = f"node.name = {VOL1}\nnode.session.auth.authmethod = CHAP\n"
     text += "node.session.auth.username = browse\nnode.session.auth.password = "
@@ -135,17 +139,26 @@ def test_without_chap_a_refusal_is_not_remembered(machine: Machine) -> None:
     assert len(machine.runs("--login")) == 2
 
 
-def test_a_secret_that_is_not_there_is_said_before_it_is_needed(machine: Machine) -> None:
+def test_a_missing_secret_file_is_reported_before_a_record_is_made(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}\n{CHAP}")
     assert machine.lookup(VOL1).log == "/etc/secret: no such file; see chap_secret_file"
     assert machine.runs("node") == [] and not machine.claim(VOL1).records
 
 
-def test_without_the_right_to_a_namespace_it_says_so(machine: Machine) -> None:
+def test_without_cap_sys_admin_the_log_says_what_is_missing(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     configure(machine, portal, CHAP)
     answer = machine.start(VOL1, under=["/usr/bin/setpriv", "--bounding-set=-sys_admin"]).answer()
     assert "iscsiadm not started: " in answer.log and "Operation not permitted" in answer.log
     assert "needs CAP_SYS_ADMIN" in answer.log and SECRET not in answer.log
     assert machine.runs("node") == []
+
+
+def test_a_refusal_is_remembered_whatever_the_name_of_the_file(machine: Machine) -> None:
+    portal = machine.target(VOL1, record=False, chap=ONE_WAY)
+    machine.files({"/etc/geheimnis-für-vm": "wrong-secret-1\n"})
+    machine.configure(f"portals = {portal}\n{CHAP.replace('/etc/secret', '/etc/geheimnis-für-vm')}")
+    for _ in range(2):
+        assert machine.lookup(VOL1).status == 1
+    assert len(machine.runs("--login")) == 1

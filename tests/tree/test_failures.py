@@ -1,4 +1,4 @@
-"""What goes wrong is said in one line, in time, and stops nothing afterwards."""
+"""A failed lookup reports one line with the reason and what to do, and changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tests.tree.tree import contents
 
 
 @pytest.mark.parametrize("status", [6, 8, 12, 18, 19, 24, 77])
-def test_every_exit_status_is_said_with_its_meaning(machine: Machine, status: int) -> None:
+def test_the_log_has_each_exit_code_with_its_meaning_and_a_hint(
+    machine: Machine, status: int
+) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": status}})
     answer = machine.lookup(VOL1)
     assert answer.status == 1
@@ -23,13 +25,13 @@ def test_every_exit_status_is_said_with_its_meaning(machine: Machine, status: in
     assert (INITIATOR in hint) == (status in (19, 24))
 
 
-def test_no_iscsiadm(machine: Machine) -> None:
+def test_without_iscsiadm_the_log_names_the_package(machine: Machine) -> None:
     machine.target(VOL1)
     (machine.root / "usr/sbin/iscsiadm").unlink()
     assert machine.lookup(VOL1).log == "iscsiadm is not installed; install open-iscsi"
 
 
-def test_a_target_that_is_not_enabled_is_refused_before_anything_is_done(machine: Machine) -> None:
+def test_a_disabled_target_is_refused_before_anything_changes(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}\n[*-vol1]\nenabled = no")
     before = contents(machine.root)
@@ -38,7 +40,7 @@ def test_a_target_that_is_not_enabled_is_refused_before_anything_is_done(machine
     assert contents(machine.root) == before
 
 
-def test_a_wrong_configuration_is_said_before_anything_is_done(machine: Machine) -> None:
+def test_a_wrong_setting_is_reported_before_anything_changes(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.target(VOL10, portal)
     machine.configure("[*-vol1]\n  partitoin = 2\n")
@@ -49,7 +51,7 @@ def test_a_wrong_configuration_is_said_before_anything_is_done(machine: Machine)
     assert machine.visit(VOL10) == machine.entry(VOL10, portal)
 
 
-def test_it_says_when_it_may_not(machine: Machine) -> None:
+def test_without_permission_the_log_says_to_run_it_as_root(machine: Machine) -> None:
     if os.geteuid():
         pytest.skip("needs root, to be somebody else")
     machine.target(VOL1)

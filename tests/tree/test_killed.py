@@ -1,4 +1,4 @@
-"""A lookup and a reaper killed before each single change they make: does the next one repair it?"""
+"""A lookup or a reaper is killed before each change that it makes; the next run repairs that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEWEST = 20  # changes that a cold lookup, or a reaper, makes
 
 
 def killed(machine: Machine, *words: str) -> Iterator[int]:
-    """Run the program to its first change, to its second, …, while that is not its end."""
+    """Kill the program before its first change, its second, … until it comes to its end."""
     for number in itertools.count(1):
         command = (sys.executable, "-m", "tests.tree.steps", f"{number}", "-", str(machine.root))
         done = machine.program(command, *words)
@@ -28,11 +28,11 @@ def killed(machine: Machine, *words: str) -> Iterator[int]:
 
 
 def nothing_left(machine: Machine, portal: str, step: int) -> None:
-    """Have the reaper end all that is ours a day later: session, record, claim, locks."""
+    """Check that a reaper leaves nothing of ours a day later: session, record, claim, locks."""
     if machine.claim(VOL1).looked_up:
         machine.age(VOL1, DAY)
-    said = machine.reap()
-    assert (said.status, said.err) == (0, ""), (step, said)
+    result = machine.reap()
+    assert (result.status, result.err) == (0, ""), (step, result)
     assert (machine.sids(), left(machine)) == ([], []), step
     assert not machine.folder(VOL1, portal).exists(), step
 

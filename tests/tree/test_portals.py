@@ -1,4 +1,4 @@
-"""Several portals: which one is tried, and what is said when none lets us in."""
+"""Several portals: the order in which they are tried, and the message when none lets us in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MARGIN = 5.0  # seconds that a busy machine may add to what the contract allows
 
 def has_ipv6() -> bool:
     try:
-        with socket.socket(socket.AF_INET6) as here:
-            here.bind(("::1", 0))
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
     except OSError:
         return False
     return True
@@ -39,7 +39,7 @@ def test_the_next_portal_is_tried_when_the_login_fails_at_one(
     assert (machine.claim(VOL1).ours, machine.claim(VOL1).sids) == (True, (1,))
 
 
-def test_of_discovered_portals_too_and_only_the_one_that_worked_keeps_a_record(
+def test_of_two_discovered_portals_only_the_one_that_works_keeps_its_record(
     machine: Machine,
 ) -> None:
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
@@ -60,7 +60,7 @@ def test_a_refused_secret_is_not_tried_at_the_second_portal(machine: Machine) ->
     assert len(machine.runs("--login")) == 1
 
 
-def test_a_target_that_is_not_presented_says_to_whom(machine: Machine) -> None:
+def test_the_message_for_a_target_that_is_not_presented_names_this_host(machine: Machine) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": 19}})
     answer = machine.lookup(VOL1)
     assert answer.log.startswith(f"{VOL1}: login through {portal}: ")
@@ -68,7 +68,7 @@ def test_a_target_that_is_not_presented_says_to_whom(machine: Machine) -> None:
     assert answer.log.endswith(f"present it at the SAN (this host is {INITIATOR})")
 
 
-def test_when_every_portal_is_dead_each_is_named_with_the_reason_and_nothing_is_started(
+def test_when_all_portals_are_dead_each_is_named_with_the_reason_and_iscsiadm_does_not_run(
     machine: Machine,
 ) -> None:
     first, second = machine.dead_portal("127.0.0.1"), machine.dead_portal("127.0.0.2")
@@ -81,7 +81,7 @@ def test_when_every_portal_is_dead_each_is_named_with_the_reason_and_nothing_is_
     assert machine.runs() == []
 
 
-def test_once_the_cause_is_gone_the_next_try_works(machine: Machine) -> None:
+def test_when_a_dead_portal_works_again_so_does_the_next_lookup(machine: Machine) -> None:
     dead = machine.dead_portal()
     machine.target(VOL1, dead)
     assert machine.lookup(VOL1).status == 1
@@ -97,10 +97,10 @@ def test_the_configured_portals_come_first(machine: Machine) -> None:
     assert len(machine.runs()) == 1
 
 
-def test_a_record_that_goes_another_way_is_not_judged_by_our_own_connection(
+def test_a_record_that_is_bound_to_an_interface_is_used_even_if_we_cannot_connect(
     machine: Machine,
 ) -> None:
-    # Bound to an interface of its own, which can reach what we cannot.
+    # That interface can have a route that our own connection does not take.
     dead = machine.dead_portal()
     machine.target(VOL1, dead)
     record = machine.folder(VOL1, dead)
@@ -108,7 +108,7 @@ def test_a_record_that_goes_another_way_is_not_judged_by_our_own_connection(
     assert machine.visit(VOL1) == machine.entry(VOL1, dead)
 
 
-def test_a_record_in_the_one_file_of_old_versions_is_a_record(machine: Machine) -> None:
+def test_a_record_of_an_old_version_is_one_file(machine: Machine) -> None:
     portal = machine.target(VOL1)
     record = machine.folder(VOL1, portal)
     (record / "default").unlink()
@@ -129,7 +129,7 @@ def test_an_ipv6_portal(machine: Machine, record: bool) -> None:
     assert machine.folder(VOL1, portal).name.startswith("::1,")
 
 
-def test_two_sessions_are_one_answer(machine: Machine) -> None:
+def test_with_two_sessions_one_of_them_is_mounted(machine: Machine) -> None:
     first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
     machine.target(VOL1, first, second)
     machine.session(VOL1, first)

@@ -1,4 +1,4 @@
-"""A target that open-iscsi has no record of: where it is looked for, and what is written down."""
+"""A target without a node record: where it is looked for, and which record is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAP = (
 )
 
 
-def test_without_a_record_and_without_portals_it_says_what_to_do(machine: Machine) -> None:
+def test_without_a_record_and_portals_the_log_says_what_to_do(machine: Machine) -> None:
     answer = machine.lookup(VOL1)
     assert answer.status == 1
     assert VOL1 in answer.log and "no node record" in answer.log
@@ -40,9 +40,7 @@ def test_portals_are_asked_and_a_record_is_made_for_the_one_target(machine: Mach
 
 @BOTH_NODES
 @pytest.mark.parametrize("outcome", [0, 19])
-def test_the_records_of_others_are_byte_for_byte_what_they_were(
-    machine: Machine, outcome: int
-) -> None:
+def test_records_of_other_targets_do_not_change(machine: Machine, outcome: int) -> None:
     portal = machine.target(VOL1, record=False, answers={"login": {"exit": outcome}})
     machine.target(VOL10, portal, record=False)
     machine.record(VOL10, portal, CHAP.format(name=VOL10))
@@ -55,7 +53,7 @@ def test_the_records_of_others_are_byte_for_byte_what_they_were(
 
 
 @pytest.mark.parametrize("outcome", [0, 8, 19, 24])
-def test_a_record_that_was_there_is_used_as_it_is(machine: Machine, outcome: int) -> None:
+def test_an_existing_record_is_used_and_does_not_change(machine: Machine, outcome: int) -> None:
     portal = machine.target(VOL1, record=False, answers={"login": {"exit": outcome}})
     machine.record(VOL1, portal, CHAP.format(name=VOL1))
     machine.configure(f"portals = {portal}")
@@ -66,7 +64,7 @@ def test_a_record_that_was_there_is_used_as_it_is(machine: Machine, outcome: int
 
 
 @pytest.mark.parametrize("outcome", [8, 19, 24])
-def test_a_record_of_ours_goes_again_when_the_login_fails(machine: Machine, outcome: int) -> None:
+def test_a_record_of_ours_is_deleted_when_the_login_fails(machine: Machine, outcome: int) -> None:
     portal = machine.target(VOL1, record=False, answers={"login": {"exit": outcome}})
     machine.configure(f"portals = {portal}")
     assert f"iscsiadm exit {outcome}" in machine.lookup(VOL1).log
@@ -76,7 +74,7 @@ def test_a_record_of_ours_goes_again_when_the_login_fails(machine: Machine, outc
 
 
 @pytest.mark.parametrize("verb", ["new", "update"])
-def test_a_record_that_could_not_be_made_whole_is_not_left(machine: Machine, verb: str) -> None:
+def test_a_half_made_record_is_deleted(machine: Machine, verb: str) -> None:
     portal = machine.target(VOL1, record=False, answers={verb: {"exit": 6}})
     machine.configure(f"portals = {portal}")
     answer = machine.lookup(VOL1)
@@ -99,7 +97,7 @@ def test_a_record_of_ours_is_used_by_the_next_login(machine: Machine) -> None:
     assert machine.values(VOL1, portal)["node.startup"] == "manual"
 
 
-def test_a_discovery_leaves_no_trace_in_the_database(machine: Machine) -> None:
+def test_a_discovery_changes_no_record(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}")
     machine.lookup(VOL1)
@@ -107,7 +105,7 @@ def test_a_discovery_leaves_no_trace_in_the_database(machine: Machine) -> None:
     assert len(machine.runs("discovery")) == 1
 
 
-def test_a_target_that_a_portal_does_not_offer(machine: Machine) -> None:
+def test_a_portal_that_does_not_offer_the_target_is_named(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False, offered=False)
     machine.target(VOL10, portal, record=False)
     machine.configure(f"portals = {portal}")
@@ -116,7 +114,7 @@ def test_a_target_that_a_portal_does_not_offer(machine: Machine) -> None:
     assert machine.runs("--login") == []
 
 
-def test_a_portal_that_offers_nothing_at_all(machine: Machine) -> None:
+def test_a_portal_that_offers_no_target_at_all_is_named(machine: Machine) -> None:
     portal = machine.portal()
     machine.configure(f"portals = {portal}")
     assert f"the target is not offered to {INITIATOR}" in machine.lookup(VOL1).log
@@ -136,11 +134,11 @@ def test_a_discovery_may_name_other_portals_than_the_one_that_was_asked(machine:
     group = machine.portal("127.0.0.3")
     machine.target(VOL1, asked, offered, group, record=False)
     machine.configure(f"portals = {group}")
-    # The portal that was asked comes first, then what it named.
+    # The configured portal is tried first, then the others that it named.
     assert machine.visit(VOL1) == machine.entry(VOL1, group)
 
 
-def test_a_discovery_that_fails_says_why(machine: Machine) -> None:
+def test_the_log_says_why_a_discovery_failed(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False, answers={"discover": {"exit": 24}})
     machine.configure(f"portals = {portal}")
     answer = machine.lookup(VOL1)

@@ -1,4 +1,4 @@
-"""Many at once, and killed at any point: one session each, and nothing that stops the next."""
+"""Many lookups at once, or killed at any point: one session each, and the next lookup works."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
     lookups = [machine.start(name) for name in MANY]
     for name in MANY:
         machine.wait_for(machine.held(name), "all lookups")
-    time.sleep(0.5)  # now each wants its discovery, of which open-iscsi answers one at a time
+    time.sleep(0.5)  # now each needs a discovery, and open-iscsi runs one at a time
     machine.go_on()
     for name, lookup in zip(MANY, lookups):
         answer = lookup.answer()
@@ -66,7 +66,7 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
 
 
 def test_a_second_run_beside_the_mount_of_the_first_says_remount(machine: Machine) -> None:
-    # After Ctrl-C and once more: automount runs it again, and mounts what it mounted meanwhile.
+    # After Ctrl-C and another visit automount runs it again, though its mount has come meanwhile.
     portal = machine.target(VOL1)
     mounted(machine, VOL10)
     first = machine.visit(VOL1)

@@ -1,4 +1,4 @@
-"""Who was it? What the log says of a login, whatever the one who made it is called."""
+"""The line that the system's log gets for a login, and the user that it names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN = ("-", "-")
 
 
 @pytest.mark.parametrize(
-    ("chain", "said"),
+    ("chain", "starter"),
     [
         (["automount", "systemd"], "automount"),
         (["strace", "sh", "automount"], "automount"),
@@ -29,17 +29,17 @@ UNKNOWN = ("-", "-")
         ([], "-"),
     ],
 )
-def test_what_made_us_run_is_the_process_behind_us(
-    tmp_path: Path, chain: list[str], said: str
+def test_the_starter_is_automount_sudo_or_cron_or_else_the_parent(
+    tmp_path: Path, chain: list[str], starter: str
 ) -> None:
     for pid, name in enumerate(chain, 100):
         parent = pid + 1 if pid - 99 < len(chain) else 0
         make_tree(tmp_path, {f"/proc/{pid}/stat": f"{pid} ({name}) S {parent} 1 1 0 -1\n"})
-    assert audit.find_starter(Host(str(tmp_path)), 100) == said
+    assert audit.find_starter(Host(str(tmp_path)), 100) == starter
 
 
 @pytest.mark.parametrize(
-    ("environment", "via", "said"),
+    ("environment", "via", "user"),
     [
         ({"AUTOFS_UID": "1000", "AUTOFS_USER": "user"}, "automount", ("1000", "user")),
         ({}, "automount", UNKNOWN),  # a uid without a passwd entry, and not root
@@ -50,22 +50,22 @@ def test_what_made_us_run_is_the_process_behind_us(
         ({}, "cron", ("0", "root")),
     ],
 )
-def test_who_it_was_says_the_one_who_knows(
-    environment: dict[str, str], via: str, said: tuple[str, str]
+def test_the_user_comes_from_automount_sudo_or_the_kernel(
+    environment: dict[str, str], via: str, user: tuple[str, str]
 ) -> None:
-    assert audit.find_user(environment, via, 0) == said
+    assert audit.find_user(environment, via, 0) == user
 
 
 @given(st.dictionaries(st.sampled_from(["user", "reason", "via"]), st.text()))
-def test_no_value_can_look_like_another_or_end_the_line(fields: dict[str, str]) -> None:
-    said = audit.format_line("login", fields)
-    assert said.isascii() and said.isprintable()
-    found = re.findall(r' (\w+)=("[^"]*"|\S+)', said)
-    assert [name for name, _ in found] == list(fields)
-    assert said == "login" + "".join(f" {name}={value}" for name, value in found)
+def test_no_value_can_look_like_another_field_or_end_the_line(fields: dict[str, str]) -> None:
+    line = audit.format_line("login", fields)
+    assert line.isascii() and line.isprintable()
+    pairs = re.findall(r' (\w+)=("[^"]*"|\S+)', line)
+    assert [name for name, _ in pairs] == list(fields)
+    assert line == "login" + "".join(f" {name}={value}" for name, value in pairs)
 
 
-def test_a_line_reads_as_it_is_documented() -> None:
+def test_a_line_has_the_documented_form() -> None:
     fields = {"target": "iqn.2001-05.com.example:vm", "portal": "[fd00::1]:3260", "reason": "idle"}
     assert audit.format_line("logout", {**fields, "user": "jo e", "uid": ""}) == (
         "logout target=iqn.2001-05.com.example:vm portal=[fd00::1]:3260 reason=idle "

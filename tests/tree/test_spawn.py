@@ -1,4 +1,4 @@
-"""How is a program started? By sh or without it, it must not notice, and nothing can stop it."""
+"""A program starts in the same way with sh and without it, and goes on when its time is over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from auto_iscsi.machine.host import Host
 
 pytestmark = pytest.mark.parametrize("quick", [True, False], ids=["forked", "by sh"])
 
-SAYS = f"""\
+REPORTS = f"""\
 #!{sys.executable} -IS
 import os, sys
 print(*sys.argv[1:], *os.listdir("/proc/self/fd"), sep="|")
@@ -28,7 +28,7 @@ WAITS = "#!/bin/sh\necho begun\nwhile [ ! -e {0}/go ]; do sleep 0.01; done\necho
 
 
 class Start:
-    """A host with one program, and what that leaves."""
+    """A host with one program, and the files that get its output."""
 
     def __init__(self, root: Path, text: str, quick: bool) -> None:
         self.root, self.quick = root, quick
@@ -48,12 +48,12 @@ class Start:
                 quick=self.quick,
             )
 
-    def said(self, where: str = "out") -> list[str]:
-        return (self.root / where).read_text().splitlines()
+    def printed(self, stream: str = "out") -> list[str]:
+        return (self.root / stream).read_text().splitlines()
 
 
-def test_it_gets_what_it_needs_and_nothing_of_ours(tmp_path: Path, quick: bool) -> None:
-    start = Start(tmp_path, SAYS, quick)
+def test_a_program_gets_what_it_needs_and_nothing_of_ours(tmp_path: Path, quick: bool) -> None:
+    start = Start(tmp_path, REPORTS, quick)
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     os.environ["OF_OURS"] = "1"
@@ -63,8 +63,8 @@ def test_it_gets_what_it_needs_and_nothing_of_ours(tmp_path: Path, quick: bool) 
         os.close(reading)
         os.close(writing)
         del os.environ["OF_OURS"]
-    assert start.said("err") == ["/"]
-    first, names, *masks = start.said()
+    assert start.printed("err") == ["/"]
+    first, names, *masks = start.printed()
     assert first.split("|") == ["-m", "a b", "0", "1", "2", "3"]  # 3: the folder itself
     assert set(names.split()) - {"LC_CTYPE"} == {"AUTO_ISCSI_ROOT", "LC_ALL", "PATH"}
     blocked = int(masks[0].split()[1], 16)
@@ -72,7 +72,7 @@ def test_it_gets_what_it_needs_and_nothing_of_ours(tmp_path: Path, quick: bool) 
         assert blocked >> number - 1 & 1
 
 
-def test_it_is_left_alone_when_time_is_over(tmp_path: Path, quick: bool) -> None:
+def test_a_program_goes_on_when_its_time_is_over(tmp_path: Path, quick: bool) -> None:
     start = Start(tmp_path, WAITS.format(tmp_path), quick)
     assert start(seconds=0.5) is None
     assert not (tmp_path / "done").exists()
@@ -84,7 +84,9 @@ def test_it_is_left_alone_when_time_is_over(tmp_path: Path, quick: bool) -> None
 
 
 @pytest.mark.parametrize("text", ["#!/nowhere\n", "#!/bin/sh\nexit 127\n"])
-def test_one_that_cannot_be_started_is_said(tmp_path: Path, quick: bool, text: str) -> None:
+def test_a_program_that_cannot_be_started_is_reported(
+    tmp_path: Path, quick: bool, text: str
+) -> None:
     start = Start(tmp_path, text, quick)
     try:
         status = start()
@@ -94,8 +96,8 @@ def test_one_that_cannot_be_started_is_said(tmp_path: Path, quick: bool, text: s
         assert not quick and status == 255  # sh 1.12 says no more
 
 
-def test_one_that_is_not_there_is_said(tmp_path: Path, quick: bool) -> None:
-    start = Start(tmp_path, SAYS, quick)
+def test_a_missing_program_is_reported(tmp_path: Path, quick: bool) -> None:
+    start = Start(tmp_path, REPORTS, quick)
     start.program.unlink()
     with pytest.raises(errors.BrokenInstallation, match="program is not installed"):
         start()

@@ -1,4 +1,4 @@
-"""What a user can have the SAN asked is limited, and stops nobody who gets what he asks for."""
+"""Users can cause only so many failed logins and discoveries; successful ones are not limited."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tests.tree.machine import VOL1, VOL10, Machine
 NAMES = [f"iqn.2001-05.com.equallogic:invented-{number}" for number in range(12)]
 
 
-def test_names_that_anybody_invents_are_one_discovery(machine: Machine) -> None:
+def test_lookups_of_invented_names_share_one_discovery(machine: Machine) -> None:
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}\nattempts = 4")
     lookups = [machine.start(name) for name in NAMES]
     answers = [lookup.answer() for lookup in lookups]
     assert {answer.status for answer in answers} == {1}
     assert all(f"discovery at {portal}: the target is not off" in a.log for a in answers)
-    took = max(answer.seconds for answer in answers)
-    assert 1 <= len(machine.runs("discovery")) <= 1 + took / rate_limit.FRESH
+    seconds = max(answer.seconds for answer in answers)
+    assert 1 <= len(machine.runs("discovery")) <= 1 + seconds / rate_limit.FRESH
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
-    # What was offered is one thing, what is presented a moment later another.
+    # A target that is presented now is found as soon as the remembered answer is too old.
     machine.target(VOL10, portal, record=False)
     machine.wait_for(lambda: machine.lookup(VOL10).status == 0, "a new target")
 
 
-def test_logins_that_fail_are_refused_after_a_while(machine: Machine) -> None:
+def test_after_some_failed_logins_a_target_is_not_asked_again_yet(machine: Machine) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": 19}})
     machine.target(VOL10, portal)
     machine.configure("attempts = 8")
@@ -36,14 +36,14 @@ def test_logins_that_fail_are_refused_after_a_while(machine: Machine) -> None:
     assert answers[2].log.startswith(
         f"{VOL1}: 2 failed attempts in the last minute, 2 on this host; try again in "
     )
-    # One target has a quarter of them, and does not stop others.
+    # One target may use a quarter of the attempts, so others still have some.
     assert machine.visit(VOL10) == machine.entry(VOL10, portal)
     machine.change(VOL1, answers={})
     machine.configure("attempts = 40")
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
 
 
-def test_what_succeeds_does_not_count(machine: Machine) -> None:
+def test_successful_attempts_are_not_counted(machine: Machine) -> None:
     portal = machine.portal()
     for name in NAMES:
         machine.target(name, portal, record=False)
@@ -52,7 +52,7 @@ def test_what_succeeds_does_not_count(machine: Machine) -> None:
         assert machine.visit(name) == machine.entry(name, portal)
 
 
-def test_after_a_minute_it_may_be_tried_again(
+def test_an_attempt_is_counted_for_a_minute(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
