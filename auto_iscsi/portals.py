@@ -32,7 +32,7 @@ class Portal(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name that open-iscsi gives its node record: a folder with a portal group, else a file.
+        """The name that open-iscsi gives its node record: a folder with a group, else a file.
 
         from_record() reads it.
         """

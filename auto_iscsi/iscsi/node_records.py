@@ -2,9 +2,9 @@
 
 A node record is the folder nodes/TARGET/ADDRESS,PORT,TPGT, with a file for each interface, or the
 file nodes/TARGET/ADDRESS,PORT when its portal group is not known (open-iscsi usr/idbm.c,
-idbm_rec_write): `iscsiadm -o new -p ADDRESS` and a discovery at some targets give that. `nodes` is below /etc/iscsi up to
-open-iscsi 2.1.6, and on Debian 12. It is below /var/lib/iscsi in later versions: on Debian 13,
-RHEL, Fedora and SUSE.
+idbm_rec_write): `iscsiadm -o new -p ADDRESS` and a discovery at some targets make such a file.
+`nodes` is below /etc/iscsi up to open-iscsi 2.1.6, and on Debian 12. It is below /var/lib/iscsi in
+later versions: on Debian 13, RHEL, Fedora and SUSE.
 
 Records are found by these names, and only iscsiadm writes them.
 """

@@ -98,7 +98,7 @@ def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
         ("[vm]\nlun = 1\n", "f:1: warning: [vm]: not a target's name"),
         ("[iqn.2001-13.com.x:a]\nlun = 1\n", "f:1: warning: [iqn.2001-13.com.x:a]: not a target's"),
         ("[vm-*]\nlun = 1\n", "did you mean [*vm-*]?"),
-        ("[*:vm_beta]\nlun = 1\n", 'no target\'s name contains "_"'),
+        ("[*:vm+beta]\nlun = 1\n", 'no target\'s name contains "+"'),
         ("[*:a b*]\nlun = 1\n", 'no target\'s name contains " "'),
         ("['*[']\nlun = 1\n", 'no target\'s name contains "["'),
         ("[eui.*z]\nlun = 1\n", "it can match no target"),
