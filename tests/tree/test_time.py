@@ -175,7 +175,7 @@ def test_for_a_missing_lun_each_lookup_scans_once_and_the_existing_luns_are_list
     machine.lookup(VOL1)
     answer = machine.lookup(VOL1)
     assert f"{VOL1}: no LUN 0 through" in answer.log and "LUNs there: 2, 300" in answer.log
-    assert machine.runs("--rescan") == 2 * ["-m session -r 1 --rescan"]  # once a visit * 2
+    assert machine.runs("--rescan") == 2 * ["-m session -r 1 --rescan"]  # once a visit
 
 
 def test_without_any_lun_the_log_says_what_to_do(machine: Machine) -> None:
