@@ -74,7 +74,7 @@ def test_nobody_sees_the_secrets_of_a_mutual_login_and_discovery(vm: Machine, sa
     secrets(vm)
     vm.run("touch /tmp/mark")
     conf = vm.read("/etc/iscsi/iscsid.conf")
-    job.configure(vm, f"{PORTAL}{MUTUAL}chap_discovery = mutual\n")
+    job.configure(vm, f"{PORTAL}{MUTUAL}chap_discovery = mutual\nudev_timeout = 50s\n")
     assert vm.run("auto-iscsi check").status == 0
     vm.write("/root/watch.py", WATCH)
     watch = vm.start(["python3", "/root/watch.py"], timeout=120)
