@@ -163,8 +163,9 @@ def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> 
 def _cut_connection(host: Host, target: str, session: sessions.Session, limit: Limit) -> None:
     """Cut the TCP connection of a session, and of no other one.
 
-    Without CAP_NET_ADMIN, `ss --kill` cuts nothing and exits 0 (seen with iproute2 6.1), so ss is
-    asked afterwards whether the connection still exists.
+    `ss --kill` prints the connections that it has cut. Without CAP_NET_ADMIN it cuts none, and
+    exits 0 all the same (seen with iproute2 6.1). No second ss asks for the result: iscsid connects
+    again after two seconds, and the logout has to come before that.
     """
     folder = f"{sessions.CONNECTIONS}/connection{session.sid}:0"
     local_port, address, port = (
@@ -174,18 +175,17 @@ def _cut_connection(host: Host, target: str, session: sessions.Session, limit: L
         return  # the session has no connection any more
     remote = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     ends = ("sport", "=", local_port, "dst", remote)
-    out = os.memfd_create("ss")
+    out, null = os.memfd_create("ss"), os.open("/dev/null", os.O_WRONLY)
     try:
-        host.run("ss", "--kill", "--tcp", *ends, out=out, err=out, until=limit.end)
-        os.ftruncate(out, 0)
-        host.run("ss", "--no-header", "--tcp", *ends, out=out, err=out, until=limit.end)
-        if os.pread(out, 1, 0):
+        host.run("ss", "--kill", "--no-header", "--tcp", *ends, out=out, err=null, until=limit.end)
+        if not os.pread(out, 1, 0):
             raise errors.Failure(
                 f"{target}: the connection of session {session.sid} cannot be cut",
                 f"as root: ss --kill --tcp {' '.join(ends)}",
             )
     finally:
         os.close(out)
+        os.close(null)
 
 
 def discover(

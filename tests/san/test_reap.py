@@ -196,11 +196,14 @@ def test_a_multi_mount_stays_while_somebody_is_in_its_directory(vm: Machine, san
     target = san.target(job.BETA, [disk])
     job.configure(vm, QUICK + "fstype = auto\npartition = all\n")
     here = f"{job.ROOT}/{job.BETA}"
-    vm.run(f"cd {here} && cat p1/one && setsid sleep 300 >/dev/null 2>&1 & sleep 5", timeout=60)
+    stays = vm.start(f"cd {here} && cat p1/one && exec sleep 300", timeout=400)
+    assert job.until(lambda: [m for m in vm.mounts(f"{here}/p1") if m.fstype == "ext4"])
     vm.run(f"umount {here}/p1", timeout=60)
     vm.run("sleep 2.1; systemctl start auto-iscsi.service", timeout=120)
     assert target.sessions == 1
     assert vm.run(["cat", f"{here}/p2/two"], timeout=120).stdout == "2"
+    vm.run("kill $(pidof sleep)", check=False)
+    stays.wait()
 
 
 def test_killed_at_any_step(vm: Machine, san: San) -> None:
