@@ -105,16 +105,16 @@ def _secret_problems(
     `other`: the file of the secret that this one must differ from, or "".
     """
     try:
-        size = len(chap.secret(host, file))
+        size = len(chap.read_secret(host, file))
         if other:
-            chap.differ(host, other, file)
+            chap.require_different_secrets(host, other, file)
     except errors.BadConfiguration as failure:
         return [Problem("secret", *place, failure.reason, failure.hint)]
     except errors.NotPermitted:
         return []
-    if size in chap.USUAL:
+    if size in chap.USUAL_LENGTHS:
         return []
-    usual = f"{chap.USUAL[0]} to {chap.USUAL[-1]}"
+    usual = f"{chap.USUAL_LENGTHS[0]} to {chap.USUAL_LENGTHS[-1]}"
     return [Problem("weak-secret", *place, f"{file}: {size} bytes, many targets take {usual}")]
 
 

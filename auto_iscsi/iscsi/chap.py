@@ -31,7 +31,7 @@ _REFUSED = "refused"  # folder with the refused credentials, by target or portal
 _RETRY_TIME = 600.0  # seconds until a refused secret is tried again, if its file did not change
 _MAX_BYTES = 255  # of a secret (open-iscsi include/config.h, AUTH_STR_MAX_LEN)
 #: Bytes of a secret: at least 96 bits (RFC 7143, 9.2.1); many targets take 16 bytes at most.
-USUAL = range(12, 17)
+USUAL_LENGTHS = range(12, 17)
 
 
 def files_for_record(host: Host, settings: Settings) -> dict[str, bytes]:
@@ -45,7 +45,7 @@ def files_for_discovery(host: Host, settings: Settings) -> dict[str, bytes]:
     return _conf_with_secrets(host, settings, _DISCOVERY, mutual)
 
 
-def secret(host: Host, name: str) -> str:
+def read_secret(host: Host, name: str) -> str:
     """Return the secret in a file; raise BadConfiguration, whose text never has the content."""
     status = host.stat(name)
     if status is None:
@@ -68,9 +68,9 @@ def secret(host: Host, name: str) -> str:
     return text
 
 
-def differ(host: Host, one: str, other: str) -> None:
+def require_different_secrets(host: Host, one: str, other: str) -> None:
     """Raise BadConfiguration when the secrets in two files are equal."""
-    if secret(host, one) == secret(host, other):
+    if read_secret(host, one) == read_secret(host, other):
         raise errors.BadConfiguration(
             f"{other}: the same secret as in {one}",
             "use another one: iscsid accepts no target that has our own secret (RFC 7143, 9.2.1)",
@@ -120,6 +120,15 @@ def recent_refusal(host: Host, name: str, credentials: list[str]) -> tuple[str, 
     )
 
 
+def is_forgotten(host: Host, name: str) -> bool:
+    """Return whether a remembered refusal is so old that it holds nobody back any more."""
+    first = (host.read(f"{claims.FOLDER}/{_REFUSED}/{name}") or "0").partition("\n")[0]
+    try:
+        return not 0 <= claims.now() - float(first) < _RETRY_TIME
+    except ValueError:
+        return True
+
+
 def remember_refusal(host: Host, name: str, credentials: list[str]) -> None:
     """Record that `name` has refused these credentials, if there are any."""
     if credentials:
@@ -160,12 +169,12 @@ def _conf_with_secrets(
     values = {
         "authmethod": "CHAP",
         "username": settings.chap_user,
-        "password": secret(host, our_file),
+        "password": read_secret(host, our_file),
     }
     if mutual and their_file:
-        differ(host, our_file, their_file)
+        require_different_secrets(host, our_file, their_file)
         values["username_in"] = settings.chap_mutual_user
-        values["password_in"] = secret(host, their_file)
+        values["password_in"] = read_secret(host, their_file)
     content = host.read_bytes(_CONF)
     if content is None:
         raise errors.BrokenInstallation(f"{_CONF}: no such file", "install open-iscsi")

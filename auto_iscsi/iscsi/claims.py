@@ -156,7 +156,7 @@ def forget(host: Host, target: str) -> None:
 
 
 @contextmanager
-def hold(host: Host, target: str, until: float) -> Iterator[None]:
+def hold_target(host: Host, target: str, until: float) -> Iterator[None]:
     """Hold a target's lock; raise Busy when another run still holds it at `until`.
 
     `until` is a time.monotonic().
@@ -200,7 +200,7 @@ def lock(host: Host, name: str, until: float) -> int | None:
         os.close(handle)
 
 
-def is_held(host: Host, name: str) -> bool:
+def is_locked(host: Host, name: str) -> bool:
     """Return whether the file `name` below FOLDER is locked now.
 
     It is tried with a shared lock, which is given up at once.

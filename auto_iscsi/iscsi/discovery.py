@@ -95,7 +95,7 @@ class Search(NamedTuple):
         answer, hint = self._answer_of(portal, credentials)
         if records := offered_records(self.target, answer.text):
             return records
-        if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
+        if answer.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
             reason = f"the target is not offered to {initiator_name(self.host)}"
             if ignored := ignored_line(answer.text):
                 return Obstacle(f"{place}: {reason}", f"iscsiadm left targets out: {ignored}")
@@ -121,10 +121,10 @@ class Search(NamedTuple):
         try:
             text = rate_limit.recent_offer(self.host, name)
             if text is not None:
-                return iscsiadm.Answer(iscsiadm.OK, text), ""
+                return iscsiadm.Answer(iscsiadm.SUCCESS, text), ""
             began = rate_limit.begin(self.host, f"{portal}", self.settings.attempts, self.until)
             answer, hint = self._discover(portal, credentials)
-            if answer.status in (iscsiadm.OK, iscsiadm.NOTHING_FOUND):
+            if answer.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
                 rate_limit.undo(self.host, f"{portal}", began, self.until)
                 rate_limit.remember_offer(self.host, name, answer.text)
             return answer, hint

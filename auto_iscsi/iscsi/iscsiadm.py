@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 # The exit codes, named as in open-iscsi include/iscsi_err.h: ERR is ISCSI_ERR, X is ISCSI_ERR_X.
-OK = 0  # ISCSI_SUCCESS
+SUCCESS = 0  # ISCSI_SUCCESS
 ERR = 1
-NO_SESSION = 2  # ISCSI_ERR_SESS_NOT_FOUND
+SESS_NOT_FOUND = 2  # ISCSI_ERR_SESS_NOT_FOUND
 TRANS = 4
 LOGIN = 5
 IDBM = 6
@@ -42,11 +42,11 @@ LOGOUT = 10
 PDU_TIMEOUT = 11
 TRANS_NOT_FOUND = 12
 ACCESS = 13
-SESSION_EXISTS = 15  # ISCSI_ERR_SESS_EXISTS
+SESS_EXISTS = 15  # ISCSI_ERR_SESS_EXISTS
 ISCSID_COMM_ERR = 18
 FATAL_LOGIN = 19
 ISCSID_NOTCONN = 20
-NOTHING_FOUND = 21  # ISCSI_ERR_NO_OBJS_FOUND
+NO_OBJS_FOUND = 21  # ISCSI_ERR_NO_OBJS_FOUND
 LOGIN_AUTH_FAILED = 24
 BUSY = 28
 SESSION_NOT_CONNECTED = 32
@@ -54,7 +54,7 @@ SESSION_NOT_CONNECTED = 32
 #: What each of them means for us, and what to do next. Other codes are shown as ERR.
 _EXIT_CODES = {
     ERR: ("failed", "see journalctl -u iscsid"),
-    NO_SESSION: ("the session does not exist", "see iscsiadm -m session"),
+    SESS_NOT_FOUND: ("the session does not exist", "see iscsiadm -m session"),
     TRANS: ("the connection failed", "is the portal up and reachable?"),
     LOGIN: ("the login failed", "see journalctl -u iscsid"),
     IDBM: ("the record database cannot be read or written", "df -h /etc/iscsi /var/lib/iscsi"),
@@ -68,11 +68,11 @@ _EXIT_CODES = {
     PDU_TIMEOUT: ("the portal did not answer in time", "is the portal up and reachable?"),
     TRANS_NOT_FOUND: ("the kernel has no iSCSI transport", "modprobe iscsi_tcp"),
     ACCESS: ("permission denied", "run it as root"),
-    SESSION_EXISTS: ("the session exists already", "see iscsiadm -m session"),
+    SESS_EXISTS: ("the session exists already", "see iscsiadm -m session"),
     ISCSID_COMM_ERR: ("iscsid does not answer", "systemctl start iscsid"),
     FATAL_LOGIN: ("the portal does not let this host use the target", "present it at the SAN"),
     ISCSID_NOTCONN: ("iscsid does not answer", "systemctl start iscsid"),
-    NOTHING_FOUND: ("no node record", "see iscsiadm -m node"),
+    NO_OBJS_FOUND: ("no node record", "see iscsiadm -m node"),
     LOGIN_AUTH_FAILED: (
         "the target refused this host or its CHAP secret",
         "correct node.session.auth in the record, or the access list at the SAN",
@@ -148,7 +148,7 @@ def logout(host: Host, target: str, session: sessions.Session, limit: Limit) -> 
     return _iscsiadm(host, target, *place, "--logout", limit=limit, quick=False)
 
 
-def finish(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
+def log_out_unbound(host: Host, target: str, session: sessions.Session, limit: Limit) -> Answer:
     """End a session that stays UNBOUND because iscsid was killed in the middle of its logout.
 
     The kernel reports only once that a session's disks are gone (scsi_transport_iscsi.c). iscsid
@@ -225,11 +225,11 @@ def make_record(
     end = limit.end
     new = (*place, "-o", "new")
     answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
-    while answer.status == OK and files and not _has_chap(host, target, record):
+    while answer.status == SUCCESS and files and not _has_chap(host, target, record):
         if time.monotonic() >= end:
             raise errors.TimedOut(f"{target}: iscsid does not start", "systemctl status iscsid")
         answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
-    if answer.status != OK:
+    if answer.status != SUCCESS:
         return answer
     values = _record_values(settings)
     pairs = [part for name, value in values.items() for part in ("-n", name, "-v", value)]
@@ -281,7 +281,7 @@ def delete_record(host: Host, target: str, record: node_records.Record, limit: L
 
 def wait_until_idle(host: Host, target: str, until: float) -> bool:
     """Wait until no iscsiadm runs for a target; return False when one still does at `until`."""
-    while claims.is_held(host, f"iscsiadm/{target}"):
+    while claims.is_locked(host, f"iscsiadm/{target}"):
         if time.monotonic() >= until:
             return False
         time.sleep(_STEP)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 _SETTLE = 2.0  # seconds from iscsiadm's end until sysfs shows what it did
-_LOGGED_IN = (iscsiadm.OK, iscsiadm.SESSION_EXISTS)  # exit codes after which there is a session
+_LOGGED_IN = (iscsiadm.SUCCESS, iscsiadm.SESS_EXISTS)  # exit codes after which there is a session
 
 
 class Login(NamedTuple):
@@ -75,7 +75,7 @@ class Login(NamedTuple):
             return True
         if not claims.read(self.host, self.target).owns(session):
             return False
-        iscsiadm.finish(self.host, self.target, session, self._search.limit)
+        iscsiadm.log_out_unbound(self.host, self.target, session, self._search.limit)
         return sessions.wait_until_gone(self.host, session, self._within(_SETTLE))
 
     def _bring_back(
@@ -183,7 +183,7 @@ class Login(NamedTuple):
             if claim.asked:
                 raise iscsiadm.still_running(self.target)
             if self._has_opened(claim, record):
-                return iscsiadm.Answer(iscsiadm.OK, "")
+                return iscsiadm.Answer(iscsiadm.SUCCESS, "")
         name = record.portal.folder
         files = chap.files_for_record(self.host, self.settings) if is_ours else {}
         began = rate_limit.begin(self.host, self.target, self.settings.attempts, self.until)
@@ -191,13 +191,11 @@ class Login(NamedTuple):
         answer = self._run_iscsiadm(record, files, is_ours)
         if answer.status is None:
             return answer  # the next lookup finds out how it ends
-        claim = self._settle(
-            self._within(1), "" if answer.status == iscsiadm.SESSION_EXISTS else name
-        )
+        claim = self._settle(self._within(1), "" if answer.status == iscsiadm.SESS_EXISTS else name)
         if answer.status not in _LOGGED_IN and self._has_opened(claim, record):
             # iscsid was restarted in the middle of the login, or the record of another target was
             # deleted while iscsiadm looked through all of them (exit code 6).
-            answer = answer._replace(status=iscsiadm.OK)
+            answer = answer._replace(status=iscsiadm.SUCCESS)
         if answer.status in _LOGGED_IN:
             rate_limit.undo(self.host, self.target, began, self.until)
             return answer
@@ -215,7 +213,7 @@ class Login(NamedTuple):
             answer = iscsiadm.make_record(
                 self.host, self.target, record, self.settings, limit, files
             )
-            if answer.status != iscsiadm.OK:
+            if answer.status != iscsiadm.SUCCESS:
                 return answer
         return iscsiadm.login(self.host, self.target, record, limit)
 
@@ -247,7 +245,7 @@ class Login(NamedTuple):
                     return session
             return None
 
-        is_opened = answer.status == iscsiadm.OK
+        is_opened = answer.status == iscsiadm.SUCCESS
         seconds = _SETTLE if is_opened else self.settings.login_timeout
         return self.events.wait_for(find_up, self._within(seconds))
 

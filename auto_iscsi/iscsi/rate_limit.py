@@ -21,7 +21,7 @@ from auto_iscsi.machine.host import Host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FRESH = 2.0  #: seconds for which what a portal offers is remembered
+OFFER_LIFETIME = 2.0  #: seconds for which what a portal offers is remembered
 _MINUTE = 60.0
 _SHARE = 4  # one target or portal may use up one part in so many
 
@@ -65,7 +65,7 @@ def recent_offer(host: Host, portal: str) -> str | None:
     """Return a portal's answer to a discovery in the last two seconds, None if there was none."""
     when, _, text = (host.read(f"{claims.FOLDER}/offered/{portal}") or "").partition("\n")
     try:
-        return text if 0 <= claims.now() - float(when) < FRESH else None
+        return text if 0 <= claims.now() - float(when) < OFFER_LIFETIME else None
     except ValueError:
         return None
 

@@ -41,7 +41,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
-    with deadline.limit(left, key.target) as until, claims.hold(host, key.target, until):
+    with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         remount = _was_mounted_meanwhile(request)
         content = (
@@ -80,7 +80,7 @@ def _through_sessions(request: Request) -> Mountable | None:
     """Return what the sessions that are up show, None when there is work to do first."""
     try:
         current = available.through_sessions(request)
-        if current.mountable and claims.is_held(request.host, f"iscsiadm/{request.target}"):
+        if current.mountable and claims.is_locked(request.host, f"iscsiadm/{request.target}"):
             _wait_for_logout(request)
             current = available.through_sessions(request)
     except errors.Failure:

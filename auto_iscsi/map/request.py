@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One lookup of one target, which the caller holds (claims.hold)."""
+    """One lookup of one target, which the caller holds (claims.hold_target)."""
 
     host: Host
     key: keys.Key

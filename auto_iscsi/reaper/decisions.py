@@ -1,8 +1,8 @@
-"""What is to become of each session, and why?
+"""Decide which sessions end, and why.
 
-For every session that the kernel has, ours or not, and for every claim whose session is gone. One
-that is in use, within its lease or not ours is never ended (the reaper looks once more, holding the
-target). Nothing is changed here.
+There is a decision on every session that the kernel has, ours or not, and on every claim whose
+session is gone. A session that is in use, within its lease or not ours is never ended. Nothing is
+changed here: the reaper decides once more while it holds the target, and then ends the session.
 """
 
 from __future__ import annotations
@@ -19,175 +19,255 @@ from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 
 END, KEEP, REPORT = "end", "keep", "report"
-_AT_ONCE = 64  # targets that are held together
+_AT_ONCE = 64  # targets that are held at the same time
 
 
 class Decision(NamedTuple):
-    """What is to become of a session."""
+    """What becomes of a session."""
 
     target: str  #: folded
     session: sessions.Session | None  #: None: a claim whose session is gone
     claim: claims.Claim
-    ours: bool  #: a lookup opened it
+    ours: bool  #: a lookup opened the session
     disks: tuple[str, ...]  #: the kernel's names
-    uses: tuple[in_use.Use, ...]  #: what uses it
-    action: str  #: END, KEEP, or REPORT: kept, and somebody should look at it
-    reason: str  #: for people, a short phrase
+    uses: tuple[in_use.Use, ...]  #: what uses the disks
+    action: str  #: END, KEEP, or REPORT: the session is kept, and somebody should look at it
+    reason: str  #: a short phrase for people
     when: float | None  #: seconds until it can be ended, as things are; None: never
-    at_work: bool = False  #: an iscsiadm of ours is at the target
-    lost: tuple[str, ...] = ()  #: of `disks`: in use, but the volume is there no more
+    at_work: bool = False  #: an iscsiadm of ours works on the target
+    lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
 
     @property
     def unseen(self) -> bool:
-        """Say whether a login has come to an end that nobody has looked at."""
+        """Return whether a login has ended that no lookup has seen the end of."""
         return bool(self.claim.asked) and not self.at_work
 
 
+class _Subject(NamedTuple):
+    """A session with its disks."""
+
+    target: str  #: folded
+    session: sessions.Session
+    disks: list[scsi_disks.Disk]
+    usage: in_use.Usage
+
+
 def decide(host: Host, held: str = "") -> list[Decision]:
-    """Return the verdicts on all sessions and claims, or on those of the one target that is held.
+    """Return the decisions on all sessions and claims, or on those of the target that is `held`.
 
-    Raise NotPermitted for who is not root, BadConfiguration when a file cannot be parsed.
+    Raise NotPermitted without root, BadConfiguration when a file cannot be parsed.
     """
-    present = sessions.find_all(host, held) if held else sessions.list_all(host)
-    names = [keys.fold(session.target) for session in present]
-    there = [scsi_disks.list_all(host, session) for session in present]
-    used = in_use.find_uses(host, there)
-    known = {name: claims.read(host, name) for name in names}
-    for name in [held] if held else host.names(f"{claims.FOLDER}/claims"):
-        claim = claims.Claim() if name in known or name[:1] == "." else claims.read(host, name)
-        if claim != claims.Claim():
-            known[name] = claim
+    subjects = _list_subjects(host, held)
+    target_claims = _read_claims(host, held, [subject.target for subject in subjects])
     sections = config_files.load(host, remember=False)
-    wanted = {name: _wanted(sections, name) for name in known}
-    busy: dict[str, tuple[in_use.Use, ...]] = {}
-    for name, each in zip(names, used):  # several ways to one disk: who uses one, uses all
-        busy[name] = tuple(dict.fromkeys((*busy.get(name, ()), *each.uses)))
+    settings = {target: _settings(sections, target) for target in target_claims}
+    uses = _uses_by_target(subjects)
+    in_use_disks = [disk for subject in subjects if uses[subject.target] for disk in subject.disks]
+    lost_paths = _lost_paths(host, in_use_disks)
 
-    gone = _lost(host, [disk for name, group in zip(names, there) for disk in group if busy[name]])
-
-    def judged() -> list[Decision]:
-        found = []
-        for name, session, group in zip(names, present, there):
-            claim, at_work = known[name], _at_work(host, name)
-            lost = tuple(disk.name for disk in group if disk.path in gone)
-            basis = _Basis(session, claim, busy[name], wanted[name], at_work, lost)
-            found.append(
-                Decision(
-                    name,
-                    session,
-                    claim,
-                    claim.owns(session),
-                    tuple(disk.name for disk in group),
-                    busy[name],
-                    *basis.judge(),
-                    at_work,
-                    lost,
-                )
+    def judge_all() -> list[Decision]:
+        return [
+            _judge(
+                host,
+                subject,
+                target_claims[subject.target],
+                uses[subject.target],
+                settings[subject.target],
+                lost_paths,
             )
-        return found
+            for subject in subjects
+        ]
 
-    found = judged()
-    ready = [] if held else [at for at, each in enumerate(found) if each.action == END]
-    for some in (ready[at : at + _AT_ONCE] for at in range(0, len(ready), _AT_ONCE)):
-        with contextlib.ExitStack() as stack:
-            free = [at for at in some if _hold(host, found[at], stack)]
-            for at, uses in zip(free, in_use.probe_exclusive(host, [used[at] for at in free])):
-                busy[names[at]] += uses
-    found = judged() if ready else found
-    for name in known.keys() - set(names):
-        when: float | None = 0.0
-        action, reason = END, "its session is gone"
-        if at_work := _at_work(host, name):
-            action, reason, when = KEEP, "a login is under way", None
-        mine = known[name].ours
-        found.append(Decision(name, None, known[name], mine, (), (), action, reason, when, at_work))
-    return sorted(found, key=lambda each: (each.target, each.session or ()))
+    decided = judge_all()
+    if not held:
+        exclusive = _exclusive_uses(host, subjects, decided)
+        for target, more in exclusive.items():
+            uses[target] += more
+        decided = judge_all() if exclusive else decided
+    for target in target_claims.keys() - {subject.target for subject in subjects}:
+        decided.append(_judge_claim(host, target, target_claims[target]))
+    return sorted(decided, key=lambda decision: (decision.target, decision.session or ()))
 
 
-def _lost(host: Host, wanted: Sequence[scsi_disks.Disk]) -> set[str]:
-    """Return the paths of the disks whose volume is there no more, though the session is up."""
-    up = [disk for disk in wanted if disk.session.up]
+def _list_subjects(host: Host, held: str) -> list[_Subject]:
+    """Return all sessions, or those of the target that is held, with what uses their disks."""
+    existing = sessions.find_all(host, held) if held else sessions.list_all(host)
+    disks = [scsi_disks.list_all(host, session) for session in existing]
+    usages = in_use.find_uses(host, disks)
+    return [
+        _Subject(keys.fold(session.target), session, its_disks, usage)
+        for session, its_disks, usage in zip(existing, disks, usages)
+    ]
 
-    def lost(disk: scsi_disks.Disk) -> bool:
+
+def _read_claims(host: Host, held: str, targets: Sequence[str]) -> dict[str, claims.Claim]:
+    """Return the claims on these targets, and those on targets without a session."""
+    by_target = {target: claims.read(host, target) for target in targets}
+    for target in [held] if held else host.names(f"{claims.FOLDER}/claims"):
+        if target not in by_target and target[:1] != ".":
+            claim = claims.read(host, target)
+            if claim != claims.Claim():
+                by_target[target] = claim
+    return by_target
+
+
+def _uses_by_target(subjects: Sequence[_Subject]) -> dict[str, tuple[in_use.Use, ...]]:
+    """Return what uses each target: a use of one session's disk is a use of the other paths."""
+    uses: dict[str, tuple[in_use.Use, ...]] = {}
+    for subject in subjects:
+        earlier = uses.get(subject.target, ())
+        uses[subject.target] = tuple(dict.fromkeys((*earlier, *subject.usage.uses)))
+    return uses
+
+
+def _lost_paths(host: Host, disks: Sequence[scsi_disks.Disk]) -> set[str]:
+    """Return the paths in sysfs of the disks whose volume is gone although their session is up."""
+    up = [disk for disk in disks if disk.session.up]
+
+    def is_lost(disk: scsi_disks.Disk) -> bool:
         return identity.is_lost(host, keys.fold(disk.session.target), disk.path)
 
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        return {disk.path for disk, is_lost in zip(up, pool.map(lost, up)) if is_lost}
+        return {disk.path for disk, lost in zip(up, pool.map(is_lost, up)) if lost}
 
 
-def _wanted(
+def _settings(
     sections: Sequence[config_files.Section], target: str
 ) -> schema.Settings | errors.Failure:
+    """Return the settings of a target, or why they are not known."""
     try:
         return schema.resolve(sections, target)
     except errors.BadConfiguration as failure:
         return failure
 
 
-def _hold(host: Host, verdict: Decision, stack: contextlib.ExitStack) -> bool:
-    """Hold a target for as long as its disks are looked at; no, if it is wanted right now."""
-    name = f"lock/{verdict.target}"
+def _judge(
+    host: Host,
+    subject: _Subject,
+    claim: claims.Claim,
+    uses: tuple[in_use.Use, ...],
+    settings: schema.Settings | errors.Failure,
+    lost_paths: set[str],
+) -> Decision:
+    """Return the decision on one session."""
+    at_work = _is_iscsiadm_running(host, subject.target)
+    lost = tuple(disk.name for disk in subject.disks if disk.path in lost_paths)
+    basis = _Basis(subject.session, claim, uses, settings, at_work, lost)
+    names = tuple(disk.name for disk in subject.disks)
+    is_ours = claim.owns(subject.session)
+    return Decision(
+        subject.target,
+        subject.session,
+        claim,
+        is_ours,
+        names,
+        uses,
+        *basis.judge(),
+        at_work,
+        lost,
+    )
+
+
+def _judge_claim(host: Host, target: str, claim: claims.Claim) -> Decision:
+    """Return the decision on a claim whose session is gone."""
+    if _is_iscsiadm_running(host, target):
+        reason = "a login is under way"
+        return Decision(target, None, claim, claim.ours, (), (), KEEP, reason, None, True)
+    return Decision(target, None, claim, claim.ours, (), (), END, "its session is gone", 0.0)
+
+
+def _exclusive_uses(
+    host: Host, subjects: Sequence[_Subject], decided: Sequence[Decision]
+) -> dict[str, tuple[in_use.Use, ...]]:
+    """Return the uses, by target, that only an exclusive open of the disks shows.
+
+    Only disks of sessions that would end are opened, while their target is held.
+    """
+    uses: dict[str, tuple[in_use.Use, ...]] = {}
+    ready = [
+        (subject, decision)
+        for subject, decision in zip(subjects, decided)
+        if decision.action == END
+    ]
+    for start in range(0, len(ready), _AT_ONCE):
+        with contextlib.ExitStack() as stack:
+            held = [
+                subject
+                for subject, decision in ready[start : start + _AT_ONCE]
+                if _hold(host, decision, stack)
+            ]
+            results = in_use.probe_exclusive(host, [subject.usage for subject in held])
+        for subject, more in zip(held, results):
+            if more:
+                uses[subject.target] = (*uses.get(subject.target, ()), *more)
+    return uses
+
+
+def _hold(host: Host, decision: Decision, stack: contextlib.ExitStack) -> bool:
+    """Hold a target until `stack` ends; return False when a lookup works on it or has since."""
+    name = f"lock/{decision.target}"
     handle = claims.lock(host, name, 0.0)
     if handle is None:
         return False
     stack.callback(claims.unlock, host, name, handle)
-    return claims.read(host, verdict.target) == verdict.claim
+    return claims.read(host, decision.target) == decision.claim
 
 
 class _Basis(NamedTuple):
-    """What a verdict on a session goes by."""
+    """What a decision on a session rests on."""
 
     session: sessions.Session
     claim: claims.Claim
     uses: tuple[in_use.Use, ...]
-    wanted: schema.Settings | errors.Failure
+    settings: schema.Settings | errors.Failure
     at_work: bool
     lost: tuple[str, ...]
 
     def judge(self) -> tuple[str, str, float | None]:
-        """Return action, reason, and when it could be ended."""
+        """Return the action, the reason, and the seconds until the session can be ended."""
         up, ours = self.session.up, self.claim.owns(self.session)
         if self.uses:
-            more = len(self.uses) - 1
-            use = f"{self.uses[0]}" + (f" and {more} more" if more else "")
+            others = len(self.uses) - 1
+            use = f"{self.uses[0]}" + (f" and {others} more" if others else "")
             if up and not self.lost:
                 return KEEP, use, None
             what = f"the volume of {self.lost[0]} is gone" if up else self.session.state
             return REPORT, f"{what}, yet {use}", None
-        if not isinstance(self.wanted, schema.Settings):
-            return REPORT, f"its settings are not known: {self.wanted.reason}", None
-        if self.wanted.reap == "never":
+        if not isinstance(self.settings, schema.Settings):
+            return REPORT, f"its settings are not known: {self.settings.reason}", None
+        if self.settings.reap == "never":
             return KEEP, "reap = never", None
         if self.at_work or (self.claim.asked and not ours):
             return KEEP, "a login is under way, or its result is not known yet", None
-        if not ours and self.wanted.reap != "any":
+        if not ours and self.settings.reap != "any":
             return KEEP, "not ours", None
         return self._by_time(ours)
 
     def _by_time(self, ours: bool) -> tuple[str, str, float | None]:
-        assert isinstance(self.wanted, schema.Settings)
+        """Judge a session that nobody uses by its lease and its idle time."""
+        assert isinstance(self.settings, schema.Settings)
         now = claims.now()
         looked_up, used = now - self.claim.looked_up, now - self.claim.used
         if not ours and (self.session.sid, self.session.inode) not in self.claim.watched:
-            used = 0.0  # nobody knows how long: from the reaper's first look
-        lease = self.wanted.lease - looked_up
+            used = 0.0  # its idle time begins when the reaper first sees it
+        lease = self.settings.lease - looked_up
         idle = min(looked_up, used)
         if lease > 0:
-            left = max(lease, self.wanted.idle - idle if self.session.up else 0)
-            ago, term = wording.duration(looked_up), wording.duration(self.wanted.lease)
+            left = max(lease, self.settings.idle - idle if self.session.up else 0)
+            ago, term = wording.duration(looked_up), wording.duration(self.settings.lease)
             return KEEP, f"looked up {ago} ago, lease {term}", left
         if not self.session.up:
             return END, f"{self.session.state}, and nobody uses it", 0.0
-        if idle < self.wanted.idle:
-            left = self.wanted.idle - idle
+        if idle < self.settings.idle:
+            left = self.settings.idle - idle
             return (
                 KEEP,
-                f"idle for {wording.duration(idle)} of {wording.duration(self.wanted.idle)}",
+                f"idle for {wording.duration(idle)} of {wording.duration(self.settings.idle)}",
                 left,
             )
         return END, f"idle for {wording.duration(idle)}", 0.0
 
 
-def _at_work(host: Host, target: str) -> bool:
-    """Say whether an iscsiadm of ours is at a target."""
-    return claims.is_held(host, f"iscsiadm/{target}")
+def _is_iscsiadm_running(host: Host, target: str) -> bool:
+    """Return whether an iscsiadm that we started still works on a target."""
+    return claims.is_locked(host, f"iscsiadm/{target}")

@@ -1,9 +1,9 @@
-"""How does a session end that nobody needs any more?
+"""End the sessions of one target that nobody needs any more.
 
-Per target, holding it as a lookup does: look once more → take its disks for ourselves, so that
-nobody can mount them from here on, and flush them → logout → see session and disks go → delete the
-node records that we made → drop the claim. Killed after any of these steps, the next run goes on
-from there. Each wait has an end.
+The target is held as a lookup holds it. The steps: decide once more; take the disks exclusively,
+so that nobody can mount them from then on, and flush them; log out; wait until the session and its
+disks are gone; delete the node records that we made; forget the claim. When a reaper is killed
+after any of these steps, the next one goes on from there. Each wait has a limit.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
 
 _FLUSH = 5.0  # seconds
-_LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's word
-_GONE = 10.0  # seconds from iscsiadm's answer to sysfs without the session
-_BENIGN = (iscsiadm.OK, iscsiadm.NO_SESSION, iscsiadm.NOTHING_FOUND)
+_LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's answer
+_GONE = 10.0  # seconds from iscsiadm's answer until sysfs no longer has the session
+_BENIGN = (iscsiadm.SUCCESS, iscsiadm.SESS_NOT_FOUND, iscsiadm.NO_OBJS_FOUND)
 
 
 class Ended(NamedTuple):
-    """What came of it for a target."""
+    """The result for one target."""
 
     target: str
     sids: tuple[int, ...] = ()  #: the sessions that ended
-    problem: str = ""  #: why one did not that was to end
+    problem: str = ""  #: why a session that was to end did not
     hint: str = ""
 
 
 def end_sessions(host: Host, target: str) -> Ended:
-    """End what can be ended of one target; never raise what only concerns this one."""
+    """End the sessions of one target that can be ended; a failure is part of the result."""
     handle = claims.lock(host, f"lock/{target}", time.monotonic())
-    if handle is None:  # a lookup holds it: it is wanted
+    if handle is None:  # a lookup holds the target: somebody wants it
         return Ended(target)
     try:
         asked = claims.read(host, target).asked
@@ -48,32 +48,37 @@ def end_sessions(host: Host, target: str) -> Ended:
         return _end_held(host, target, asked)
     except errors.Failure as failure:
         return Ended(target, (), failure.reason, failure.hint)
+    except OSError as error:  # of this target only: the others are to be ended all the same
+        reason = f"{error.filename or 'system call'}: {error.strerror}"
+        return Ended(target, (), f"{target}: {reason}", "df -h /run; journalctl -k")
     finally:
         claims.unlock(host, f"lock/{target}", handle)
 
 
 def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
-    found = decisions.decide(host, target)
-    through: list[int] = []
-    for each in found:
-        if each.session and each.action == decisions.END:
-            rest = [v.session.sid for v in found if v.session and v.action != decisions.END]
-            why, hint = _unmap(host, each, rest) or _logout(host, target, each) or ("", "")
-            if why:
-                return Ended(target, tuple(through), why, hint)
-            if sessions.read(host, each.session.sid) is None:
-                through.append(each.session.sid)
-    return _forget(host, target, tuple(through), asked)
+    """End the sessions of a target that we hold. `asked`: the records of unseen logins."""
+    decided = decisions.decide(host, target)
+    staying = [d.session.sid for d in decided if d.session and d.action != decisions.END]
+    ended: list[int] = []
+    for decision in decided:
+        if decision.session and decision.action == decisions.END:
+            problem = _unmap(host, decision, staying) or _logout(host, target, decision)
+            if problem:
+                reason, hint = problem
+                return Ended(target, tuple(ended), reason, hint)
+            if sessions.read(host, decision.session.sid) is None:
+                ended.append(decision.session.sid)
+    return _forget(host, target, tuple(ended), asked)
 
 
-def _unmap(host: Host, verdict: decisions.Decision, rest: list[int]) -> tuple[str, str] | None:
-    """Have multipath take its map of a session's disks away; return what is in the way."""
-    for disk in verdict.disks:
+def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tuple[str, str] | None:
+    """Have multipath remove its maps of a session's disks; return a problem and what to do."""
+    for disk in decision.disks:
         for holder in filter(
             lambda name: multipath.is_map(host, name), host.names(f"/sys/block/{disk}/holders")
         ):
-            if rest:
-                others = ", ".join(map(str, rest))
+            if staying:
+                others = ", ".join(map(str, staying))
                 return f"{disk} is in a multipath map with session {others}, which stays", ""
             # Whoever uses the other volume uses it through this map.
             if stranger := multipath.foreign_path(host, f"/sys/block/{disk}", holder):
@@ -93,25 +98,25 @@ def _unmap(host: Host, verdict: decisions.Decision, rest: list[int]) -> tuple[st
     return None
 
 
-def _logout(host: Host, target: str, verdict: decisions.Decision) -> tuple[str, str] | None:
-    """End a session that nobody uses; return what went wrong, if anything did."""
-    session = verdict.session
+def _logout(host: Host, target: str, decision: decisions.Decision) -> tuple[str, str] | None:
+    """Log out of a session that nobody uses; return a problem and what to do."""
+    session = decision.session
     assert session
-    disks = [f"/dev/{name}" for name in verdict.disks]
-    with bounded.hold_exclusively(host, disks, _FLUSH, flush=session.up) as says:
-        if errno.EBUSY in says:  # by whom cannot be seen from here: counted as use
+    disks = [f"/dev/{name}" for name in decision.disks]
+    with bounded.hold_exclusively(host, disks, _FLUSH, flush=session.up) as results:
+        if errno.EBUSY in results:  # somebody whom we cannot see uses it
             claim = claims.read(host, target)
             claims.write(host, target, claim._replace(used=claims.now()))
             return None
-        if session.up and set(says) - {bounded.FREE, errno.ENXIO}:  # which is: offline
+        if session.up and set(results) - {bounded.FREE, errno.ENXIO}:  # ENXIO: offline
             return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
         if not sessions.still_exists(host, session):
             return None
         limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
-        way = iscsiadm.finish if session.state == sessions.UNBOUND else iscsiadm.logout
-        answer = way(host, target, session, limit)
-    if answer.status == iscsiadm.OK:
-        audit.logout(host, target, session.portal, session.sid, verdict.reason)
+        log_out = iscsiadm.log_out_unbound if session.state == sessions.UNBOUND else iscsiadm.logout
+        answer = log_out(host, target, session, limit)
+    if answer.status == iscsiadm.SUCCESS:
+        audit.logout(host, target, session.portal, session.sid, decision.reason)
     if answer.status not in _BENIGN:
         return f"logout of session {session.sid}: {answer.why}", answer.hint
     if not sessions.wait_until_gone(host, session, time.monotonic() + _GONE):
@@ -119,32 +124,32 @@ def _logout(host: Host, target: str, verdict: decisions.Decision) -> tuple[str, 
     return None
 
 
-def _forget(host: Host, target: str, through: tuple[int, ...], asked: tuple[str, ...]) -> Ended:
-    """Delete our records of a target, and the claim, when none of its sessions is left.
+def _forget(host: Host, target: str, ended: tuple[int, ...], asked: tuple[str, ...]) -> Ended:
+    """Delete our records of a target, and the claim, when none of our sessions is left.
 
-    A record that a killed lookup was at, one of `asked`, can be half made.
+    A record of `asked` can be half made: a lookup was killed while it made it.
     """
     claim = claims.read(host, target)
     present = sessions.find_all(host, target)
     if any(map(claim.owns, present)) or claim.asked:
-        return Ended(target, through)
+        return Ended(target, ended)
     limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
     for record in node_records.find_all(host, target) if claim.records else ():
         name = record.path.rpartition("/")[2]
         if name in claim.records and (name in asked or iscsiadm.is_unchanged(host, record)):
             answer = iscsiadm.delete_record(host, target, record, limit)
-            if answer.status not in (*_BENIGN, iscsiadm.SESSION_EXISTS):
+            if answer.status not in (*_BENIGN, iscsiadm.SESS_EXISTS):
                 why = f"node record of {record.portal}: {answer.why}"
-                return Ended(target, through, why, answer.hint)
-    if present:  # somebody else's
+                return Ended(target, ended, why, answer.hint)
+    if present:  # sessions of somebody else
         claims.write(host, target, claim._replace(opened=(), records=()))
     else:
         claims.forget(host, target)
-    return Ended(target, through)
+    return Ended(target, ended)
 
 
 def recovery_tmo(host: Host, target: str) -> float:
-    """Return how long a session of ours waits for a lost connection."""
+    """Return how many seconds a session of ours waits for a lost connection."""
     try:
         return schema.resolve(config_files.load(host, remember=False), target).replacement_timeout
     except errors.BadConfiguration:

@@ -1,7 +1,7 @@
-"""Which sessions end now?
+"""End the sessions of all targets that nobody needs any more: `auto-iscsi reap`.
 
-`auto-iscsi reap`, run now and then by a timer or cron (`auto-iscsi reap --quiet`). Several targets
-at once: one that hangs holds up nobody. One reaper at a time.
+A timer or cron runs it now and then (`auto-iscsi reap --quiet`). Several targets are worked on at
+the same time, so that one that hangs holds up no other. Only one reaper runs at a time.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from auto_iscsi.iscsi import claims
+from auto_iscsi.iscsi import chap, claims
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions, logout
 
-AT_ONCE = 8  # targets
+AT_ONCE = 8  # targets that are worked on at the same time
 Say = Callable[[str], None]
 
 
 class Outcome(NamedTuple):
-    """What came of it for all."""
+    """The result for all targets."""
 
     ended: list[logout.Ended]
-    alone: bool = True  #: False: another reaper is at it
+    alone: bool = True  #: False: another reaper is running
 
     @property
     def problems(self) -> list[logout.Ended]:
-        """The targets of which something could not be ended."""
-        return [each for each in self.ended if each.problem]
+        """The targets with a session that could not be ended."""
+        return [target for target in self.ended if target.problem]
 
     @property
     def status(self) -> int:
@@ -38,22 +38,22 @@ class Outcome(NamedTuple):
         return 1 if self.problems else 0
 
     def summary(self, anyway: bool) -> str:
-        """Say what was done, in one line; "" when that is nothing, unless `anyway`."""
-        through = [each.target for each in self.ended if each.sids]
+        """Return one line about what was done; "" for nothing, unless `anyway`."""
+        targets = [each.target for each in self.ended if each.sids]
         count = sum(len(each.sids) for each in self.ended)
         if count:
-            named = ", ".join(through[:3])
-            named += f" and {len(through) - 3} more" if through[3:] else ""
-            return f"ended {count} session{'s' if count > 1 else ''}: {named}"
+            names = ", ".join(targets[:3])
+            names += f" and {len(targets) - 3} more" if targets[3:] else ""
+            return f"ended {count} session{'s' if count > 1 else ''}: {names}"
         if not anyway:
             return ""
-        return "nothing to end" if self.alone else "another reaper is at it"
+        return "nothing to end" if self.alone else "another reaper is running"
 
 
 def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
-    """End what can be ended, for `wait` seconds also what can be ended by then.
+    """End the sessions that can be ended now, and within `wait` seconds those that can be by then.
 
-    So long it also waits for another reaper. `say` is told how far it is. Raise NotPermitted,
+    Wait as long for another reaper, too. `say` is given the progress. Raise NotPermitted,
     BadConfiguration.
     """
     handle = claims.lock(host, "reap", time.monotonic() + wait)
@@ -63,16 +63,16 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         until = time.monotonic() + wait
         ended: list[logout.Ended] = []
         while True:
-            found = _noted(host)
+            decided = _decide_and_note(host)
             failed = {each.target for each in ended if each.problem}
-            todo = [v.target for v in found if v.action == decisions.END or v.unseen]
-            todo = [target for target in dict.fromkeys(todo) if target not in failed]
-            now = _end_all(host, todo, say)
+            ready = [d.target for d in decided if d.action == decisions.END or d.unseen]
+            ready = [target for target in dict.fromkeys(ready) if target not in failed]
+            now = _end_all(host, ready, say)
             ended += now
             left = until - time.monotonic()
-            soon = [v.when for v in found if v.when is not None and v.target not in todo]
-            soon = [when for when in soon if when <= left]
-            if left <= 0 or (not soon and not todo):
+            times = [d.when for d in decided if d.when is not None and d.target not in ready]
+            soon = [seconds for seconds in times if seconds <= left]
+            if left <= 0 or (not soon and not ready):
                 break
             if soon:
                 say(f"{len(soon)} to end, the next one in {min(soon):.0f} s")
@@ -84,26 +84,26 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         claims.unlock(host, "reap", handle)
 
 
-def _noted(host: Host) -> list[decisions.Decision]:
-    """Look at all, and note who is in use now, and which of others' is not."""
-    found = decisions.decide(host)
-    for target in dict.fromkeys(each.target for each in found):
-        group = [each for each in found if each.target == target]
+def _decide_and_note(host: Host) -> list[decisions.Decision]:
+    """Decide on all sessions; note in the claims which are used now, and which others are idle."""
+    decided = decisions.decide(host)
+    for target in dict.fromkeys(decision.target for decision in decided):
+        group = [decision for decision in decided if decision.target == target]
         claim = group[0].claim
         watched = tuple(
-            (each.session.sid, each.session.inode)
-            for each in group
-            if each.session and not each.ours and each.when is not None
+            (decision.session.sid, decision.session.inode)
+            for decision in group
+            if decision.session and not decision.ours and decision.when is not None
         )
-        used = bool(group[0].uses) and claim != claims.Claim()
-        if not used and not set(watched) - set(claim.watched):
+        is_used = bool(group[0].uses) and claim != claims.Claim()
+        if not is_used and not set(watched) - set(claim.watched):
             continue
         handle = claims.lock(host, f"lock/{target}", time.monotonic())
-        if handle is not None:  # else a lookup has it, and notes what it does
+        if handle is not None:  # else a lookup holds the target, and notes that itself
             now = claims.read(host, target)
             claims.write(host, target, now._replace(used=claims.now(), watched=watched))
             claims.unlock(host, f"lock/{target}", handle)
-    return found
+    return decided
 
 
 def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[logout.Ended]:
@@ -119,22 +119,28 @@ def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[logout.Ended]
 
 
 def _tidy(host: Host) -> None:
-    """Take away what killed runs left in /run/auto-iscsi."""
+    """Remove what killed runs left in /run/auto-iscsi, and what no longer matters."""
     for folder in ("lock", "iscsiadm", "discovery"):
         for name in host.names(f"{claims.FOLDER}/{folder}"):
             if folder == "iscsiadm" and claims.read(host, name).asked:
-                continue  # iscsiadm's last word, which nobody has drawn a conclusion from yet
+                continue  # what iscsiadm printed there still has to be read
             handle = claims.lock(host, f"{folder}/{name}", 0.0)
             if handle is not None:
                 claims.unlock(host, f"{folder}/{name}", handle)
-    # What was only kept to be quick: whoever writes it right now does without.
-    known = host.names(f"{claims.FOLDER}/claims")
-    kept = [f"settings/{each}" for each in host.names(f"{claims.FOLDER}/settings")]
-    kept = [each for each in kept if each.partition("/")[2] not in known]
-    for each in (*kept, *(n for n in host.names(claims.FOLDER) if n.startswith("config."))):
+    claimed = host.names(f"{claims.FOLDER}/claims")
+    # Caches: a lookup that writes one right now does without.
+    caches = [f"settings/{name}" for name in host.names(f"{claims.FOLDER}/settings")]
+    stale = [cache for cache in caches if cache.partition("/")[2] not in claimed]
+    stale += [name for name in host.names(claims.FOLDER) if name.startswith("config.")]
+    stale += [
+        f"refused/{name}"
+        for name in host.names(f"{claims.FOLDER}/refused")
+        if chap.is_forgotten(host, name)
+    ]
+    for name in stale:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(host.path(f"{claims.FOLDER}/{each}"))
-    for name in {*known, *host.names(f"{claims.FOLDER}/disks")}:
+            os.unlink(host.path(f"{claims.FOLDER}/{name}"))
+    for name in {*claimed, *host.names(f"{claims.FOLDER}/disks")}:
         if name.startswith("."):  # half written
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:

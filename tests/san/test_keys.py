@@ -136,7 +136,7 @@ def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San
     executed, _ = did(vm, automount)
     assert executed.count(MAP) >= 16
     discoveries = sum(path.endswith("/iscsiadm") for path in executed)
-    assert 1 <= discoveries <= 1 + seconds / rate_limit.FRESH
+    assert 1 <= discoveries <= 1 + seconds / rate_limit.OFFER_LIFETIME
 
     def refused() -> bool:
         job.visit(vm, job.ALPHA, check=False)

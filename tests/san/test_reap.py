@@ -202,8 +202,7 @@ def test_a_multi_mount_stays_while_somebody_is_in_its_directory(vm: Machine, san
     vm.run("sleep 2.1; systemctl start auto-iscsi.service", timeout=120)
     assert target.sessions == 1
     assert vm.run(["cat", f"{here}/p2/two"], timeout=120).stdout == "2"
-    vm.run("kill $(pidof sleep)", check=False)
-    stays.wait()
+    stays.kill()
 
 
 def test_killed_at_any_step(vm: Machine, san: San) -> None:

@@ -19,7 +19,7 @@ def test_lookups_of_invented_names_share_one_discovery(machine: Machine) -> None
     assert {answer.status for answer in answers} == {1}
     assert all(f"discovery at {portal}: the target is not off" in a.log for a in answers)
     seconds = max(answer.seconds for answer in answers)
-    assert 1 <= len(machine.runs("discovery")) <= 1 + seconds / rate_limit.FRESH
+    assert 1 <= len(machine.runs("discovery")) <= 1 + seconds / rate_limit.OFFER_LIFETIME
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     # A target that is presented now is found as soon as the remembered answer is too old.
     machine.target(VOL10, portal, record=False)

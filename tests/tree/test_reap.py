@@ -262,7 +262,7 @@ def test_two_reapers(machine: Machine) -> None:
 
 def test_a_target_that_a_lookup_holds_is_left_to_it(machine: Machine) -> None:
     idle(machine)
-    with claims.hold(machine.host, VOL1, 0.0):
+    with claims.hold_target(machine.host, VOL1, 0.0):
         assert machine.reap() == NOTHING and machine.sids() == [1]
 
 

@@ -60,7 +60,7 @@ def test_a_secret_that_cannot_be_used(tmp_path: Path, content: str | None, why: 
     assert SECRET not in line
     make_tree(tmp_path / "other", {} if content is None else {"/s": content})
     with pytest.raises(errors.BadConfiguration, match="/s: ") as failure:
-        chap.secret(Host(str(tmp_path / "other")), "/s")
+        chap.read_secret(Host(str(tmp_path / "other")), "/s")
     assert SECRET not in str(failure.value)
 
 
