@@ -99,7 +99,7 @@ def _row(decision: decisions.Decision) -> Row:
     uses = _without_copies(decision.uses)
     mounted = tuple(use.where for use in uses if use.what == "mounted")
     claim = decision.claim
-    used = claims.now() - max(claim.looked_up, claim.used) if claim != claims.Claim() else None
+    used = claims.now() - claim.last_used if claim != claims.Claim() else None
     return Row(
         decision.target,
         decision.session,

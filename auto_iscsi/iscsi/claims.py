@@ -51,12 +51,17 @@ class Claim(NamedTuple):
     records: tuple[str, ...] = ()  #: node records that we made
     watched: tuple[tuple[int, int], ...] = ()  #: others' sessions that may end: idle since `used`
     looked_up: float = 0.0  #: when the target was last looked up
-    used: float = 0.0  #: when the reaper last saw a session in use
+    used: float = 0.0  #: when the reaper last saw a session in use; 0: never
 
     @property
     def ours(self) -> bool:
         """Whether we opened a session, or started a login and did not see it end."""
         return bool(self.opened or self.asked)
+
+    @property
+    def last_used(self) -> float:
+        """When the target was last looked up or seen in use."""
+        return max(self.looked_up, self.used) if self.used else self.looked_up
 
     def owns(self, session: sessions.Session) -> bool:
         """Return whether we opened this session."""

@@ -247,11 +247,10 @@ class _Basis(NamedTuple):
         """Judge a session that nobody uses by its lease and its idle time."""
         assert isinstance(self.settings, schema.Settings)
         now = claims.now()
-        looked_up, used = now - self.claim.looked_up, now - self.claim.used
+        looked_up, idle = now - self.claim.looked_up, now - self.claim.last_used
         if not ours and (self.session.sid, self.session.inode) not in self.claim.watched:
-            used = 0.0  # its idle time begins when the reaper first sees it
+            idle = 0.0  # its idle time begins when the reaper first sees it
         lease = self.settings.lease - looked_up
-        idle = min(looked_up, used)
         if lease > 0:
             left = max(lease, self.settings.idle - idle if self.session.up else 0)
             ago, term = wording.duration(looked_up), wording.duration(self.settings.lease)
