@@ -17,6 +17,7 @@ docdir      ?= $(PREFIX)/share/doc/auto-iscsi
 units = $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,$(sysconfdir))
 tmpfilesdir ?= $(units)/tmpfiles.d
 systemdunitdir ?= $(units)/systemd/system
+udevrulesdir ?= $(units)/udev/rules.d
 
 # What the programs' first line starts, and whom the byte-code is for that is made here.
 PYTHON ?= /usr/bin/python3
@@ -185,7 +186,7 @@ standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## both with t
 # `sudo make install` on a host for which there is no package. BUNDLED=yes: with the libraries inside.
 FROM = $(if $(BUNDLED),dist/standalone,tools)
 INSTALL = DESTDIR='$(DESTDIR)' programs=$(FROM) python=$(PYTHON) sysconfdir=$(sysconfdir) libexecdir=$(libexecdir) \
-	sbindir=$(sbindir) datadir=$(datadir) mandir=$(mandir) tmpfilesdir=$(tmpfilesdir) \
+	sbindir=$(sbindir) datadir=$(datadir) mandir=$(mandir) tmpfilesdir=$(tmpfilesdir) udevrulesdir=$(udevrulesdir) \
 	systemdunitdir=$(systemdunitdir) docdir=$(docdir) tools/install
 
 .PHONY: install

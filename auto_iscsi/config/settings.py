@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from auto_iscsi import portals
 
 AUTO, ALL = "auto", "all"  #: values: the one that the disk suggests; every one
+OVERLAY = "overlay"  #: a value of `journal`
 
 
 class Settings(NamedTuple):
@@ -21,6 +22,8 @@ class Settings(NamedTuple):
     options: tuple[str, ...]
     fstype: str
     journal: str
+    overlay_dir: str
+    overlay_keep_free: int  #: percent
     partition: int | str  #: 0: the whole disk
     lun: int | str
     portals: tuple[portals.Portal, ...]
@@ -42,7 +45,12 @@ class Settings(NamedTuple):
 
     @property
     def journal_rule(self) -> str:
-        """What to do with a dirty journal: refuse, skip, replay, or "" (leave it to mount(8))."""
+        """What to do with a dirty journal: overlay, refuse, skip, replay, or "": ask mount(8)."""
         if self.journal != AUTO:
             return self.journal
-        return "refuse" if self.fstype == AUTO else ""
+        return OVERLAY if self.fstype == AUTO else ""
+
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether the disk is made read-only before anything is mounted."""
+        return self.journal_rule not in ("replay", "")

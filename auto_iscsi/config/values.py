@@ -148,6 +148,13 @@ def file_name(raw: Raw) -> str:
     return name
 
 
+def directory(raw: Raw) -> str:
+    """Read the absolute name of a directory."""
+    if not (name := file_name(raw)):
+        raise ValueError("expected the name of a directory that begins with /")
+    return name
+
+
 def one_of(*words: str) -> Callable[[Raw], str]:
     """Return a parser that takes one of these words."""
 

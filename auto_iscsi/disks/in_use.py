@@ -8,7 +8,7 @@ A disk is used when it, a partition of it or a multipath map of either is
 - open in a process,
 - entered: a process is in the directory of its key (a multi-mount entry),
 - opened exclusively by somebody that none of these shows.
-A multipath map of a disk counts as the disk itself, under another name.
+A multipath map or an overlay of ours counts as the disk itself, under another name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
-from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.disks import multipath, overlays, scsi_disks
 from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
@@ -46,7 +46,7 @@ class Use(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A block device: a disk, a partition of it, or multipath's map of either."""
+    """A block device: a disk, a partition of it, or a multipath map or overlay of either."""
 
     name: str  #: sdX, sdXN, dm-N
     number: str  #: MAJOR:MINOR
@@ -103,7 +103,12 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
         (index, f"/dev/{node.name}")
         for index, usage in enumerate(found)
         for node in usage.nodes
-        if not node.holders and host.read(f"{node.path}/partition") is None
+        if not node.holders
+        and host.read(f"{node.path}/partition") is None
+        # The kernel refuses an exclusive open of a disk of which a partition is held.
+        and not any(
+            other.holders for other in usage.nodes if other.path.startswith(f"{node.path}/")
+        )
     ]
     uses: list[tuple[Use, ...]] = [()] * len(found)
     results = bounded.probe_exclusive(host, [node for _, node in probed], _OPEN_SECONDS)
@@ -121,7 +126,7 @@ def _exclusive_use(node: str, result: int) -> Use:
 
 
 def _nodes(host: Host, disk: scsi_disks.Disk) -> Iterator[Node]:
-    """Yield a disk, its partitions, and the multipath maps of them."""
+    """Yield a disk, its partitions, and the multipath maps and overlays of them."""
     pending = [(disk.name, disk.path)]
     pending += [
         (name, f"{disk.path}/{name}") for name in scsi_disks.list_partitions(host, disk).values()
@@ -135,8 +140,13 @@ def _nodes(host: Host, disk: scsi_disks.Disk) -> Iterator[Node]:
         holders = tuple(host.names(f"{path}/holders"))
         yield Node(name, host.read(f"{path}/dev") or "", path, holders)
         pending += [
-            (holder, f"/sys/block/{holder}") for holder in holders if multipath.is_map(host, holder)
+            (holder, f"/sys/block/{holder}") for holder in holders if _is_alias(host, holder)
         ]
+
+
+def _is_alias(host: Host, name: str) -> bool:
+    """Tell whether a device shows a disk or partition under another name."""
+    return multipath.is_map(host, name) or overlays.is_overlay(host, name)
 
 
 def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
@@ -153,7 +163,7 @@ def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
             yield Use("loop", used.loops[path])
         yield from (Use("open", process) for process in used.open.get(path, ()))
     for holder in node.holders:
-        if multipath.is_map(host, holder):  # a node itself: _nodes() yields it
+        if _is_alias(host, holder):  # a node itself: _nodes() yields it
             continue
         label = host.read(f"/sys/block/{holder}/dm/name")
         yield Use("held", f"{holder} ({label})" if label else holder)

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
-_PACKAGES = {"ss": "iproute2", "multipath": "multipath-tools"}
+_PACKAGES = {
+    "dmsetup": "dmsetup",
+    "multipath": "multipath-tools",
+    "ss": "iproute2",
+    "unshare": "util-linux",
+}
 
 # sysfs also answers with these while a session or a disk is being removed: it is gone, not broken.
 # ENOTCONN: a session without a socket (drivers/scsi/iscsi_tcp.c, iscsi_sw_tcp_conn_get_param).

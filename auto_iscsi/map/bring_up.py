@@ -117,7 +117,7 @@ def _make_read_only_early(
     request: Request, events: udev_events.Listener, up: Sequence[Session], until: float
 ) -> None:
     """Make the selected disks read-only the moment that the kernel shows one of them."""
-    if request.settings.journal_rule not in ("refuse", "skip"):
+    if not request.settings.writes_nothing:
         return
     disks = events.wait_for(lambda: available.selected_disks(request, up) or None, until)
     if disks is None:

@@ -37,8 +37,20 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
                 f"{request.target}: {node} is another volume than it was; its session is not ours",
                 f"whoever opened it: iscsiadm -m node -T {request.target} --logout",
             )
+        _remove_overlays(request, disk)
         identity.delete_disk(request.host, request.target, disk, request.until)
     return bool(swapped)
+
+
+def _remove_overlays(request: Request, disk: str) -> None:
+    """Remove our overlays of a disk (its path in sysfs) and its partitions; raise Busy."""
+    from auto_iscsi.disks import overlays
+
+    if nodes := overlays.list_of_disk(request.host, disk):
+        from auto_iscsi.volumes import overlay
+
+        for node in nodes:
+            overlay.remove(request.host, request.target, node, request.until)
 
 
 def disks_of(content: Mountable) -> list[str]:
@@ -52,7 +64,7 @@ def make_read_only(request: Request, disks: Sequence[scsi_disks.Disk]) -> None:
 
     A disk that sysfs shows already may not be there to be opened yet: allow_by_journal() insists.
     """
-    if request.settings.journal_rule not in ("refuse", "skip"):
+    if not request.settings.writes_nothing:
         return
     from auto_iscsi.volumes import journal
 
@@ -67,9 +79,10 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
-    rule = request.settings.journal_rule
-    if not rule:
+    if not request.settings.journal_rule:
         return content
     from auto_iscsi.volumes import journal
 
-    return journal.apply_rule(request.host, request.target, content, rule, request.until, act)
+    return journal.apply_rule(
+        request.host, request.target, content, request.settings, request.until, act
+    )

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import multipath
+from auto_iscsi.disks import multipath, overlays, scsi_disks
 from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, sessions, unseen_logins
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
+from auto_iscsi.volumes import overlay
 
 _FLUSH = 5.0  # seconds
 _LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's answer
@@ -62,13 +63,49 @@ def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
     ended: list[int] = []
     for decision in decided:
         if decision.session and decision.action == decisions.END:
-            problem = _unmap(host, decision, staying) or _logout(host, target, decision)
+            problem = (
+                _remove_overlays(host, target, decision)
+                or _unmap(host, decision, staying)
+                or _logout(host, target, decision)
+            )
             if problem:
                 reason, hint = problem
                 return Ended(target, tuple(ended), reason, hint)
             if sessions.read(host, decision.session.sid) is None:
                 ended.append(decision.session.sid)
     return _forget(host, target, tuple(ended), asked)
+
+
+def _remove_overlays(
+    host: Host, target: str, decision: decisions.Decision
+) -> tuple[str, str] | None:
+    """Remove our overlays of a session's disks; return a problem and what to do.
+
+    Those of a session that is down stay until it is logged out: only then do reads that wait for it
+    end. remove_orphans() removes them after that.
+    """
+    session = decision.session
+    assert session
+    if not session.up:
+        return None
+    try:
+        for disk in scsi_disks.list_all(host, session):
+            for node in overlays.list_of_disk(host, disk.path):
+                overlay.remove(host, target, node, time.monotonic() + _LOGOUT)
+    except errors.Busy as failure:
+        return failure.reason, failure.hint
+    return None
+
+
+def remove_orphans(host: Host) -> list[Ended]:
+    """Remove the overlays of sessions that are gone; return those that cannot be removed."""
+    failed = []
+    for node in overlays.orphans(host):
+        try:
+            overlay.remove(host, overlays.name(host, node), node, time.monotonic() + _LOGOUT)
+        except errors.Busy as failure:
+            failed.append(Ended(overlays.name(host, node), (), failure.reason, failure.hint))
+    return failed
 
 
 def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tuple[str, str] | None:

@@ -78,6 +78,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
                 say(f"{len(soon)} to end, the next one in {min(soon):.0f} s")
             if not any(each.sids for each in now):
                 time.sleep(max(0.2, min(*soon, 5.0)) if soon else 0.5)
+        ended += logout.remove_orphans(host)
         _tidy(host)
         return Outcome(ended)
     finally:

@@ -1,10 +1,10 @@
 """Apply the setting `journal` to filesystems that were in use when their snapshot was taken.
 
 The newest changes to such a filesystem are in its journal. The kernel replays the journal at the
-mount, with `ro` or without, if the disk can be written. So with the rules refuse and skip, the disk
-is first made read-only in the kernel (BLKROSET, as blockdev --setro does). Then the superblock is
-read, only to give the reason: on a read-only disk the kernel itself refuses a filesystem whose
-journal has to be replayed.
+mount, with `ro` or without, if the disk can be written. So with every rule but replay, the disk is
+first made read-only in the kernel (BLKROSET, as blockdev --setro does). Then the superblock is
+read: on a read-only disk the kernel refuses a filesystem whose journal has to be replayed. With the
+rule overlay it is replayed into an overlay (overlay.lay), and that is mounted.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
+from typing import Callable
 
 from auto_iscsi import errors
+from auto_iscsi.config.settings import OVERLAY, Settings
 from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import mount_options, mountable, superblock
+from auto_iscsi.volumes import mount_options, mountable, overlay, superblock
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 READ_SECONDS = 10.0  #: seconds to read superblocks, for a caller without a deadline of its own
 _COSTS = (
-    "journal = skip mounts it without its newest files, in the worst case without most of them; "
-    "journal = replay shows all, and writes to the LUN"
+    "journal = overlay shows all and writes nothing to the LUN; journal = skip mounts it without "
+    "its newest files, in the worst case without most of them; journal = replay shows all, and "
+    "writes to the LUN"
 )
 
 
@@ -34,36 +37,54 @@ class _State(NamedTuple):
     is_dirty: bool | None  #: whether its journal has to be replayed; None: unknown
     is_protected: bool  #: the LUN is read-only, and not because we made it so
     is_writable: bool  #: the disk can be written, and is not ours to make read-only
+    is_ours: bool  #: a lookup opened the disk's session
 
 
 def apply_rule(
     host: Host,
     target: str,
     layout: mountable.Mountable,
-    rule: str,
+    settings: Settings,
     until: float,
     act: bool = True,
 ) -> mountable.Mountable:
-    """Return what the rule (refuse, skip or replay) lets be mounted, and how; raise DirtyJournal.
+    """Return what the rule (`journal`) lets be mounted, and how; raise DirtyJournal.
 
-    With `act`, the disks are made read-only first, or writable again, as the rule needs them. A
-    disk that is not ours alone (ownership) stays as it is. Then a filesystem is mounted only if the
-    mount cannot write: on a disk that can be written, `ro` replays a dirty journal.
+    With `act`, the disks are made read-only first, or writable again, as the rule needs them, and
+    overlays are laid over dirty filesystems. A disk that is not ours alone (ownership) stays as it
+    is. Then a filesystem is mounted only if the mount cannot write: on a disk that can be written,
+    `ro` replays a dirty journal.
     """
+    rule = settings.journal_rule
     if act:
         for disk in sorted({_disk_path(part.device) for part in layout.filesystems}):
             set_read_only(host, target, disk, until, rule != "replay")
-    return _decide(target, layout, rule, _read_states(host, target, layout, rule, until))
+    states = _read_states(host, target, layout, rule, until)
+    store = overlay.Store(settings.overlay_dir, settings.overlay_keep_free)
+
+    def lay_overlay(filesystem: mountable.Filesystem) -> mountable.Filesystem:
+        if not act:
+            return filesystem
+        device = overlay.lay(host, target, filesystem.device, filesystem.fstype, store, until)
+        return filesystem._replace(device=device)
+
+    return _decide(target, layout, rule, states, lay_overlay)
 
 
 def _decide(
-    target: str, layout: mountable.Mountable, rule: str, states: Sequence[_State]
+    target: str,
+    layout: mountable.Mountable,
+    rule: str,
+    states: Sequence[_State],
+    lay_overlay: Callable[[mountable.Filesystem], mountable.Filesystem],
 ) -> mountable.Mountable:
     """Return what the rule lets be mounted, by the state of each filesystem; raise DirtyJournal."""
     allowed = mountable.Collector(target, layout.notes)
     for filesystem, state in zip(layout.filesystems, states):
         with allowed.leave_out_failures(filesystem.offset):
             options = _allowed_options(target, filesystem, rule, state)
+            if state.is_dirty and rule == OVERLAY:
+                filesystem = lay_overlay(filesystem)
             allowed.filesystems.append(filesystem._replace(options=options))
             if state.is_dirty and rule == "skip":
                 allowed.notes.append(
@@ -100,6 +121,13 @@ def _allowed_options(
         return options
     if rule == "refuse":
         raise errors.DirtyJournal(f"{reason}: {_COSTS}")
+    if rule == OVERLAY:
+        if not state.is_ours:
+            raise errors.DirtyJournal(
+                f"{reason}, and its disk is left as it is: another login than ours has it",
+                "log its session out, so that a lookup opens one of its own: auto-iscsi status",
+            )
+        return options
     return mount_options.without_journal(filesystem.fstype, options)
 
 
@@ -113,7 +141,8 @@ def _read_states(
         is_protected = bool(dirty) and rule == "replay" and _is_protected(host, target, part.device)
         disk = _disk_path(part.device)
         is_writable = not (_is_read_only(host, disk) or ownership.is_changeable(host, target, disk))
-        states.append(_State(dirty, is_protected, is_writable))
+        is_ours = ownership.is_ours(host, target, disk)
+        states.append(_State(dirty, is_protected, is_writable, is_ours))
     return states
 
 

@@ -41,6 +41,8 @@ VALUES = {
     "options": [("ro", "ro"), ("ro, nosuid ,nodev", "ro, nosuid, nodev"), ("ro,", "ro"), ("", "")],
     "fstype": [("xfs", "xfs"), ("'ext4'", "ext4"), ("auto", "auto"), ('"""btrfs"""', "btrfs")],
     "journal": [("skip", "skip"), ("'replay'", "replay"), ("refuse # c", "refuse")],
+    "overlay_dir": [("/srv/o", "/srv/o"), ('"/a, b"', '"/a, b"')],
+    "overlay_keep_free": [("0", "0"), ("'25'", "25")],
     "partition": [
         ("3", "3"),
         ("none", "none"),

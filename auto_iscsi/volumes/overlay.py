@@ -1,0 +1,218 @@
+"""Lay a writable overlay over a filesystem, and replay its journal there and not on the LUN.
+
+A dm-snapshot (kernel Documentation/admin-guide/device-mapper/snapshot.rst) reads from the LUN, and
+keeps in a store what is written to it. It opens the LUN for reading only. The steps: make the
+store, make the device, mount the filesystem once in a mount namespace of its own, so that the
+kernel replays the journal, and make the device read-only. automount then mounts a clean filesystem
+that nothing can change any more. An overlay that is not read-only yet was left by a lookup that was
+killed: it is removed and made anew.
+
+The store is a sparse file without a name behind a loop device that the kernel frees with its last
+user (LO_FLAGS_AUTOCLEAR). So the device-mapper device is the only thing that has to be removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import time
+
+from auto_iscsi import errors
+from auto_iscsi.disks import overlays
+from auto_iscsi.iscsi import claims
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from auto_iscsi.disks.scsi_disks import Device
+    from auto_iscsi.machine.host import Host
+
+FOLDER = "/dev/mapper"
+_SECTOR = 512  # bytes; the unit of device-mapper's tables
+_CHUNK = 32  # sectors: what is copied to the store at a time
+_LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
+_LO_FLAGS_AUTOCLEAR = 4
+_LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
+_TRIES = 20  # times another program may take the free loop device before we do
+_LONGEST_REASON = 300  # characters of what a program printed
+
+
+class Store(NamedTuple):
+    """Where the stores of overlays are kept."""
+
+    folder: str
+    keep_free: int  #: percent of the folder's filesystem that stay free
+
+
+def lay(host: Host, target: str, device: Device, fstype: str, store: Store, until: float) -> Device:
+    """Return the overlay of a device, its journal replayed; make it if there is none.
+
+    Raise Failure when that does not work; nothing is left then. The caller holds the target.
+    """
+    node = overlays.find(host, device.number)
+    if node and not overlays.is_finished(host, node):
+        remove(host, target, node, until)
+        node = ""
+    if not node:
+        name = _make(host, target, device, store, until)
+        node = overlays.find(host, device.number)
+        try:
+            _replay(host, target, name, fstype, until)
+            _make_read_only(host, target, name, until)
+        except errors.Failure:
+            remove(host, target, node, until)
+            raise
+    number = host.read(f"/sys/block/{node}/dev") or ""
+    return device._replace(node=node, link=overlays.name(host, node), number=number, folder=FOLDER)
+
+
+def remove(host: Host, target: str, node: str, until: float) -> None:
+    """Remove an overlay (dm-N) and with it its store; raise Busy when it is in use."""
+    name = overlays.name(host, node)
+    status, text = _run(host, until, "dmsetup", "remove", "--retry", name)
+    if status == 0 or host.stat(f"/sys/block/{node}") is None:
+        return
+    raise errors.Busy(
+        f"{target}: overlay {name} cannot be removed: {text or 'dmsetup did not end in time'}",
+        f"end what uses {FOLDER}/{name}, then: dmsetup remove {name}",
+    )
+
+
+def _make(host: Host, target: str, device: Device, store: Store, until: float) -> str:
+    """Make the overlay of a device, still writable; return its name."""
+    path = f"/sys/dev/block/{device.number}"
+    sectors = int(host.read(f"{path}/size") or 0)
+    status = host.stat(path)
+    # Another disk can get the same name; the inode in sysfs is this one's alone.
+    name = f"ai-{device.node}-{status.st_ino if status else 0}"
+    with _loop_device(host, target, sectors * _SECTOR, store) as loop:
+        table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
+        uuid = overlays.UUID_PREFIX + name
+        status_, text = _run(
+            host, until, "dmsetup", "create", name, "--uuid", uuid, "--table", table
+        )
+    if status_ != 0:
+        why = text or "dmsetup did not end in time"
+        hint = "modprobe dm_snapshot says what is missing; or set journal = skip"
+        raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)
+    return name
+
+
+@contextmanager
+def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[str]:
+    """Yield MAJOR:MINOR of a loop device with a new store for `size` bytes.
+
+    At the end of the block the loop device goes, unless something else uses it by then.
+    """
+    try:
+        file = os.open(host.path(store.folder), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.Failure(
+            f"{target}: no overlay: {store.folder}: {(error.strerror or '').lower()}",
+            "set overlay_dir to a directory with room",
+        ) from error
+    try:
+        os.ftruncate(file, _room(target, file, size, store))
+        loop, path = _attach(host, target, file)
+    finally:
+        os.close(file)
+    try:
+        yield host.read(f"/sys/block/{os.path.basename(path)}/dev") or ""
+    finally:
+        os.close(loop)
+
+
+def _room(target: str, file: int, size: int, store: Store) -> int:
+    """Return how large the store may become, in bytes; raise Failure when that is too little.
+
+    What a replay writes is not known before: for XFS it can be many times the log. So the store of
+    a device of `size` bytes may take all of it, and what device-mapper notes with it.
+    """
+    volume = os.fstatvfs(file)
+    free = volume.f_bavail * volume.f_frsize
+    kept = volume.f_blocks * volume.f_frsize * store.keep_free // 100
+    needed = size + size // 512 + (1 << 20)
+    if free - kept < min(needed, _LEAST_ROOM):
+        raise errors.Failure(
+            f"{target}: no overlay: {store.folder} has {free >> 20} MiB free, of which "
+            f"{kept >> 20} MiB stay free (overlay_keep_free)",
+            f"make room in {store.folder}, or set overlay_dir",
+        )
+    return min(needed, free - kept)
+
+
+def _attach(host: Host, target: str, file: int) -> tuple[int, str]:
+    """Attach a file to a free loop device; return the device's descriptor and path."""
+    try:
+        control = os.open(host.path("/dev/loop-control"), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for _ in range(_TRIES):
+                path = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+                loop = os.open(host.path(path), os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    flags = _LO_FLAGS_AUTOCLEAR
+                    fcntl.ioctl(loop, _LOOP_CONFIGURE, struct.pack(_LOOP_CONFIG, file, 0, flags))
+                    return loop, path
+                except OSError as error:
+                    os.close(loop)
+                    if error.errno != errno.EBUSY:
+                        raise
+        finally:
+            os.close(control)
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise errors.Failure(
+            f"{target}: no overlay: no loop device: {why}",
+            "it takes Linux 5.8 with the module loop; or set journal = skip",
+        ) from error
+    raise errors.Failure(f"{target}: no overlay: no loop device is free", "losetup --list")
+
+
+def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> None:
+    """Mount the filesystem once, where nobody sees it, so that the kernel replays its journal."""
+    point = f"{claims.FOLDER}/replay"
+    os.makedirs(host.path(point), 0o700, exist_ok=True)
+    options = "ro,nosuid,nodev,noexec" + (",nouuid" if fstype == "xfs" else "")
+    words = ("mount", "--internal-only", "-t", fstype, "-o", options, f"{FOLDER}/{name}", point)
+    status, text = _run(host, until, "unshare", "--mount", "--propagation=private", *words)
+    _, state = _run(host, until, "dmsetup", "status", name)
+    if state.split()[3:4] in (["Invalid"], ["Overflow"]):
+        raise errors.Failure(
+            f"{target}: the store of the overlay is full: the replay of the journal takes more",
+            "make room in overlay_dir, or set overlay_dir",
+        )
+    if status != 0:
+        why = text.splitlines()[0] if text else "mount did not end in time"
+        raise errors.DirtyJournal(
+            f"{target}: the journal cannot be replayed into an overlay: {why}",
+            "dmesg says why; journal = skip mounts it without its newest files",
+        )
+
+
+def _make_read_only(host: Host, target: str, name: str, until: float) -> None:
+    """Load the overlay's table once more, read-only."""
+    _, table = _run(host, until, "dmsetup", "table", name)
+    for words in (
+        ("reload", "--readonly", name, "--table", table),
+        ("suspend", name),
+        ("resume", name),
+    ):
+        status, text = _run(host, until, "dmsetup", *words)
+        if status != 0:
+            why = text or "dmsetup did not end in time"
+            raise errors.Failure(f"{target}: overlay {name} cannot be made read-only: {why}")
+
+
+def _run(host: Host, until: float, program: str, *words: str) -> tuple[int | None, str]:
+    """Run a program; return its exit status, None when it still runs at `until`, and its output."""
+    output = os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        status = host.run(program, *words, out=output, err=output, until=until, quick=True)
+        text = os.pread(output, 1 << 16, 0).decode("utf-8", "replace").strip()
+    finally:
+        os.close(output)
+    return status, text[:_LONGEST_REASON]
