@@ -118,6 +118,12 @@ CHECKS = {
         "behind, and on the host with the originals, data can be lost.",
         "Configure LVM to activate only this host's own volume groups.",
     ),
+    "overlays": Check(
+        doctor_host.overlays,
+        "A filesystem that was in use when its snapshot was taken is replayed in an overlay, a "
+        "device-mapper snapshot on this host. Without one, such a filesystem is refused.",
+        "Install dmsetup and the full kernel package, or set journal = skip.",
+    ),
     "reaper": Check(
         doctor_host.reaper_schedule,
         "Idle sessions end when auto-iscsi reap runs: from its systemd timer, or from cron on a "

@@ -10,6 +10,7 @@ from auto_iscsi import wording
 from auto_iscsi.admin import check, host_check, output
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.config import config_files, schema
+from auto_iscsi.config.settings import AUTO, OVERLAY
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 
@@ -18,6 +19,8 @@ LIBRARIES = {"configobj": (5, 0, 6), "pyudev": (0, 21), "sh": (1, 12)}
 _MULTIPATH = "/etc/multipath.conf"
 _MULTIPATH_FOLDER = "/etc/multipath/conf.d"
 _LVM = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
+_OVERLAY_RULE = "61-auto-iscsi.rules"
+_RULE_FOLDERS = ("/usr/lib/udev/rules.d", "/lib/udev/rules.d", "/etc/udev/rules.d")
 _TIMER = "auto-iscsi.timer"
 
 
@@ -119,6 +122,29 @@ def lvm(host: Host) -> Finding:
         "copy 68-auto-iscsi-no-lvm.rules from the package's documentation to /etc/udev/rules.d, "
         "then: udevadm control --reload",
     )
+
+
+def overlays(host: Host) -> Finding:
+    """Check that a dirty filesystem can get an overlay, where a target's settings want one."""
+    sections = config_files.load(host, remember=False)
+    values = [schema.read_section(section)[0] for section in sections]
+    if not any(v.get("journal") == OVERLAY or v.get("fstype") == AUTO for v in values):
+        return Finding(OK, "no target's settings need an overlay")
+    if not host_check.is_installed(host, "dmsetup"):
+        return Finding(PROBLEM, "dmsetup is not installed: no overlays", "install dmsetup")
+    release = host.read("/proc/sys/kernel/osrelease")
+    listed = [host.read(f"/lib/modules/{release}/modules.{name}") for name in ("dep", "builtin")]
+    if any(listed) and not any("/dm-snapshot.ko" in (text or "") for text in listed):
+        text = f"kernel {release} has no module dm-snapshot: no overlays"
+        return Finding(PROBLEM, text, "install the full kernel package, or set journal = skip")
+    if not any(host.stat(f"{folder}/{_OVERLAY_RULE}") for folder in _RULE_FOLDERS):
+        text = f"udev's rule {_OVERLAY_RULE} is missing: LVM and md can use what is in an overlay"
+        return Finding(WARNING, text, "install the package again")
+    for folder in {v.get("overlay_dir", schema.TABLE["overlay_dir"].default) for v in values}:
+        if host.stat(folder) is None:
+            text = f"overlay_dir {folder} does not exist: no overlays"
+            return Finding(PROBLEM, text, f"mkdir -p {folder}")
+    return Finding(OK, "dirty filesystems get an overlay")
 
 
 def reaper_schedule(host: Host) -> Finding:

@@ -63,10 +63,12 @@ def apply_rule(
     store = overlay.Store(settings.overlay_dir, settings.overlay_keep_free)
 
     def lay_overlay(filesystem: mountable.Filesystem) -> mountable.Filesystem:
-        if not act:
-            return filesystem
-        device = overlay.lay(host, target, filesystem.device, filesystem.fstype, store, until)
-        return filesystem._replace(device=device)
+        device, fstype = filesystem.device, filesystem.fstype
+        if act:
+            return filesystem._replace(
+                device=overlay.lay(host, target, device, fstype, store, until)
+            )
+        return filesystem._replace(device=overlay.find_laid(host, device) or device)
 
     return _decide(target, layout, rule, states, lay_overlay)
 
@@ -84,7 +86,9 @@ def _decide(
         with allowed.leave_out_failures(filesystem.offset):
             options = _allowed_options(target, filesystem, rule, state)
             if state.is_dirty and rule == OVERLAY:
-                filesystem = lay_overlay(filesystem)
+                node, filesystem = filesystem.device.node, lay_overlay(filesystem)
+                if filesystem.device.node == node:  # only asked for, not done
+                    allowed.notes.append(f"the journal of {node} will be replayed in an overlay")
             allowed.filesystems.append(filesystem._replace(options=options))
             if state.is_dirty and rule == "skip":
                 allowed.notes.append(

@@ -17,7 +17,6 @@ import errno
 import fcntl
 import os
 import struct
-import time
 
 from auto_iscsi import errors
 from auto_iscsi.disks import overlays
@@ -53,19 +52,29 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
 
     Raise Failure when that does not work; nothing is left then. The caller holds the target.
     """
+    if unfinished := overlays.find(host, device.number):
+        if laid := find_laid(host, device):
+            return laid
+        remove(host, target, unfinished, until)
+    name = _make(host, target, device, store, until)
     node = overlays.find(host, device.number)
-    if node and not overlays.is_finished(host, node):
+    try:
+        _replay(host, target, name, fstype, until)
+        _make_read_only(host, target, name, until)
+    except errors.Failure:
         remove(host, target, node, until)
-        node = ""
-    if not node:
-        name = _make(host, target, device, store, until)
-        node = overlays.find(host, device.number)
-        try:
-            _replay(host, target, name, fstype, until)
-            _make_read_only(host, target, name, until)
-        except errors.Failure:
-            remove(host, target, node, until)
-            raise
+        raise
+    laid = find_laid(host, device)
+    if laid is None:
+        raise errors.Failure(f"{target}: overlay {name} is gone", "auto-iscsi status")
+    return laid
+
+
+def find_laid(host: Host, device: Device) -> Device | None:
+    """Return the overlay of a device if it is there, and its journal was replayed."""
+    node = overlays.find(host, device.number)
+    if not node or not overlays.is_finished(host, node):
+        return None
     number = host.read(f"/sys/block/{node}/dev") or ""
     return device._replace(node=node, link=overlays.name(host, node), number=number, folder=FOLDER)
 

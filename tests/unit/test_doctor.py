@@ -272,6 +272,30 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "find_multipaths yes",
         ),
         ("multipath", "warning", {"/etc/auto.iscsi.conf": ALL}, "not running", "multipathd"),
+        ("overlays", "problem", {"/etc/auto.iscsi.conf": "fstype = auto\n"}, "dmsetup", "dmsetup"),
+        (
+            "overlays",
+            "problem",
+            {
+                "/etc/auto.iscsi.conf": "journal = overlay\n",
+                "/usr/sbin/dmsetup": version(""),
+            },
+            "has no module dm-snapshot",
+            "full kernel package",
+        ),
+        (
+            "overlays",
+            "problem",
+            {
+                "/etc/auto.iscsi.conf": "fstype = auto\noverlay_dir = /srv/none\n",
+                "/usr/sbin/dmsetup": version(""),
+                "/lib/modules/6.1.0/modules.builtin": "kernel/drivers/md/dm-snapshot.ko\n",
+                "/usr/lib/udev/rules.d/61-auto-iscsi.rules": "\n",
+            },
+            "/srv/none does not exist",
+            "mkdir",
+        ),
+        ("overlays", "ok", {}, "no target's settings need an overlay", ""),
         (
             "lvm-activation",
             "warning",
