@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.automount.browse import FILE, MEMORY, Browse, result
-from tests.tree.test_portals import MARGIN, has_ipv6
-from tests.unit.test_keys import HOSTILE, NEARLY
+from tests.tree.machine import MARGIN, has_ipv6
+from tests.unit.key_examples import HOSTILE, NEARLY
 
 VM_BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612"
 VM_GAMMA = "iqn.2001-05.com.equallogic:0-8a0906-vm-gamma-2010-05-03-04:00:02.50613"

@@ -6,7 +6,6 @@ import argparse
 import configparser
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ import auto_iscsi
 from auto_iscsi.admin import cli, codes, doctor, status, verbs
 from auto_iscsi.config import config_files, schema
 
-from .test_code import tracked
+from .tracked_files import ROOT, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 VERSION = auto_iscsi.__version__
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from .tracked_files import ROOT, tracked
+
 PYTHON = ("auto_iscsi", "bench", "tests", "tools")
 RUFF = (
     "--isolated",
@@ -19,18 +19,6 @@ RUFF = (
     "--select=E,W,F,I,B,UP,C4,SIM,RET,RUF,PIE,FLY",
     "--ignore=SIM905,RUF001,RUF002,RUF003,RUF043",
 )
-
-
-def tracked(*patterns: str) -> list[str]:
-    """Return the files that git has, those that match where patterns are given."""
-    said = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--", *patterns],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return [name for name in said.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 #: The shell script that the VM runs beside ours: to be compared with, not to be mended.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "auto_iscsi"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "auto_iscsi"
 
 #: A module imports only from its own folder and from those before it (docs/ARCHITECTURE.md).
 FOLDERS = ("", "machine", "config", "iscsi", "disks", "volumes", "map", "reaper", "admin")
@@ -109,3 +110,15 @@ def test_no_module_is_long(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(tree(module)), f"{module} has no docstring"
+
+
+def test_no_test_module_is_imported() -> None:
+    """What two test files use is in a module that says what it holds."""
+    wrong = []
+    for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                if any(name.rpartition(".")[2].startswith("test_") for name in names):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong

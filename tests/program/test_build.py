@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.program import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("auto.iscsi", "auto-iscsi")
@@ -26,36 +27,6 @@ ELSEWHERE = {
     "NO_FAKE_STAT": "1",
 }
 DATE = "2031-02-03 04:05:06"
-
-
-def copied(to: Path) -> Path:
-    """Return a copy of what is built from, with other times and modes, and names turned round."""
-    sources = [
-        "Makefile",
-        "LICENSE",
-        "NEWS",
-        "README.md",
-        "setup.cfg",
-        "auto_iscsi",
-        "etc",
-        "man",
-        "debian",
-        "rpm",
-        "tools",
-    ]
-    to.mkdir(parents=True)
-    for name in reversed(sources):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, to / name)
-    for path in to.rglob("*"):
-        os.utime(path, (10**9, 10**9))
-    (to / "tests").mkdir()
-    (to / "tests/prepare").write_text("#!/bin/sh\n")
-    (to / "tests/prepare").chmod(0o755)
-    return to
 
 
 def said(*command: str | Path, **how: Any) -> str:
@@ -79,7 +50,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     there = {**ELSEWHERE, "LOCPATH": str(top)}
     names = said("sh", "-c", "printf 't\nz\n' | sort", env=there)
     assert names.split()[:2] == ["z", "t"], "this is no other locale"
-    folder = copied(top / "folder")
+    folder = sources.copy_to(top / "folder")
     # And without a network: all that it takes is on this machine.
     said(
         "unshare",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.test_package import FILES
+from tests.program.packaged_files import FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 

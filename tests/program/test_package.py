@@ -10,33 +10,11 @@ from pathlib import Path
 import pytest
 
 import auto_iscsi
+from tests.program.packaged_files import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEB = ROOT / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
 RPM = ROOT / f"dist/auto-iscsi-{auto_iscsi.__version__}.noarch.rpm"
 
-#: Path → mode and, for a link, where it leads.
-FILES = {
-    "/etc/auto.iscsi": "lrwxrwxrwx /usr/libexec/auto-iscsi/auto.iscsi",
-    "/etc/auto.iscsi.conf": "-rw-r--r--",
-    "/etc/cron.d/auto-iscsi": "-rw-r--r--",
-    "/usr/lib/systemd/system/auto-iscsi.service": "-rw-r--r--",
-    "/usr/lib/systemd/system/auto-iscsi.timer": "-rw-r--r--",
-    "/usr/lib/tmpfiles.d/auto-iscsi.conf": "-rw-r--r--",
-    "/usr/libexec/auto-iscsi/auto-iscsi": "-rwxr-xr-x",
-    "/usr/libexec/auto-iscsi/auto.iscsi": "-rwxr-xr-x",
-    "/usr/sbin/auto-iscsi": "lrwxrwxrwx ../libexec/auto-iscsi/auto-iscsi",
-    "/usr/share/auto-iscsi/iscsi.autofs": "-rw-r--r--",
-    "/usr/share/auto-iscsi/join-automount": "-rwxr-xr-x",
-    "/usr/share/bash-completion/completions/auto-iscsi": "-rw-r--r--",
-    "/usr/share/man/man5/auto.iscsi.conf.5": "-rw-r--r--",
-    "/usr/share/man/man8/auto-iscsi.8": "-rw-r--r--",
-    "/usr/share/man/man8/auto.iscsi.8": "-rw-r--r--",
-    **{
-        f"/usr/share/auto-iscsi/{module.relative_to(ROOT)}": "-rw-r--r--"
-        for module in (ROOT / "auto_iscsi").rglob("*.py")
-    },
-}
 #: What dh_python3 adds: byte-code for a new Python.
 DEBIAN_HOOK = "/usr/share/python3/runtime.d/auto-iscsi.rtupdate"
 DEBIAN_DOCS = {"NEWS", "README.md", "changelog", "copyright"}

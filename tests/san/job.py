@@ -83,6 +83,12 @@ def refusal(vm: Machine, iqn: str) -> str:
     return line
 
 
+def last_message(vm: Machine) -> str:
+    """Return the last line that the map program logged, "" if there is none."""
+    lines = said(vm)
+    return lines[-1] if lines else ""
+
+
 def records(vm: Machine) -> dict[str, bytes]:
     """Return every node record, byte for byte."""
     paths = vm.run(
@@ -99,3 +105,12 @@ def forget(vm: Machine, iqn: str) -> None:
 def logout(vm: Machine, iqn: str) -> None:
     """End a target's sessions by hand."""
     vm.run(["iscsiadm", "-m", "node", "-T", iqn, "--logout"])
+
+
+def start_multipathd(vm: Machine, blacklist: str = "") -> None:
+    """Start multipathd, which takes every disk but the guest's own and those of `blacklist`."""
+    conf = "defaults {\nfind_multipaths greedy\npolling_interval 1\n}\n"
+    vm.write("/etc/multipath.conf", f'{conf}blacklist {{\ndevnode "^vd"\n{blacklist}}}\n')
+    vm.run(
+        "systemctl unmask multipathd.socket multipathd && systemctl start multipathd", timeout=120
+    )

@@ -7,7 +7,6 @@ import pytest
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_multipath import noted
 
 CONF = "defaults {{\nfind_multipaths {}\npolling_interval 1\n}}\nblacklist {{\ndevnode ^vd\n}}\n"
 
@@ -34,7 +33,7 @@ def test_twins_never_show_each_others_files(vm: Machine, san: San, mode: str) ->
     if mode == "strict":  # which joins only what it knew before
         assert "" not in seen
     else:
-        assert "which is another volume" in noted(vm)
+        assert "which is another volume" in job.last_message(vm)
         job.configure(vm, "idle = 0\nlease = 1s\n")
         vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
         assert vm.run("ls /sys/block/dm-0/slaves").lines == ["sda", "sdb"]

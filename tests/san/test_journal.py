@@ -6,39 +6,8 @@ import pytest
 
 from tests.san import job
 from tests.san.bed.machine import Machine
-from tests.san.bed.san import LiveDisk, San
-
-AUTO = "options = nocheck, ro\nfstype = auto\npartition = auto\nudev_timeout = 50s\n"
-OPTIONS = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
-
-#: Mount a disk's file, write with fsync, copy the file as it is then, and have it be the disk.
-TAKE = """
-set -e
-modprobe {kind}
-device=$(losetup --show -f {path})
-mkdir -p /run/volume
-mount -t {kind} $device /run/volume
-sync -f /run/volume
-for n in $(seq 8); do echo new >/run/volume/new$n; sync /run/volume/new$n; done
-cp --sparse=always {path} {path}.taken
-umount /run/volume
-losetup -d $device
-cp --sparse=always {path}.taken {path}
-rm {path}.taken
-"""
-
-
-def taken_in_use(vm: Machine, san: San, kind: str) -> LiveDisk:
-    """Return a disk with a filesystem as a snapshot catches it: its newest files in the journal."""
-    size = 16 if kind == "ext4" else None
-    disk = san.disk(whole=san.fs(kind, {"marker": f"{kind}\n"}, size=size))
-    vm.run(TAKE.format(kind=kind, path=disk.path), timeout=180)
-    return disk
-
-
-def checksum(vm: Machine, disk: LiveDisk) -> str:
-    """Return what a disk's file is, every byte of it."""
-    return vm.run(["sha256sum", disk.path], timeout=120).stdout.split()[0]
+from tests.san.bed.san import San
+from tests.san.snapshot import AUTO, OPTIONS, checksum, taken_in_use
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

@@ -6,7 +6,6 @@ from tests import manual
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
-from tests.san.test_multipath import multipathd
 
 SNAPSHOTS = "iqn.2001-05.com.example:san"
 #: The page's portals, as this SAN has them.
@@ -104,7 +103,7 @@ def test_one_path_to_each(vm: Machine, san: San) -> None:
 
 
 def test_a_host_with_two_portals(vm: Machine, san: San) -> None:
-    multipathd(vm)
+    job.start_multipathd(vm)
     san.target(job.BETA, portals=["127.0.0.1", "127.0.0.2"])
     job.configure(vm, shown("A host with two portals"))
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"

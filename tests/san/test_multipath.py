@@ -17,25 +17,10 @@ ALL = f"{SETTINGS}paths = all\n"
 BIG = hashlib.sha256(b"big").digest() * (1 << 15)  # 1 MiB
 
 
-def multipathd(vm: Machine, more: str = "") -> None:
-    """Have multipathd take every disk but the guest's own."""
-    conf = "defaults {\nfind_multipaths greedy\npolling_interval 1\n}\n"
-    vm.write("/etc/multipath.conf", f'{conf}blacklist {{\ndevnode "^vd"\n{more}}}\n')
-    vm.run(
-        "systemctl unmask multipathd.socket multipathd && systemctl start multipathd", timeout=120
-    )
-
-
 def target(san: San, iqn: str) -> None:
     """Make a target with a big file, which is behind both portals."""
     files: dict[str, str | bytes] = {"marker": f"{iqn}\n", "big": BIG}
     san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=BOTH)
-
-
-def noted(vm: Machine) -> str:
-    """Return what the map said last."""
-    said = job.said(vm)
-    return said[-1] if said else ""
 
 
 def up(vm: Machine) -> list[str]:
@@ -44,7 +29,7 @@ def up(vm: Machine) -> list[str]:
 
 
 def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San) -> None:
-    multipathd(vm)
+    job.start_multipathd(vm)
     target(san, job.BETA)
     job.configure(vm, ALL)
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
@@ -53,7 +38,7 @@ def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San
     assert mounted and mounted.source.startswith("/dev/mapper/")
     entry = vm.run(["auto-iscsi", "lookup", job.BETA]).stdout
     assert ' ":/dev/disk/by-id/dm-uuid-part1-mpath-' in entry or "remount" in entry
-    assert noted(vm) == ""
+    assert job.last_message(vm) == ""
     claim = vm.read(f"/run/auto-iscsi/claims/{job.BETA}").decode()
     (opened,) = [line for line in claim.splitlines() if line.startswith("opened ")]
     assert len(opened.split()) == 3
@@ -88,19 +73,19 @@ def test_one_path_is_down_and_multipathd_takes_nothing(vm: Machine, san: San) ->
     job.configure(vm, f"{ALL}[{job.ALPHA}]\nudev_timeout = 5s\n")
     san.reject("127.0.0.2")
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
-    assert "a path is missing: login through 127.0.0.2:3260: " in noted(vm)
-    assert "multipathd does not run: one path is used" in noted(vm)
+    assert "a path is missing: login through 127.0.0.2:3260: " in job.last_message(vm)
+    assert "multipathd does not run: one path is used" in job.last_message(vm)
     mounted = job.mount(vm, job.BETA)
     assert mounted and mounted.source == f"/dev/{job.session(vm, job.BETA).disks[0]}1"
     san.unblock("127.0.0.2")
-    multipathd(vm, 'devnode ".*"\n')
+    job.start_multipathd(vm, 'devnode ".*"\n')
     assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"
-    assert "multipathd has made no map of it in 5 s: one path is used" in noted(vm)
+    assert "multipathd has made no map of it in 5 s: one path is used" in job.last_message(vm)
     assert len(vm.sessions(job.ALPHA)) == 2
 
 
 def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(vm: Machine, san: San) -> None:
-    multipathd(vm)
+    job.start_multipathd(vm)
     target(san, job.BETA)
     target(san, job.ALPHA)
     auto = "fstype = auto\npartition = auto\noptions = ro\n"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 import auto_iscsi
-from tests.program.test_build import copied
+from tests.program import sources
 from tests.san import job
 from tests.san.bed.machine import Command, Machine
 from tests.san.bed.san import San
@@ -50,7 +50,7 @@ def now() -> Package:
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A later version, whose shipped configuration is not the same."""
-    folder = copied(tmp_path_factory.mktemp("later") / "folder")
+    folder = sources.copy_to(tmp_path_factory.mktemp("later") / "folder")
     for name in ("auto_iscsi/__init__.py", "debian/changelog", "rpm/auto-iscsi.spec"):
         path = folder / name
         path.write_text(path.read_text().replace(VERSION, LATER))

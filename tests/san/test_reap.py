@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.san import job
-from tests.san.bed.machine import Machine, Result
+from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
+from tests.san.reaping import QUICK, decision, leftovers, reap
 
-# udev is slow where nothing helps QEMU.
-QUICK = """portals = 127.0.0.1
-idle = 0
-lease = 2s
-replacement_timeout = 5s
-udev_timeout = 60s
-lookup_timeout = 3m
-"""
-# What is kept of targets: claims, locks, settings, iscsiadm's last words.
-KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
 # What iscsid asks of the kernel first in a logout: ISCSI_UEVENT_UNBIND_SESSION (linux/iscsi_if.h).
 UNBIND = """
 import socket, struct, sys
@@ -32,17 +23,6 @@ door.send(struct.pack("=IHHII", 16 + len(event), 27, 1, 0, 0) + event)
 STEPS = Path(__file__).parents[1] / "tree/steps.py"
 
 
-def reap(vm: Machine, *words: str, check: bool = True) -> Result:
-    """Run the reaper as an administrator does."""
-    return vm.run(["auto-iscsi", "reap", *words], check=check, timeout=180)
-
-
-def why(vm: Machine, iqn: str) -> str:
-    """Return what the reaper says of a target."""
-    (line,) = [line for line in reap(vm, "--dry-run").lines if line.startswith(f"{iqn} ")]
-    return line
-
-
 def kept(vm: Machine, *iqns: str) -> bool:
     """Say whether sessions outlive the reaper, when their lease is over."""
     vm.run("sleep 2.1")
@@ -50,22 +30,12 @@ def kept(vm: Machine, *iqns: str) -> bool:
     return all(len(vm.sessions(iqn)) == 1 for iqn in iqns)
 
 
-def left(vm: Machine) -> str:
-    """Return what a session that has ended left behind."""
-    return vm.run(
-        "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
-        "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
-        f"{KEPT}; lsblk -dno NAME | grep ^sd",
-        check=False,
-    ).stdout
-
-
 @pytest.mark.core
 def test_the_whole_life(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
     vm.automount("--timeout=2 --negative-timeout=1")
-    disks = left(vm)
+    disks = leftovers(vm)
     for _ in ("at first", "and again"):
         assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
         assert vm.run(f"cd {job.ROOT}/{job.BETA} && auto-iscsi reap").stdout == ""  # in use
@@ -73,7 +43,7 @@ def test_the_whole_life(vm: Machine, san: San) -> None:
         said = reap(vm, "--wait")
         assert said.stdout == f"auto-iscsi: ended 1 session: {job.BETA}\n" and not said.stderr
         assert target.sessions == 0
-        assert job.until(lambda: left(vm) == disks), left(vm)
+        assert job.until(lambda: leftovers(vm) == disks), leftovers(vm)
         assert (reap(vm).stdout, reap(vm, "--dry-run").stdout) == ("", "no sessions\n")
 
 
@@ -124,10 +94,10 @@ def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
     job.logout(vm, was_ours)
     vm.run(["iscsiadm", "-m", "node", "-T", was_ours, "--login"])
     records = job.records(vm)
-    assert job.until(lambda: all(HOLDERS[how][1] in why(vm, iqn) for how, iqn in held.items()))
+    assert job.until(lambda: all(HOLDERS[how][1] in decision(vm, iqn) for how, iqn in held.items()))
     vm.run("sleep 2.1")
-    assert "a program that cannot be seen" in why(vm, seen_alone)
-    assert "not ours" in why(vm, theirs) and "not ours" in why(vm, was_ours)
+    assert "a program that cannot be seen" in decision(vm, seen_alone)
+    assert "not ours" in decision(vm, theirs) and "not ours" in decision(vm, was_ours)
     assert kept(vm, *held.values(), theirs, was_ours, seen_alone)
     for each in holding:
         each.kill()
@@ -152,7 +122,7 @@ def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: 
     vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--login"])
     again = job.session(vm, job.BETA)
     assert again.number == first.number  # counted anew by the module
-    assert kept(vm, job.BETA) and "not ours" in why(vm, job.BETA)
+    assert kept(vm, job.BETA) and "not ours" in decision(vm, job.BETA)
     job.configure(vm, QUICK + "reap = any\n")
     assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 1 session")
 
@@ -175,14 +145,14 @@ def test_iscsid_killed_in_the_middle_of_a_logout(vm: Machine, san: San) -> None:
     """It never ends such a session: its disks are gone, and it waits to be told that."""
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
-    nothing = left(vm)
+    nothing = leftovers(vm)
     vm.run(["auto-iscsi", "lookup", job.BETA])
     unbound(vm, job.BETA)
     vm.run("sleep 2.1")
     vm.run(
         "systemctl start auto-iscsi.service", timeout=120
     )  # with no more rights than the timer's
-    assert job.until(lambda: left(vm) == nothing), left(vm)
+    assert job.until(lambda: leftovers(vm) == nothing), leftovers(vm)
     assert job.until(lambda: target.sessions == 0)  # the target was not told, and sees for itself
     vm.run(["auto-iscsi", "lookup", job.BETA])
     first = unbound(vm, job.BETA)
@@ -210,7 +180,7 @@ def test_killed_at_any_step(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
     vm.write("/root/steps.py", STEPS.read_text())
-    nothing = left(vm)
+    nothing = leftovers(vm)
     for verb in (["lookup", job.BETA], ["reap"]):
         for step in itertools.count(2, 5):
             if verb == ["reap"]:
@@ -223,7 +193,10 @@ def test_killed_at_any_step(vm: Machine, san: San) -> None:
             assert target.sessions <= 1, (verb, step)
             said = reap(vm, "--wait")
             assert said.stderr == "", (verb, step)
-            assert target.sessions == 0 and job.until(lambda: left(vm) == nothing), (verb, step)
+            assert target.sessions == 0 and job.until(lambda: leftovers(vm) == nothing), (
+                verb,
+                step,
+            )
             if not killed:
                 break
         assert step > 12, verb

@@ -8,7 +8,7 @@ import itertools
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_reap import QUICK, left, reap, why
+from tests.san.reaping import QUICK, decision, leftovers, reap
 
 BLOCK = 1 << 20
 SLACK = 10.0  # seconds, of emulation
@@ -44,7 +44,7 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
         portal = "127.0.0.2" if cause == "cut off" else "127.0.0.1"
         san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=[portal])
     job.configure(vm, QUICK.replace("portals = 127.0.0.1", "portals = 127.0.0.1, 127.0.0.2"))
-    nothing = left(vm)
+    nothing = leftovers(vm)
     vm.automount("--timeout=600 --negative-timeout=1")
     vm.write("/root/reader.py", READER)
     readers = {}
@@ -82,8 +82,8 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
         assert int(number) == errno.EIO and seconds < 10 + SLACK, cause
     for (_, state), iqn in NAMES.items():
         if state != "unmounted":
-            assert f"mounted at {job.ROOT}/{iqn}" in why(vm, iqn)
-            assert "report" in why(vm, iqn), why(vm, iqn)
+            assert f"mounted at {job.ROOT}/{iqn}" in decision(vm, iqn)
+            assert "report" in decision(vm, iqn), decision(vm, iqn)
 
     # A mount that nobody uses any more expires as ever, and then the session can go.
     def expired() -> bool:
@@ -94,7 +94,7 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
     said = reap(vm, "--wait", check=False)
     assert (said.status, said.stderr) == (0, ""), said
     assert vm.sessions() == []
-    assert left(vm) == nothing
+    assert leftovers(vm) == nothing
 
     san.unblock("127.0.0.2")
     for (cause, _), iqn in NAMES.items():

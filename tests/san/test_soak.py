@@ -18,7 +18,7 @@ import pytest
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_reap import KEPT, QUICK, reap
+from tests.san.reaping import KEPT, QUICK, reap
 
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of.

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tree.machine import Machine
-
-NODES = "/etc/iscsi/nodes"
+from tests.tree.machine import NODE_FOLDERS, Machine
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +21,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
 def machine(request: pytest.FixtureRequest, compiled: str) -> Iterator[Machine]:
     """A machine whose SAN has nothing yet; its parameter says where its node records are."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        here = Machine(Path(folder), getattr(request, "param", NODES), compiled)
+        here = Machine(Path(folder), getattr(request, "param", NODE_FOLDERS[0]), compiled)
         try:
             yield here
         finally:

@@ -20,14 +20,19 @@ from typing import Any, NamedTuple
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 from tests.tree import kernel
-from tests.tree.tree import Content, make_tree
+from tests.tree.tree import Content, Link, make_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VOL1 = "iqn.2001-05.com.equallogic:0-8a0906-vol1"
 VOL10 = "iqn.2001-05.com.equallogic:0-8a0906-vol10"
+OTHER = "iqn.2001-05.com.equallogic:0-8a0906-other"
 INITIATOR = "iqn.1993-08.org.debian:01:browse"
 NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 PATIENCE = 30.0  # seconds, for what has no time of its own: a slow machine is no failure
+MARGIN = 5.0  # seconds that a busy machine may add to what the contract allows
+DAY = 86400.0  # seconds
+#: Where node records are: on Debian 12, and with open-iscsi 2.1.7 or later.
+NODE_FOLDERS = ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes")
 
 LAUNCHER = """\
 #!{python} -IS
@@ -49,6 +54,15 @@ ISCSID_CONF = {
     "node.session.timeo.replacement_timeout": "120",
     "node.conn[0].timeo.login_timeout": "15",
 }
+
+
+#: The root filesystem, the map, a trigger mount of automount's for one key and a mount for another.
+MOUNTINFO = (
+    "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+    "40 22 0:38 / {root}/iscsiauto rw,relatime shared:9 - autofs /etc/auto.iscsi rw,fd=7\n"
+    "41 40 0:39 / {root}/iscsiauto/{other} rw,relatime - autofs /etc/auto.iscsi rw,fd=7\n"
+    "42 40 8:17 / {root}/iscsiauto/{name} ro,nosuid,nodev,relatime - ext3 /dev/sdb1 ro\n"
+)
 
 
 class Answer(NamedTuple):
@@ -124,7 +138,7 @@ class Machine:
     def __init__(
         self,
         root: Path,
-        nodes: str = "/etc/iscsi/nodes",
+        nodes: str = NODE_FOLDERS[0],
         cache: str = "",
         python: str = sys.executable,
     ) -> None:
@@ -302,6 +316,19 @@ class Machine:
         link = entry.rpartition("/")[2].partition("-part")[0]
         kernel.udev_knows(str(self.root), number, link)
 
+    def leave_stale_link(self, name: str, portal: str, disk: str) -> None:
+        """Have udev's old links of a target lead to a disk that another target has by now."""
+        link = f"{kernel.BY_PATH}/{self.entry(name, portal).rpartition('/')[2][:-1]}"
+        self.files({link: Link(f"../../{disk}1"), link[: -len("-part1")]: Link(f"../../{disk}")})
+
+    def mount(self, name: str, other: str = VOL10) -> None:
+        """Have automount's mount of partition 1 of the first disk for a key, `name`.
+
+        For `other` there is automount's trigger mount.
+        """
+        text = MOUNTINFO.format(root=self.root, name=name, other=other)
+        kernel.write(str(self.root), "/proc/self/mountinfo", text.rstrip())
+
     def files(self, files: Mapping[str, Content]) -> None:
         make_tree(self.root, files)
 
@@ -406,6 +433,13 @@ class Machine:
     def claim(self, name: str) -> claims.Claim:
         return claims.read(self.host, name.lower())
 
+    def target_files(self) -> list[str]:
+        """Return the files of targets in /run/auto-iscsi: claims, locks, settings, last words."""
+        folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
+        top = self.root / "run/auto-iscsi"
+        files = [path for path in top.rglob("*") if path.is_file()]
+        return [str(path) for path in files if path.relative_to(top).parts[0] in folders]
+
     def reached(self, step: str) -> None:
         """Wait until iscsiadm is before a step."""
         self.wait_for(lambda: any(line.get("step") == step for line in self.log()), step)
@@ -437,6 +471,16 @@ class Machine:
             bound.close()
         self.wait_for(lambda: not any(map(is_ours, self.pids())), "processes to be gone")
         assert not violations, violations
+
+
+def has_ipv6() -> bool:
+    """Say whether a portal can be at ::1 on the machine that runs the tests."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def is_ours(pid: int) -> bool:

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tree import kernel
-from tests.tree.machine import VOL1, VOL10, Machine
-from tests.tree.test_portals import MARGIN
-from tests.tree.tree import Link
-
-OTHER = "iqn.2001-05.com.equallogic:0-8a0906-other"
-
-
-def stale_link(machine: Machine, name: str, portal: str, disk: str) -> None:
-    """Leave an old link of a target that leads to another target's disk by now."""
-    link = f"{kernel.BY_PATH}/{machine.entry(name, portal).rpartition('/')[2][:-1]}"
-    machine.files({link: Link(f"../../{disk}1"), link[: -len("-part1")]: Link(f"../../{disk}")})
+from tests.tree.machine import MARGIN, OTHER, VOL1, VOL10, Machine
 
 
 @pytest.mark.parametrize(("first", "second"), [(VOL10, VOL1), (VOL1, VOL10)])
@@ -53,7 +42,7 @@ def test_a_stale_link_to_another_targets_disk_is_waited_out(machine: Machine) ->
     portal = machine.target(VOL1, after={"udev": 0.6})
     machine.target(OTHER, portal)
     machine.lookup(OTHER)
-    stale_link(machine, VOL1, portal, "sdb")
+    machine.leave_stale_link(VOL1, portal, "sdb")
     answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, portal)
     assert machine.leads_to(answer.entry) == "sdc1"

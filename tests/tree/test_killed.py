@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tree.machine import VOL1, Machine
-from tests.tree.test_reap import DAY, left
+from tests.tree.machine import DAY, VOL1, Machine
 
 FEWEST = 20  # changes that a cold lookup, or a reaper, makes
 
@@ -33,7 +32,7 @@ def nothing_left(machine: Machine, portal: str, step: int) -> None:
         machine.age(VOL1, DAY)
     result = machine.reap()
     assert (result.status, result.err) == (0, ""), (step, result)
-    assert (machine.sids(), left(machine)) == ([], []), step
+    assert (machine.sids(), machine.target_files()) == ([], []), step
     assert not machine.folder(VOL1, portal).exists(), step
 
 

@@ -4,22 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tree import kernel
-from tests.tree.machine import VOL1, VOL10, Machine
-from tests.tree.test_portals import MARGIN
-
-MOUNTINFO = (
-    "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
-    "40 22 0:38 / {root}/iscsiauto rw,relatime shared:9 - autofs /etc/auto.iscsi rw,fd=7\n"
-    "41 40 0:39 / {root}/iscsiauto/{other} rw,relatime - autofs /etc/auto.iscsi rw,fd=7\n"
-    "42 40 8:17 / {root}/iscsiauto/{name} ro,nosuid,nodev,relatime - ext3 /dev/sdb1 ro\n"
-)
-
-
-def mounted(machine: Machine, name: str, other: str = VOL10) -> None:
-    """Make it look as if automount had partition 1 of the first disk mounted for a key."""
-    text = MOUNTINFO.format(root=machine.root, name=name, other=other)
-    kernel.write(str(machine.root), "/proc/self/mountinfo", text.rstrip())
+from tests.tree.machine import MARGIN, VOL1, VOL10, Machine
 
 
 def test_a_lookup_waits_until_iscsid_has_recovered_the_session(machine: Machine) -> None:
@@ -57,7 +42,7 @@ def test_a_lookup_of_a_mounted_key_answers_at_once_with_the_mount(machine: Machi
     # A restarted automount looks up each mount, and never expires one whose lookup failed.
     portal = machine.target(VOL1, machine.mute_portal())
     machine.session(VOL1, portal, "FAILED")
-    mounted(machine, VOL1)
+    machine.mount(VOL1)
     machine.configure("login_timeout = 30s")
     answer = machine.lookup(VOL1)
     assert answer.entry == machine.entry(VOL1, portal)
@@ -68,7 +53,7 @@ def test_a_lookup_of_a_mounted_key_answers_at_once_with_the_mount(machine: Machi
 @pytest.mark.parametrize("key", [VOL1, VOL1.upper()])
 def test_a_mounted_key_without_any_session_is_answered_too(machine: Machine, key: str) -> None:
     machine.target(VOL1, machine.mute_portal())
-    mounted(machine, key)
+    machine.mount(key)
     answer = machine.lookup(key)
     assert answer.entry == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
     assert answer.seconds < MARGIN
@@ -77,12 +62,12 @@ def test_a_mounted_key_without_any_session_is_answered_too(machine: Machine, key
 
 def test_a_mount_of_another_key_is_not_an_answer(machine: Machine) -> None:
     machine.target(VOL1, machine.dead_portal())
-    mounted(machine, VOL10, other=VOL1)  # and automount's own trigger mount at the place of VOL1
+    machine.mount(VOL10, other=VOL1)  # and automount's own trigger mount at the place of VOL1
     assert machine.lookup(VOL1).status == 1
 
 
 def test_a_mounted_key_with_a_session_that_is_up_is_answered_through_it(machine: Machine) -> None:
     portal = machine.target(VOL1)
-    mounted(machine, VOL1)
+    machine.mount(VOL1)
     machine.session(VOL1, portal)
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
-from tests.tree.machine import INITIATOR, VOL1, Machine
+from tests.tree.machine import INITIATOR, MARGIN, VOL1, Machine, has_ipv6
 from tests.tree.tree import Link
-
-MARGIN = 5.0  # seconds that a busy machine may add to what the contract allows
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def test_the_next_portal_is_tried_when_one_is_dead(machine: Machine) -> None:

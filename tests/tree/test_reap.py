@@ -8,10 +8,9 @@ import pytest
 
 from auto_iscsi.iscsi import claims
 from auto_iscsi.reaper import decisions
-from tests.tree.machine import VOL1, VOL10, Machine, Reaped
+from tests.tree.machine import DAY, VOL1, VOL10, Machine, Reaped
 from tests.tree.tree import make_tree
 
-DAY = 86400.0
 NOTHING = Reaped(0, "", "")
 
 
@@ -29,14 +28,6 @@ def idle(machine: Machine, name: str = VOL1, *, record: bool = True) -> str:
     return portal
 
 
-def left(machine: Machine) -> list[str]:
-    """Return what is kept in /run/auto-iscsi of targets: claims, locks, settings, last words."""
-    folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
-    found = (machine.root / "run/auto-iscsi").rglob("*")
-    here = len((machine.root / "run/auto-iscsi").parts)
-    return [str(f) for f in found if f.is_file() and f.parts[here] in folders]
-
-
 def test_an_idle_session_its_claim_and_our_record_go(machine: Machine) -> None:
     portal = machine.portal()
     machine.configure(f"portals = {portal}")
@@ -44,7 +35,7 @@ def test_an_idle_session_its_claim_and_our_record_go(machine: Machine) -> None:
     machine.visit(VOL1)
     machine.age(VOL1, DAY)
     assert machine.reap() == (0, f"auto-iscsi: ended 1 session: {VOL1}\n", "")
-    assert machine.sids() == [] and left(machine) == []
+    assert machine.sids() == [] and machine.target_files() == []
     assert not machine.folder(VOL1, idle_portal).exists()
     assert machine.reap() == NOTHING
     machine.visit(VOL1)
@@ -201,7 +192,7 @@ def test_others_sessions(machine: Machine, reap: str, ends: bool) -> None:
     machine.reap()
     assert (machine.sids() == []) == ends
     machine.reap()
-    assert left(machine) == []
+    assert machine.target_files() == []
 
 
 def test_never_is_never(machine: Machine) -> None:
@@ -247,7 +238,7 @@ def test_a_logout_that_fails_is_said_and_tried_again(machine: Machine, status: i
         assert f"{VOL1}: logout of session 2" in said.err and f"exit {status}" in said.err
     assert said.status == 1 and said.out == f"auto-iscsi: ended 1 session: {VOL10}\n"
     machine.change(VOL1, answers={})
-    assert machine.reap().status == 0 and machine.sids() == [] and left(machine) == []
+    assert machine.reap().status == 0 and machine.sids() == [] and machine.target_files() == []
 
 
 def test_two_reapers(machine: Machine) -> None:
@@ -328,7 +319,7 @@ def test_a_login_that_comes_through_after_its_lookup_is_ours(machine: Machine) -
     assert machine.reap() == NOTHING
     assert machine.claim(VOL1).opened and not machine.claim(VOL1).asked
     assert machine.recovery_tmo(1) == "7"
-    assert left(machine) == [str(machine.root / f"run/auto-iscsi/claims/{VOL1}")]
+    assert machine.target_files() == [str(machine.root / f"run/auto-iscsi/claims/{VOL1}")]
 
 
 def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
@@ -369,4 +360,4 @@ def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
 @pytest.mark.parametrize("folder", ["claims", "disks", "settings"])
 def test_what_a_killed_lookup_wrote_half_goes(machine: Machine, folder: str) -> None:
     machine.files({f"/run/auto-iscsi/{folder}/.{VOL1}": "half"})
-    assert machine.reap().status == 0 and left(machine) == []
+    assert machine.reap().status == 0 and machine.target_files() == []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tree.machine import INITIATOR, VOL1, VOL10, Machine
-from tests.tree.test_visits import BOTH_NODES
+from tests.tree.machine import INITIATOR, NODE_FOLDERS, VOL1, VOL10, Machine
 from tests.tree.tree import contents
 
+BOTH_NODES = pytest.mark.parametrize("machine", NODE_FOLDERS, indirect=True)
 CHAP = (
     "# BEGIN RECORD 2.1.8\nnode.name = {name}\nnode.startup = automatic\n"
     "node.session.auth.authmethod = CHAP\nnode.session.auth.password = s3cret\n# END RECORD\n"

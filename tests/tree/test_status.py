@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from auto_iscsi.admin import cli, codes, metrics, output, status
 from auto_iscsi.iscsi import claims
 from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
-from tests.tree.test_recorded import BETA, host, scenes
+from tests.tree.recordings import BETA, host, scenes
 from tests.tree.tree import Content, make_tree
 
 PLAIN = output.Paint(False)

@@ -10,9 +10,7 @@ import os
 
 import pytest
 
-from tests.tree.machine import VOL1, VOL10, Answer, Lookup, Machine, alive
-from tests.tree.test_disks import OTHER, stale_link
-from tests.tree.test_portals import MARGIN
+from tests.tree.machine import MARGIN, OTHER, VOL1, VOL10, Answer, Lookup, Machine, alive
 
 HANG = {"hang": 40}
 
@@ -150,7 +148,7 @@ def test_a_stale_link_to_another_targets_disk_is_never_used(machine: Machine) ->
     portal = machine.target(VOL1, after={"udev": None})
     machine.target(OTHER, portal)
     machine.session(OTHER, portal)
-    stale_link(machine, VOL1, portal, "sdb")
+    machine.leave_stale_link(VOL1, portal, "sdb")
     machine.configure("udev_timeout = 1s")
     for _ in ("after the login", "with the session there"):
         answer = machine.lookup(VOL1)

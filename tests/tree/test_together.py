@@ -9,9 +9,7 @@ import time
 
 import pytest
 
-from tests.tree.machine import PATIENCE, VOL1, VOL10, Machine
-from tests.tree.test_lost import mounted
-from tests.tree.test_portals import MARGIN
+from tests.tree.machine import MARGIN, PATIENCE, VOL1, VOL10, Machine
 
 MANY = [f"iqn.2001-05.com.equallogic:many-{number}" for number in range(8)]
 
@@ -68,11 +66,11 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
 def test_a_second_run_beside_the_mount_of_the_first_says_remount(machine: Machine) -> None:
     # After Ctrl-C and another visit automount runs it again, though its mount has come meanwhile.
     portal = machine.target(VOL1)
-    mounted(machine, VOL10)
+    machine.mount(VOL10)
     first = machine.visit(VOL1)
     second = machine.start(VOL1)
     machine.wait_for(machine.held(VOL1), "the second run")
-    mounted(machine, VOL1)
+    machine.mount(VOL1)
     assert second.answer().entry == first.replace("ro,fstype", "ro,remount,fstype")
     assert first == machine.entry(VOL1, portal)
 
@@ -81,7 +79,7 @@ def test_a_second_run_beside_the_mount_of_the_first_says_remount(machine: Machin
 def test_a_second_run_without_a_mount_gives_the_same_answer(machine: Machine, under: str) -> None:
     machine.target(VOL1)
     if under == "automount":
-        mounted(machine, VOL10)
+        machine.mount(VOL10)
     first = machine.visit(VOL1)
     answer = machine.lookup(VOL1)
     assert answer.entry == first

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tree.machine import VOL1, VOL10, Machine
-
-BOTH_NODES = pytest.mark.parametrize(
-    "machine", ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"], indirect=True
-)
+from tests.tree.machine import NODE_FOLDERS, VOL1, VOL10, Machine
 
 
-@BOTH_NODES
+@pytest.mark.parametrize("machine", NODE_FOLDERS, indirect=True)
 def test_the_first_visit_logs_in_and_names_the_partition_by_its_link(machine: Machine) -> None:
     portal = machine.target(VOL1)
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)

@@ -18,7 +18,7 @@ import pytest
 
 from auto_iscsi.config import file_cache
 from tests.tree.machine import REPOSITORY, VOL1, Machine
-from tests.unit.test_keys import HOSTILE, NEARLY
+from tests.unit.key_examples import HOSTILE, NEARLY
 
 # The map program, its machine below a directory; then a report of what it brought in.
 PROGRAM = """\

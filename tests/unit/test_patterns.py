@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from auto_iscsi import errors, keys
 from auto_iscsi.config import pattern_proofs, patterns
+from tests.unit.key_examples import GRAMMAR
 from tests.unit.language import an_end
-from tests.unit.test_keys import GRAMMAR
 
 GLOBS = st.text("*?[]!-:.iqnab01_", max_size=14)
 NAMES = st.from_regex(GRAMMAR, fullmatch=True).filter(lambda name: len(name) < 60)

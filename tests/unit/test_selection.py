@@ -18,7 +18,7 @@ from auto_iscsi.volumes import selection
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
-from .test_superblock import ext
+from .superblocks import ext
 
 TARGET = "iqn.2001-05.com.example:vm-beta"
 SESSION = "/sys/class/iscsi_session/session7"

@@ -1,0 +1,38 @@
+"""Run the reaper on the machine, and list what a session left there."""
+
+from __future__ import annotations
+
+from tests.san.bed.machine import Machine, Result
+
+#: A configuration under which a session may end after two seconds. The timeouts are long: udev is
+#: slow in a QEMU without KVM.
+QUICK = """portals = 127.0.0.1
+idle = 0
+lease = 2s
+replacement_timeout = 5s
+udev_timeout = 60s
+lookup_timeout = 3m
+"""
+#: Lists the files of targets: claims, locks, settings, iscsiadm's last words.
+KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
+
+
+def reap(vm: Machine, *words: str, check: bool = True) -> Result:
+    """Run the reaper as an administrator does."""
+    return vm.run(["auto-iscsi", "reap", *words], check=check, timeout=180)
+
+
+def decision(vm: Machine, iqn: str) -> str:
+    """Return the reaper's line about a target: its session, the decision and the reason."""
+    (line,) = [line for line in reap(vm, "--dry-run").lines if line.startswith(f"{iqn} ")]
+    return line
+
+
+def leftovers(vm: Machine) -> str:
+    """List the sessions, links, node records, files of targets and disks that exist."""
+    return vm.run(
+        "ls /sys/class/iscsi_session 2>/dev/null; ls /dev/disk/by-path | grep iscsi;"
+        "find -L /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2>/dev/null;"
+        f"{KEPT}; lsblk -dno NAME | grep ^sd",
+        check=False,
+    ).stdout
