@@ -35,7 +35,7 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
         assert job.expired(vm, iqn)
 
     # A LUN that cannot be written: refused, skipped, and a replay is refused with its reason.
-    job.configure(vm, AUTO)
+    job.configure(vm, AUTO + "journal = refuse\n")
     refused(protected, "journal = skip")
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(protected)
@@ -49,7 +49,7 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     target = san.target(writable, [disk])
     assert target.sessions == 0
     vm.discover()
-    job.configure(vm, AUTO)
+    job.configure(vm, AUTO + "journal = refuse\n")
     refused(writable, "journal = replay shows all, and writes to the LUN")
     session = job.session(vm, writable)
     assert vm.read(f"/sys/block/{session.disks[0]}/ro") == b"1\n"

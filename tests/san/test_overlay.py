@@ -7,7 +7,7 @@ import pytest
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_journal import AUTO, OPTIONS, checksum, taken_in_use
+from tests.san.snapshot import AUTO, OPTIONS, checksum, taken_in_use
 
 #: What a host without an overlay shows: no device of ours, no store.
 LEFT = "dmsetup ls; losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private"
@@ -60,3 +60,78 @@ def test_without_room_or_without_the_module_it_is_refused(vm: Machine, san: San)
     assert overlays(vm) == []
     vm.run("mv /run/dm-snapshot.ko* /lib/modules/$(uname -r)/kernel/drivers/md/ && depmod")
     assert job.until(lambda: job.visit(vm, job.ALPHA, "new8", check=False).stdout == "new\n")
+
+
+#: A dmsetup that kills the lookup which started it, before or after it does its work.
+KILLER = """#!/bin/sh
+echo >>/run/calls
+if [ $(wc -l </run/calls) = {call} ]; then
+    [ {when} = after ] && /usr/sbin/dmsetup.real "$@"
+    kill -KILL $PPID
+    exit 1
+fi
+exec /usr/sbin/dmsetup.real "$@"
+"""
+
+
+def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, san: San) -> None:
+    disk = taken_in_use(vm, san, "ext4")
+    before, left = checksum(vm, disk), vm.run(LEFT, check=False).stdout
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    job.configure(vm, AUTO + "idle = 0\nlease = 1s\n")
+    vm.run("mv /usr/sbin/dmsetup /usr/sbin/dmsetup.real")
+    vm.run("udevadm control --reload")
+    killed = 0
+    for when in ("before", "after"):
+        for call in range(1, 7):
+            vm.run("rm -f /run/calls")
+            vm.write("/usr/sbin/dmsetup", KILLER.format(call=call, when=when), 0o755)
+            killed += vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False).status != 0
+            vm.run("rm -f /run/calls; ln -sf dmsetup.real /usr/sbin/dmsetup")
+            entry = vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=120).stdout
+            (name,) = overlays(vm)
+            assert f'":/dev/mapper/{name}"' in entry, (when, call)
+            vm.run(f"mount -o ro /dev/mapper/{name} /mnt && cat /mnt/new8 && umount /mnt")
+            vm.run(["dmsetup", "remove", name])
+    assert killed == 12
+    vm.run("mv /usr/sbin/dmsetup.real /usr/sbin/dmsetup")
+    assert job.until(lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False).status)
+    assert vm.run(LEFT, check=False).stdout == left
+    assert checksum(vm, disk) == before
+
+
+def test_a_target_that_is_cut_off_while_its_overlay_is_mounted(vm: Machine, san: San) -> None:
+    disk = taken_in_use(vm, san, "xfs")
+    left = vm.run(LEFT, check=False).stdout
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    vm.automount("--timeout=1 --negative-timeout=1")
+    job.configure(vm, AUTO + "idle = 0\nlease = 1s\nreplacement_timeout = 5s\n")
+    assert job.visit(vm, job.ALPHA, "new8").stdout == "new\n"
+    san.revoke(job.ALPHA)
+    vm.run("echo 3 >/proc/sys/vm/drop_caches")
+    assert job.visit(vm, job.ALPHA, "new7", check=False).status == 1
+    assert job.expired(vm, job.ALPHA)
+
+    def is_cleared() -> bool:
+        vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
+        return not vm.sessions(job.ALPHA) and vm.run(LEFT, check=False).stdout == left
+
+    assert job.until(is_cleared)
+
+
+def test_links_by_uuid_lead_where_they_led(vm: Machine, san: San) -> None:
+    disk = taken_in_use(vm, san, "ext4")
+    own = vm.run(f"losetup --show -f -r {disk.path}").stdout.strip()
+    uuid = vm.run(f"blkid -s UUID -o value {own}").stdout.strip()
+    vm.run(f"udevadm trigger --settle {own}")
+    link = f"readlink -f /dev/disk/by-uuid/{uuid}"
+    assert vm.run(link).stdout.strip() == own
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    job.configure(vm, AUTO)
+    vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=120)
+    vm.run("udevadm settle")
+    assert overlays(vm)
+    assert not vm.run(link).stdout.strip().startswith("/dev/dm-")
