@@ -131,7 +131,7 @@ def _tidy(host: Host) -> None:
     # Caches: a lookup that writes one right now does without.
     caches = [f"settings/{name}" for name in host.names(f"{claims.FOLDER}/settings")]
     stale = [cache for cache in caches if cache.partition("/")[2] not in claimed]
-    stale += [name for name in host.names(claims.FOLDER) if name.startswith("config.")]
+    stale += [name for name in host.names(claims.FOLDER) if name.startswith(".config.")]
     stale += [
         f"refused/{name}"
         for name in host.names(f"{claims.FOLDER}/refused")
