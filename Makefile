@@ -45,15 +45,9 @@ WAITING = -n 2
 MACHINES = -n 2
 
 .PHONY: test
-test: build standalone deb rpm ## everything; installs what is missing
-	@tests/prepare test
-	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
-	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
-	@$(RUN) python3 tests/matrix.py $(ARGS)
-	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
-	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
-	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie -m core $(ARGS)
+test: ## everything; installs what is missing (ARGS= for pytest)
+	@tests/prepare build
+	@python3 tests/all.py $(DEB) $(ARGS)
 
 .PHONY: lint
 lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
