@@ -160,7 +160,7 @@ def copied(chosen: Set) -> Path:
 
 
 def run(chosen: Set, python: str, arguments: list[str], results: str) -> int:
-    """Run the tests on a set; return pytest's exit status. `results`: the folder for its results."""
+    """Run the tests on a set; return pytest's exit status. `results`: the folder for results."""
     say(f"{chosen} ({python})")
     venv, tree = environment(chosen, python), copied(chosen)
     mine = {
