@@ -1,4 +1,4 @@
-# What one does with this tree, each as one command; `make` alone lists them.
+# Build, test, measure and install auto-iscsi. `make` without a target lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
@@ -13,13 +13,13 @@ sbindir     ?= $(PREFIX)/sbin
 datadir     ?= $(PREFIX)/share
 mandir      ?= $(PREFIX)/share/man
 docdir      ?= $(PREFIX)/share/doc/auto-iscsi
-# systemd looks below /usr and /usr/local; what is elsewhere it has to find in /etc.
+# systemd reads units only below /usr, /usr/local and /etc. Other prefixes put them in /etc.
 units = $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,$(sysconfdir))
 tmpfilesdir ?= $(units)/tmpfiles.d
 systemdunitdir ?= $(units)/systemd/system
 udevrulesdir ?= $(units)/udev/rules.d
 
-# What the programs' first line starts, and whom the byte-code is for that is made here.
+# The Python in the first line of the programs. Byte-code that is made here is for this Python.
 PYTHON ?= /usr/bin/python3
 PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
 MODULES := $(wildcard auto_iscsi/*.py auto_iscsi/*/*.py)
@@ -28,99 +28,93 @@ DEB = dist/auto-iscsi_$(VERSION)_all.deb
 RPM = dist/auto-iscsi-$(VERSION).noarch.rpm
 RUN = tests/prepare run
 
-##@ See it
+##@ Try it
 .PHONY: demo
-demo: deb ## the job as a person does it, in a virtual machine with a SAN inside
+demo: deb ## show a user's visit to a snapshot, in a virtual machine with its own SAN
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed demo --deb $(DEB)
 
 .PHONY: vm
-vm: deb ## a shell in that machine
+vm: deb ## open a root shell in that virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed shell --deb $(DEB)
 
 ##@ Test it
-# Several at once where most of the time is waited; what a folder's tests need, they say.
+# Two tests at a time where tests mostly wait. A test says itself what it lacks on this machine.
 PYTEST = $(RUN) python3 -m pytest
 WAITING = -n 2
 MACHINES = -n 2
 
 .PHONY: test
-test: build standalone deb rpm ## everything; installs what is missing
-	@tests/prepare test
-	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(PYTEST) tests/lint tests/unit tests/program $(ARGS)
-	@$(PYTEST) $(WAITING) tests/tree tests/automount $(ARGS)
-	@$(RUN) python3 tests/matrix.py $(ARGS)
-	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
-	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
-	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie -m core $(ARGS)
+test: ## run all tests; install what they need (ARGS= for pytest)
+	@tests/prepare build
+	@python3 tests/all.py $(DEB) $(ARGS)
 
 .PHONY: lint
-lint: ## what the code looks like, types, manual pages, scripts (ARGS= for pytest)
+lint: ## check format, types, scripts, manual pages, agreement (ARGS= for pytest)
 	@tests/prepare lint
 	@$(PYTEST) tests/lint $(ARGS)
 
 .PHONY: lock
-lock: ## write the tests' lock files anew, from tests/requirements.txt and tests/matrix.py
+lock: ## write the tests' lock files, from tests/requirements.txt and tests/matrix.py
 	@tests/lock
 
 .PHONY: test-matrix
-test-matrix: ## what needs no root, on the oldest and the newest Python and libraries
+test-matrix: ## run tests on the oldest and the newest Python and libraries
 	@tests/prepare test
 	@$(RUN) python3 tests/matrix.py $(ARGS)
 
 .PHONY: test-unit test-tree test-program test-automount test-san
-test-unit: ## the modules that touch nothing
-test-tree: ## those that read the machine, on made-up trees
-test-program: build standalone deb rpm ## the two programs and the package, as they were built
-test-automount: build deb rpm ## the kernel's autofs and automount, with loop devices
+test-unit: ## test one module at a time
+test-tree: ## test lookups and the reaper on a host that is a folder
+test-program: build standalone deb rpm ## test the programs and packages as built
+test-automount: build deb rpm ## test with the real automount and loop devices
 test-tree test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
-test-san: deb rpm standalone ## the whole thing in the virtual machine
+test-san: deb rpm standalone ## test with a real SAN in the virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 .PHONY: soak
-soak: deb ## ten minutes of crowd, kills and restarts in the virtual machine (SECONDS=600)
+soak: deb ## run users, kills and restarts in the virtual machine (SECONDS=600)
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
 	@$(PYTEST) -s tests/san/test_soak.py --soak $(or $(SECONDS),600) $(ARGS)
 
 .PHONY: test-trixie
-test-trixie: deb rpm standalone ## the same on Debian 13; make test has the core of it
+test-trixie: deb rpm standalone ## run test-san on Debian 13 (make test runs only its core)
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
 	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
 
 .PHONY: autopkgtest
-autopkgtest: deb ## debian/tests as Debian runs them, in a machine of autopkgtest's own (ARGS=)
+autopkgtest: deb ## run debian/tests with autopkgtest in a virtual machine (ARGS=)
 	@tests/prepare autopkgtest
 	@$(RUN) python3 -m tests.san.bed autopkgtest --deb $(DEB) -- $(ARGS)
 
 ##@ Measure it
 .PHONY: bench
-bench: build deb ## how fast it is, against bare Python, bare iscsiadm and the script (six minutes once both images are there)
+bench: build deb ## measure the speed (six minutes, plus the first build of two images)
 	@tests/prepare vm
 	@$(RUN) python3 -m bench $(ARGS)
 
 ##@ Build it
 .PHONY: build
-build: dist/auto.iscsi dist/auto-iscsi ## both programs in dist/, with the modules of this clone
+build: dist/auto.iscsi dist/auto-iscsi ## build both programs in dist/; they use this clone's modules
 
 .PHONY: deb
-deb: $(DEB) ## the Debian package, in dist/
+deb: $(DEB) ## build the Debian package in dist/
 
 .PHONY: rpm
-rpm: $(RPM) ## the RPM package, in dist/
+rpm: $(RPM) ## build the RPM package in dist/
 
 FOR_PYTHON = $(if $(filter command,$(origin PYTHON)),FORCE)
 .PHONY: FORCE
 
-# With byte-code, as a host has it on which they are installed.
+# The modules of this clone get byte-code, as they do on a host where they are installed.
 dist/auto.iscsi dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
 	@mkdir -p dist
 	@$(PYTHON) -m compileall -q auto_iscsi
@@ -128,7 +122,7 @@ dist/auto.iscsi dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
 	@chmod 755 $@
 	@echo "built $@"
 
-# -S and an empty environment: how the machine is set up stays out of the programs' bytes.
+# With -S and an empty environment, the programs do not depend on this machine's settings.
 ZIPAPP = env -i PYTHONHASHSEED=0 $(PYTHON) -B -S tools/build_zipapp.py
 PARTS = $(MODULES) tools/build_zipapp.py $(FOR_PYTHON)
 
@@ -144,14 +138,14 @@ dist/standalone/auto-iscsi: $(PARTS) $(LIBRARIES)/ready
 $(LIBRARIES)/ready: tools/libraries.txt
 	@tests/prepare standalone
 	@rm -rf $(LIBRARIES)
-	@echo "getting the libraries of tools/libraries.txt"
+	@echo "downloading the libraries of tools/libraries.txt"
 	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-compile --only-binary :all: --target $(LIBRARIES) \
 		--require-hashes -r tools/libraries.txt
 	@touch $@
 
-# In a copy, because dpkg-buildpackage leaves its results beside the tree it builds. What is needed
-# has been looked after; dpkg would ask for a compiler, too.
+# The package is built from a copy, because dpkg-buildpackage puts its results beside the source
+# folder. tests/prepare has installed the build dependencies; dpkg would also require a compiler.
 $(DEB): $(SOURCES)
 	@tests/prepare deb
 	@rm -rf build/deb && mkdir -p build/deb/auto-iscsi dist
@@ -162,11 +156,11 @@ $(DEB): $(SOURCES)
 	@mv build/deb/auto-iscsi_$(VERSION)_all.deb $@
 	@echo "built $@"
 
-# What dpkg has installed here rpm knows nothing of.
+# On Debian, rpm does not know which packages dpkg has installed.
 NODEPS := $(if $(wildcard /etc/debian_version),--nodeps)
 
-# The spec builds in a copy of its own, from a source archive as any host would have it. The RPM
-# says what libmagic, which speaks the builder's language, says of each file.
+# rpmbuild unpacks a source archive, as it would on any host. The RPM contains libmagic's
+# description of each file, which is in the language of the locale: so the locale is fixed.
 $(RPM): $(SOURCES)
 	@tests/prepare rpm
 	@rm -rf build/rpm && mkdir -p build/rpm dist
@@ -180,31 +174,32 @@ $(RPM): $(SOURCES)
 	@echo "built $@"
 
 .PHONY: standalone
-standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## both with their libraries inside: python3 is all that they need
+standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## build both programs with their libraries inside; they need only Python
 
 ##@ Install it
-# `sudo make install` on a host for which there is no package. BUNDLED=yes: with the libraries inside.
+# `sudo make install` is for a host that can use neither package. BUNDLED=yes installs the
+# standalone programs.
 FROM = $(if $(BUNDLED),dist/standalone,tools)
 INSTALL = DESTDIR='$(DESTDIR)' programs=$(FROM) python=$(PYTHON) sysconfdir=$(sysconfdir) libexecdir=$(libexecdir) \
 	sbindir=$(sbindir) datadir=$(datadir) mandir=$(mandir) tmpfilesdir=$(tmpfilesdir) udevrulesdir=$(udevrulesdir) \
 	systemdunitdir=$(systemdunitdir) docdir=$(docdir) tools/install
 
 .PHONY: install
-install: $(if $(BUNDLED),standalone) ## DESTDIR= PREFIX= BUNDLED=yes: all that a package has; automount is told
+install: $(if $(BUNDLED),standalone) ## install all that a package has (DESTDIR= PREFIX= BUNDLED=yes)
 	@$(INSTALL)
 
 .PHONY: uninstall
-uninstall: ## away again; what was changed and what is mounted stays
+uninstall: ## remove it; changed files and mounts stay
 	@$(INSTALL) --undo
 
 .PHONY: clean
-clean: ## what was built here; caches outside the clone stay
+clean: ## delete what was built; caches outside the clone stay
 	@rm -rf dist build auto_iscsi.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Publish it
 .PHONY: release
-release: ## VERSION=: checks that all say so, tags, and leaves what is published in dist/
+release: ## check that all files have this version, tag it, build dist/ (VERSION=)
 	@tools/release $(if $(filter command,$(origin VERSION)),'$(VERSION)')
 
 .PHONY: help

@@ -1,13 +1,13 @@
 """Run the tests on the oldest and the newest Python and libraries that the programs support.
 
-    python3 tests/matrix.py [pytest's arguments]
+    python3 tests/matrix.py [--results=FOLDER] [pytest's arguments]
     python3 tests/matrix.py --sets    print each set: its Python, then its libraries
 
 For each set of a Python and the three libraries: a virtual environment in the tests' cache, a copy
 of the tree in build/matrix in which the programs are built for that Python, and there the tests
 that need no root. A Python that this machine lacks is named; it is a failure where CI=true, unless
 the set is for a Python that few machines have yet. The sets overlap by pairs; what a distribution
-combines today is what the other tests run on.
+combines today is what the other tests run on. FOLDER gets the results of each set, as JUnit XML.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ LEFT_OUT = (
     # Somebody who is not root cannot read root's virtual environment.
     "--deselect=tests/unit/test_doctor.py::test_without_root_checks_that_need_it_are_unknown",
 )
+
+
+NO_TESTS = 5  #: pytest's exit status when it has selected no test
 
 
 class Set(NamedTuple):
@@ -156,8 +159,8 @@ def copied(chosen: Set) -> Path:
     return folder
 
 
-def run(chosen: Set, python: str, arguments: list[str]) -> bool:
-    """Run the tests on a set, and tell whether all passed."""
+def run(chosen: Set, python: str, arguments: list[str], results: str) -> int:
+    """Run the tests on a set; return pytest's exit status. `results`: the folder for results."""
     say(f"{chosen} ({python})")
     venv, tree = environment(chosen, python), copied(chosen)
     mine = {
@@ -168,10 +171,12 @@ def run(chosen: Set, python: str, arguments: list[str]) -> bool:
     for build in (["standalone"], ["build", f"PYTHON={venv}/bin/python3"]):
         subprocess.run(["make", "--silent", *build], cwd=tree, env=mine, check=True)
     pytest = [f"{venv}/bin/python3", "-m", "pytest", "-q", "-n", "4", *LEFT_OUT, *TESTS]
-    passed = not subprocess.run([*pytest, *arguments], cwd=tree, env=mine).returncode
-    if passed:
+    if results:
+        arguments = [*arguments, f"--junitxml={results}/{'-'.join(chosen[:4])}.xml"]
+    status = subprocess.run([*pytest, *arguments], cwd=tree, env=mine).returncode
+    if status in (0, NO_TESTS):
         shutil.rmtree(tree)
-    return passed
+    return status
 
 
 def say(text: str) -> None:
@@ -183,21 +188,31 @@ def main() -> int:
         for chosen in SETS:
             print(chosen.python, *chosen.libraries)
         return 0
-    missing, failed = [], []
+    results = next((word[10:] for word in sys.argv[1:] if word.startswith("--results=")), "")
+    arguments = [word for word in sys.argv[1:] if not word.startswith("--results=")]
+    missing, failed, ran = [], [], False
     for chosen in SETS:
         began = time.monotonic()
         if not (python := find(chosen.python)):
             missing.append(chosen)
-        elif not run(chosen, python, sys.argv[1:]):
+            continue
+        status = run(chosen, python, arguments, results)
+        if status == NO_TESTS and arguments:
+            say(f"{chosen}: no test selected")
+        elif status:
+            ran = True
             failed.append(chosen)
         else:
+            ran = True
             say(f"{chosen}: passed in {time.monotonic() - began:.0f} s")
     for chosen in missing:
         say(f"{chosen}: NOT RUN, no python{chosen.python} in /usr/bin, /usr/local/bin or pyenv")
     for chosen in failed:
         say(f"{chosen}: FAILED")
     needed = [chosen for chosen in missing if not chosen.optional]
-    return 1 if failed or (needed and os.environ.get("CI") == "true") else 0
+    if failed or (needed and os.environ.get("CI") == "true"):
+        return 1
+    return 0 if ran or not arguments else NO_TESTS
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Build a program that needs nothing but a Python: one zip file, always the same bytes.
+"""Build a program that needs only Python: one zip file, the same bytes on every host.
 
-Usage: build_zipapp.py MODULE OUTPUT PYTHON LIBRARIES: MODULE has a main() that returns the exit
-status, PYTHON is what the first line starts. LIBRARIES is a folder that pip filled; what it holds
-goes in beside our own modules, with its licences.
+Usage: build_zipapp.py MODULE OUTPUT PYTHON LIBRARIES
 
-Each module is there twice: the .pyc so that the Python that built it need not
-compile, the .py so that any other Python still can. Entries are stored, not deflated, because
-inflating costs more than reading. Nothing of the machine gets in: order, times, modes, file names
-in tracebacks and the entries' system are fixed here, umask and SOURCE_DATE_EPOCH play no part.
+MODULE has a main() that returns the exit status. PYTHON is the interpreter for the first line.
+LIBRARIES is a folder that pip filled; the program contains its modules and their licences.
+
+The program contains each module twice: as .pyc for the Python version that built it, and as .py for
+all others. Entries are stored without compression, because decompression takes longer than reading.
+The bytes do not depend on the host: order, times, modes, the file names in tracebacks and the
+system of the entries are fixed here. umask and SOURCE_DATE_EPOCH have no effect.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ sys.exit(main())
 
 
 def compiled(source: bytes, name: str) -> bytes:
-    """Return the .pyc of a module, marked never to be compared with its source."""
+    """Return the .pyc of a module, in the form that Python does not compare with the source."""
     with tempfile.TemporaryDirectory() as folder:
         plain, code = Path(folder, "module.py"), Path(folder, "module.pyc")
         plain.write_bytes(source)
@@ -48,26 +49,26 @@ def compiled(source: bytes, name: str) -> bytes:
 
 
 def modules(folder: Path) -> dict[str, bytes]:
-    """Return the modules below a folder by their names in it."""
+    """Return the source of each module below a folder, by its path in the folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
 
 def notices(libraries: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what says which libraries these are (importlib.metadata), and their licences.
+    """Yield the metadata of the libraries (importlib.metadata) and their licences.
 
-    A library without a licence is refused.
+    Exit if a library has no licence.
     """
     for info in libraries.glob("*.dist-info"):
         yield f"{info.name}/METADATA", (info / "METADATA").read_bytes()
         found = [*info.rglob("LICENSE*"), *info.rglob("COPYING*")]
         if not found:
-            raise SystemExit(f"{info.name}: no licence in it, it cannot be passed on")
+            raise SystemExit(f"{info.name}: no licence file, so it must not be distributed")
         for path in found:
             yield f"licenses/{info.name.removesuffix('.dist-info')}/{path.name}", path.read_bytes()
 
 
 def entries(package: Path, module: str, libraries: Path) -> dict[str, bytes]:
-    """Return every file of the zip by its name, in order: launcher, modules, licences."""
+    """Return the content of every file of the zip, by its name, sorted."""
     launcher = LAUNCHER.format(package=package.name, module=module).encode()
     ours = {f"{package.name}/{name}": source for name, source in modules(package).items()}
     sources = {"__main__.py": launcher, **ours, **modules(libraries)}
@@ -79,7 +80,7 @@ def entries(package: Path, module: str, libraries: Path) -> dict[str, bytes]:
 
 
 def write(output: Path, python: str, files: dict[str, bytes]) -> None:
-    """Write the program in one step, so that a broken build leaves the old one."""
+    """Write the program in one step: a build that fails does not change the old program."""
     draft = output.with_name(output.name + ".new")
     with open(draft, "wb") as stream:
         stream.write(SHEBANG.format(python=python).encode())

@@ -19,7 +19,9 @@ import time
 import zlib
 
 import auto_iscsi
+from auto_iscsi import errors
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, contextmanager, suppress
+from auto_iscsi.machine import run_files
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     Files = Sequence[tuple[str, os.stat_result]]
 
-FOLDER = "/run/auto-iscsi"
 SECTIONS = "config"
 _FORMAT = 2
 SETTLE_TIME = 2.0  #: seconds after a change until the next one is sure to have other times
@@ -70,22 +71,8 @@ def write(
         return
     body = marshal.dumps(value)
     data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
-    draft = f"{name}.{os.getpid()}"
-    with suppress(OSError):
-        for path in (FOLDER, os.path.dirname(f"{FOLDER}/{name}")):
-            if not os.path.isdir(host.path(path)):
-                os.mkdir(host.path(path), 0o700)
-        with _folder(host) as folder:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(draft, flags, 0o600, dir_fd=folder)
-            try:
-                complete = os.write(handle, data) == len(data)
-            finally:
-                os.close(handle)
-            if complete:
-                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-            else:
-                os.unlink(draft, dir_fd=folder)
+    with suppress(OSError, errors.Failure):
+        run_files.write(host, name, data, is_locked=False)
 
 
 def are_same(one: Files, other: Files) -> bool:
@@ -104,7 +91,7 @@ def _head(files: Files) -> bytes:
 @contextmanager
 def _folder(host: Host) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(host.path(FOLDER), flags)
+    handle = os.open(host.path(run_files.FOLDER), flags)
     try:
         if not _private(os.fstat(handle)):
             raise PermissionError

@@ -16,7 +16,6 @@ an administrator's session can have the number of one of ours.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -24,18 +23,14 @@ import time
 from auto_iscsi import errors
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager, suppress
+from auto_iscsi.machine import run_files
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FOLDER = "/run/auto-iscsi"
+FOLDER = run_files.FOLDER
 _STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
-_NOT_WRITABLE = {
-    errno.ENOSPC: "make room: df -h /run; df -i /run",
-    errno.EDQUOT: "make room: df -h /run; df -i /run",
-    errno.EROFS: "mount -o remount,rw /run",
-}
 
 
 class Claim(NamedTuple):
@@ -116,25 +111,8 @@ def write(host: Host, target: str, claim: Claim) -> None:
 
 def write_file(host: Host, name: str, text: str) -> None:
     """Replace the file `name` below FOLDER, in one step. The caller holds the file's lock."""
-    path = host.path(f"{FOLDER}/{name}")
-    folder = os.path.dirname(path)
-    new = f"{folder}/.{os.path.basename(path)}"  # no target's name starts with a dot
-    _make_folder(folder)
-    handle = _open_private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        with _expect_refusals(path):
-            try:
-                # Targets' names come in any encoding; one that is not UTF-8 has surrogates.
-                data = text.encode("utf-8", "surrogateescape")
-                while data:
-                    data = data[os.write(handle, data) :]
-            finally:
-                os.close(handle)
-            os.rename(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
+    # Targets' names come in any encoding; one that is not UTF-8 has surrogates.
+    run_files.write(host, name, text.encode("utf-8", "surrogateescape"), is_locked=True)
 
 
 def renew_lease(
@@ -183,10 +161,10 @@ def lock(host: Host, name: str, until: float) -> int | None:
     while we waited: that lock is worth nothing, and we try again.
     """
     path = host.path(f"{FOLDER}/{name}")
-    _make_folder(os.path.dirname(path))
+    run_files.make_folder(os.path.dirname(path))
     step = 0.001  # most locks are held for about a millisecond
     while True:
-        handle = _open_private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        handle = run_files.open_private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), os.stat(path)):
@@ -211,7 +189,7 @@ def is_locked(host: Host, name: str) -> bool:
     It is tried with a shared lock, which is given up at once.
     """
     try:
-        handle = _open_private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+        handle = run_files.open_private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -247,33 +225,3 @@ def _exists(host: Host, pair: tuple[int, int], inodes: dict[int, int]) -> bool:
 
 def _boot(host: Host) -> str:
     return host.read("/proc/sys/kernel/random/boot_id") or "-"
-
-
-def _open_private(path: str, flags: int) -> int:
-    """Open a file that only root may read, never through a symbolic link."""
-    with _expect_refusals(path):
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder FOLDER/NAME, and what is missing above it."""
-    if not os.path.isdir(path):
-        with _expect_refusals(path):
-            parent = os.path.dirname(path)
-            for folder in (os.path.dirname(parent), parent, path):
-                with suppress(FileExistsError):
-                    os.mkdir(folder, 0o700)
-
-
-@contextmanager
-def _expect_refusals(path: str) -> Iterator[None]:
-    """Raise NotPermitted or Failure, with the path, where the kernel refuses to write."""
-    try:
-        yield
-    except PermissionError as error:
-        raise errors.NotPermitted(f"{path}: permission denied", "run it as root") from error
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
-            raise
-        why = (error.strerror or "").lower()
-        raise errors.Failure(f"{path}: {why}", _NOT_WRITABLE[error.errno]) from error

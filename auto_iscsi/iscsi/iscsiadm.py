@@ -131,7 +131,7 @@ def login(host: Host, target: str, record: node_records.Record, limit: Limit) ->
     """Log in through the portal of a node record.
 
     What iscsiadm prints stays in the file of the target's lock: if this lookup is killed, the next
-    one learns from it how the login ended (unseen_logins.settle).
+    one learns from it how the login ended (pending_logins.settle).
     """
     place = ("-m", "node", "-T", record.target, "-p", record.portal.with_group)
     return _iscsiadm(host, target, *place, "--login", limit=limit, keep_output=True)

@@ -19,9 +19,9 @@ from auto_iscsi.iscsi import (
     discovery,
     iscsiadm,
     node_records,
+    pending_logins,
     rate_limit,
     sessions,
-    unseen_logins,
 )
 from auto_iscsi.iscsi.discovery import Obstacle
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
@@ -187,7 +187,7 @@ class Login(NamedTuple):
         name = record.portal.folder
         files = chap.files_for_record(self.host, self.settings) if is_ours else {}
         began = rate_limit.begin(self.host, self.target, self.settings.attempts, self.until)
-        unseen_logins.note_request(self.host, self.target, claim, name, is_ours)
+        pending_logins.note_request(self.host, self.target, claim, name, is_ours)
         answer = self._run_iscsiadm(record, files, is_ours)
         if answer.status is None:
             return answer  # the next lookup finds out how it ends
@@ -201,7 +201,7 @@ class Login(NamedTuple):
             return answer
         if is_ours:
             iscsiadm.delete_record(self.host, self.target, record, self._search.limit)
-        unseen_logins.forget_record(self.host, self.target, name)
+        pending_logins.forget_record(self.host, self.target, name)
         return answer
 
     def _run_iscsiadm(
@@ -218,9 +218,9 @@ class Login(NamedTuple):
         return iscsiadm.login(self.host, self.target, record, limit)
 
     def _settle(self, until: float, record: str | None = None) -> claims.Claim:
-        """Find out which sessions are ours (unseen_logins.settle)."""
+        """Find out which sessions are ours (pending_logins.settle)."""
         timeout = self.settings.replacement_timeout
-        return unseen_logins.settle(self.host, self.target, until, timeout, record)
+        return pending_logins.settle(self.host, self.target, until, timeout, record)
 
     def _has_opened(self, claim: claims.Claim, record: node_records.Record) -> bool:
         """Return whether a session is ours, with paths = all: one through this portal."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from auto_iscsi import errors
 from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
-from auto_iscsi.iscsi import iscsiadm, login, sessions, unseen_logins
+from auto_iscsi.iscsi import iscsiadm, login, pending_logins, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine import udev_events
 from auto_iscsi.map import available, verification
@@ -131,7 +131,7 @@ def conclude_earlier_logins(request: Request, until: float) -> None:
     The next iscsiadm overwrites what the last one printed.
     """
     if request.claim.asked:
-        unseen_logins.settle(
+        pending_logins.settle(
             request.host, request.target, until, request.settings.replacement_timeout
         )
 

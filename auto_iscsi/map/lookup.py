@@ -130,8 +130,8 @@ def _allow(
     content = verification.allow_by_journal(request, content)
     claim = claims.renew_lease(request.host, request.target, up, claim)
     if claim.asked:
-        from auto_iscsi.iscsi import unseen_logins
+        from auto_iscsi.iscsi import pending_logins
 
         tmo = request.settings.replacement_timeout
-        unseen_logins.settle(request.host, request.target, 0.0, tmo)
+        pending_logins.settle(request.host, request.target, 0.0, tmo)
     return content

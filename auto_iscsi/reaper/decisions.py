@@ -38,8 +38,8 @@ class Decision(NamedTuple):
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
 
     @property
-    def unseen(self) -> bool:
-        """Return whether a login has ended that no lookup has seen the end of."""
+    def has_pending_login(self) -> bool:
+        """Whether a login has ended whose result no run has noted yet (pending_logins)."""
         return bool(self.claim.asked) and not self.at_work
 
 

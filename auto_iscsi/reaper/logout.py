@@ -16,7 +16,7 @@ from typing import NamedTuple
 from auto_iscsi import errors
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import multipath, overlays, scsi_disks
-from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, sessions, unseen_logins
+from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, pending_logins, sessions
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
@@ -45,7 +45,7 @@ def end_sessions(host: Host, target: str) -> Ended:
     try:
         asked = claims.read(host, target).asked
         if asked:
-            unseen_logins.settle(host, target, 0.0, recovery_tmo(host, target))
+            pending_logins.settle(host, target, 0.0, recovery_tmo(host, target))
         return _end_held(host, target, asked)
     except errors.Failure as failure:
         return Ended(target, (), failure.reason, failure.hint)
@@ -57,7 +57,7 @@ def end_sessions(host: Host, target: str) -> Ended:
 
 
 def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
-    """End the sessions of a target that we hold. `asked`: the records of unseen logins."""
+    """End the sessions of a target that we hold. `asked`: the records of pending logins."""
     decided = decisions.decide(host, target)
     staying = [d.session.sid for d in decided if d.session and d.action != decisions.END]
     ended: list[int] = []

@@ -65,7 +65,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         while True:
             decided = _decide_and_note(host)
             failed = {each.target for each in ended if each.problem}
-            ready = [d.target for d in decided if d.action == decisions.END or d.unseen]
+            ready = [d.target for d in decided if d.action == decisions.END or d.has_pending_login]
             ready = [target for target in dict.fromkeys(ready) if target not in failed]
             now = _end_all(host, ready, say)
             ended += now
@@ -132,7 +132,7 @@ def _tidy(host: Host) -> None:
     # Caches: a lookup that writes one right now does without.
     caches = [f"settings/{name}" for name in host.names(f"{claims.FOLDER}/settings")]
     stale = [cache for cache in caches if cache.partition("/")[2] not in claimed]
-    stale += [name for name in host.names(claims.FOLDER) if name.startswith("config.")]
+    stale += [name for name in host.names(claims.FOLDER) if name.startswith(".config.")]
     stale += [
         f"refused/{name}"
         for name in host.names(f"{claims.FOLDER}/refused")

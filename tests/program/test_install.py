@@ -123,7 +123,7 @@ def test_on_another_distribution_what_is_there_is_enough_to_build(tmp_path: Path
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     assert prepare("rpm") == (0, "")
     status, said = prepare("deb")
-    assert status == 1 and "neither Debian nor Ubuntu; what they call debhelper" in said
+    assert status == 1 and "neither Debian nor Ubuntu: install what they call debhelper" in said
     (tmp_path / "rpmbuild").unlink()
     status, said = prepare("rpm")
-    assert status == 1 and "what they call rpm has to be there" in said
+    assert status == 1 and said.endswith("install what they call rpm\n")

@@ -357,7 +357,10 @@ def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
     assert time.monotonic() - begun < 10  # 0.3 s on a quiet machine
 
 
-@pytest.mark.parametrize("folder", ["claims", "disks", "settings"])
-def test_what_a_killed_lookup_wrote_half_goes(machine: Machine, folder: str) -> None:
-    machine.files({f"/run/auto-iscsi/{folder}/.{VOL1}": "half"})
+@pytest.mark.parametrize(
+    "draft", [f"claims/.{VOL1}", f"disks/.{VOL1}", f"settings/.{VOL1}.4711", ".config.4711"]
+)
+def test_what_a_killed_lookup_wrote_half_goes(machine: Machine, draft: str) -> None:
+    machine.files({f"/run/auto-iscsi/{draft}": "half"})
     assert machine.reap().status == 0 and machine.target_files() == []
+    assert not (machine.root / "run/auto-iscsi" / draft).exists()

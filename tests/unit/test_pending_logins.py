@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from auto_iscsi.iscsi import unseen_logins
+from auto_iscsi.iscsi import pending_logins
 
 STARTED = "Logging in to [iface: default, target: iqn.2001-05.com.example:vm, portal: 10.0.0.1]\n"
 SUCCEEDED = STARTED + "Login to [iface: default, target: …, portal: 10.0.0.1] successful.\n"
@@ -25,5 +25,5 @@ EXISTED = STARTED + "iscsiadm: initiator reported error (15 - session exists)\n"
 )
 def test_whether_a_session_is_ours(output: str, age: float, is_ours: bool) -> None:
     written = 1000.0
-    newest = unseen_logins.newest_of_ours(output.encode(), written)
+    newest = pending_logins.newest_of_ours(output.encode(), written)
     assert (written + age <= newest) == is_ours

@@ -1,8 +1,9 @@
-"""Find out how a login ended when the lookup that started it did not see its end.
+"""Find out how a pending login ended, and which sessions are ours.
 
-That lookup was killed, or stopped waiting. Its claim names the node record that it used (`asked`),
-and what iscsiadm printed is still in the file of the target's lock (iscsiadm/TARGET). From both,
-the next run concludes which sessions are ours. The caller holds the target.
+A login is pending when the lookup that started it was killed or stopped waiting. Its claim names
+the node record that it used (`asked`), and what iscsiadm printed is still in the file of the
+target's lock (iscsiadm/TARGET). From both, the next run concludes which sessions are ours. The
+caller holds the target.
 """
 
 from __future__ import annotations

@@ -1,0 +1,235 @@
+"""Run every part of the tests, and report each of them: `make test`.
+
+    python3 tests/all.py PACKAGE [pytest's arguments]
+
+PACKAGE is the .deb that `make deb` builds. A part that fails does not stop the parts after it: only
+those that need what it should have made are left out. At the end, each part has one line; the exit
+status is 1 if anything failed, 130 after Ctrl-C.
+
+The parts run one after the other, because each uses all processors. This script has nothing but the
+standard library: it runs before tests/prepare has installed anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ("tests/prepare", "run", "python3")
+DISK = 4  #: GB: two images with their saved states, virtual environments, what the tests write
+NO_TESTS = 5  #: pytest's exit status when it has selected no test
+PATIENCE = 60.0  #: seconds that a part gets to end its virtual machines after Ctrl-C
+
+
+class Part(NamedTuple):
+    """A part of the tests: commands that run one after the other, until one fails."""
+
+    name: str
+    does: str  #: printed when the part starts
+    commands: Sequence[Sequence[str]]
+    results: str = ""  #: the last command's option for its results (JUnit XML); "{}": their folder
+    needs: Sequence[str] = ()  #: the parts without whose success this one cannot run
+
+
+class Outcome(NamedTuple):
+    """What came of a part. A part that fails without a failed test counts as one failure."""
+
+    name: str
+    status: int  #: 0, or the exit status of the command that failed
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+def pytest_part(name: str, does: str, *words: str, needs: Sequence[str] = ()) -> Part:
+    """Return the part that runs the tests of a folder."""
+    command = (*RUN, "-m", "pytest", *words, f"tests/{name}")
+    return Part(name, does, (command,), "--junitxml={}/results.xml", ("prepare", *needs))
+
+
+def list_parts(package: str) -> list[Part]:
+    """Return the parts of `make test`, in order."""
+    bed = (*RUN, "-m", "tests.san.bed", "build", "--deb", package)
+    waiting = ("-n", "2")  # most of their time is waited
+    make = ("make", "--no-print-directory", "build", "standalone", "deb", "rpm")
+    san = pytest_part("san", "the virtual machine, Debian 12", *waiting, needs=["build"])
+    trixie = pytest_part("san", "", *waiting, "--bed-suite", "trixie", "-m", "core")
+    return [
+        Part("prepare", "Debian packages and the tests' Python", (("tests/prepare", "test"),)),
+        Part("build", "the programs and the packages, in dist/", (make,)),
+        pytest_part("lint", "the code without running it"),
+        pytest_part("unit", "one module at a time"),
+        pytest_part("program", "what was built", needs=["build"]),
+        pytest_part("tree", "lookup and reaper on a host that is a folder", *waiting),
+        pytest_part("automount", "the real automount", *waiting, needs=["build"]),
+        Part(
+            "matrix",
+            "the oldest and the newest Python and libraries",
+            ((*RUN, "tests/matrix.py"),),
+            "--results={}",
+            ("prepare",),
+        ),
+        san._replace(commands=(bed, *san.commands)),
+        trixie._replace(
+            name="san-trixie",
+            does="its core tests, Debian 13",
+            commands=((*bed, "--suite", "trixie"), *trixie.commands),
+            needs=("prepare", "build"),
+        ),
+    ]
+
+
+def announce() -> None:
+    """Say what `make test` will take: time, disk, packages, root, network."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("BED_CACHE") or home / "auto-iscsi")
+    free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free / 1e9
+    missing = subprocess.run(
+        ["tests/prepare", "missing", "test"], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    ).stdout.split()
+    say(
+        "make test runs every test. It needs",
+        f"  time: up to an hour on 2 idle processors; this machine has {os.cpu_count()}",
+        f"  disk: up to {DISK} GB, most of it in {cache}; {free:.0f} GB are free",
+        f"  Debian packages: {'installs ' + ' '.join(missing) if missing else 'all installed'}",
+        "  root: " + ("this is root" if os.geteuid() == 0 else "sudo can ask for your password"),
+        "  network: package mirrors, for what is not in that folder yet",
+    )
+    if free < DISK:
+        say(f"  WARNING: {free:.1f} GB can be too little disk space")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP has come. Unlike Ctrl-C in a terminal, it came to this process alone."""
+
+
+def terminate(number: int, _: object) -> None:
+    raise Terminated
+
+
+def run_all(parts: Sequence[Part], arguments: Sequence[str]) -> int:
+    """Run the parts, print a line for each, and return the exit status."""
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminate)
+    try:
+        for place, part in enumerate(parts, 1):
+            broken = {outcome.name for outcome in outcomes if outcome.status}
+            if missing := [name for name in part.needs if name in broken]:
+                outcomes.append(Outcome(part.name, 1, note=f"not run: {missing[0]} failed"))
+                continue
+            say("", f"== {place}/{len(parts)} {part.name}: {part.does}")
+            outcomes.append(run(part, arguments))
+    except KeyboardInterrupt:
+        report(outcomes, time.monotonic() - began)
+        say(f"interrupted in {parts[len(outcomes)].name}")
+        return 128 + signal.SIGINT
+    report(outcomes, time.monotonic() - began)
+    if not any(outcome.passed or outcome.failed for outcome in outcomes):
+        say("no test ran" + (f": none matches {' '.join(arguments)}" if arguments else ""))
+        return 1
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+def run(part: Part, arguments: Sequence[str]) -> Outcome:
+    """Run a part, and count its tests."""
+    began = time.monotonic()
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="auto-iscsi-test-") as folder:
+        for command in part.commands:
+            words = list(command)
+            if part.results and command is part.commands[-1]:
+                words += [*arguments, part.results.format(folder)]
+            status = start(words)
+            if status:
+                break
+        passed, failed, skipped = counts(Path(folder))
+    note = ""
+    if status == NO_TESTS and arguments:
+        status, note = 0, "no test selected"
+    elif status and not failed:
+        failed, note = 1, f"exit status {status}"
+    return Outcome(part.name, status, passed, failed, skipped, time.monotonic() - began, note)
+
+
+def start(words: Sequence[str]) -> int:
+    """Run a command, and return its exit status as a shell does. When interrupted, end it first."""
+    try:
+        child = subprocess.Popen(words, cwd=ROOT)
+    except OSError as error:
+        say(f"{words[0]}: {error.strerror}")
+        return 127
+    try:
+        status = child.wait()
+    except KeyboardInterrupt as error:
+        if isinstance(error, Terminated):
+            child.send_signal(signal.SIGINT)
+        end(child)
+        raise
+    return status if status >= 0 else 128 - status
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Wait until an interrupted command has cleaned up; end it if that takes too long."""
+    for send in (child.terminate, child.kill):
+        try:
+            child.wait(PATIENCE)
+            return
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            send()
+    child.wait()
+
+
+def counts(folder: Path) -> tuple[int, int, int]:
+    """Return how many tests passed, failed and were skipped, from the results in a folder."""
+    total = failed = skipped = 0
+    for file in folder.glob("*.xml"):
+        for suite in xml.etree.ElementTree.parse(file).iter("testsuite"):
+            total += int(suite.get("tests", 0))
+            failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            skipped += int(suite.get("skipped", 0))
+    return max(total - failed - skipped, 0), failed, skipped
+
+
+def report(outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Print one line for each part, and the total."""
+    say("", f"{'part':<12}{'passed':>8}{'failed':>8}{'skipped':>9}{'time':>9}")
+    for one in outcomes:
+        numbers = f"{one.passed:>8}{one.failed:>8}{one.skipped:>9}{spell(one.seconds):>9}"
+        say(f"{one.name:<12}{numbers}  {one.note}".rstrip())
+    passed, failed = sum(one.passed for one in outcomes), sum(one.failed for one in outcomes)
+    say(f"{passed} passed, {failed} failed in {seconds / 60:.{0 if seconds > 600 else 1}f} min")
+
+
+def spell(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+def main() -> int:
+    """Run the parts that `make test` has."""
+    if len(sys.argv) < 2:
+        print("usage: all.py PACKAGE [pytest's arguments] (make test runs it)", file=sys.stderr)
+        return 2
+    announce()
+    return run_all(list_parts(sys.argv[1]), sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
