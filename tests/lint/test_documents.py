@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_code import ROOT, tracked
+from .tracked_files import ROOT, tracked
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "tests/README.md")
 SUFFIXES = (".cfg", ".md", ".py", ".spec", ".toml", ".txt")
