@@ -104,12 +104,12 @@ def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, s
 def test_a_target_that_is_cut_off_while_its_overlay_is_mounted(vm: Machine, san: San) -> None:
     disk = taken_in_use(vm, san, "xfs")
     left = vm.run(LEFT, check=False).stdout
-    san.target(job.ALPHA, [disk])
+    target = san.target(job.ALPHA, [disk])
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
     job.configure(vm, AUTO + "idle = 0\nlease = 1s\nreplacement_timeout = 5s\n")
     assert job.visit(vm, job.ALPHA, "new8").stdout == "new\n"
-    san.revoke(job.ALPHA)
+    target.revoke()
     vm.run("echo 3 >/proc/sys/vm/drop_caches")
     assert job.visit(vm, job.ALPHA, "new7", check=False).status == 1
     assert job.expired(vm, job.ALPHA)
