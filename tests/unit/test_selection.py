@@ -14,7 +14,7 @@ from auto_iscsi.config import schema as table
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, lookup
-from auto_iscsi.volumes import selection
+from auto_iscsi.volumes import content
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
@@ -160,7 +160,7 @@ def test_a_refusal_lists_the_filesystems_to_choose_from(tmp_path: Path) -> None:
     assert steps(explained(tmp_path), "contents") == listed.split(", ")
 
 
-@pytest.mark.parametrize("fstype", selection.FOREIGN)
+@pytest.mark.parametrize("fstype", content.FOREIGN)
 @pytest.mark.parametrize("partition", ["auto", "1"])
 def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     tmp_path: Path, fstype: str, partition: str
@@ -169,7 +169,7 @@ def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     text = AUTO.replace("partition = auto", f"partition = {partition}")
     refused = refusal(tmp_path, {0: [EMPTY, On(fstype, usage)]}, text)
     assert refused.code == "not-mountable"
-    what, needed = selection.FOREIGN[fstype]
+    what, needed = content.FOREIGN[fstype]
     assert what in refused.reason and needed in refused.hint and "partition 1" in refused.reason
 
 
