@@ -82,25 +82,21 @@ class Content(NamedTuple):
 
 
 def of_disk(record: udev_db.Record, has_partitions: bool) -> Content:
-    """Return what is on a disk, without its partitions."""
+    """Return what is on a disk, apart from its partitions."""
     content = from_udev(record)
-    is_ambivalent = has_partitions and not content.fstype and not content.table
-    return content._replace(is_ambivalent=is_ambivalent)
+    was_read = content.fstype or content.table or not has_partitions
+    return content._replace(is_ambivalent=not was_read)
 
 
-def of_partition(record: udev_db.Record, disk: Content) -> Content:
-    """Return what is on a partition of a disk with the content `disk`.
+def of_partition(record: udev_db.Record) -> Content:
+    """Return what is on a partition, without what udev copies from the record of its disk.
 
-    udev copies the disk's record into that of each partition (60-persistent-storage.rules), before
-    systemd 254 with ID_FS_*, and then replaces what libblkid finds on the partition. So what both
-    records say is the disk's, except on an isohybrid image: its partition is the same filesystem.
+    That is the type of the disk's partition table, and whether its btrfs is complete
+    (60-persistent-storage.rules).
     """
-    content = from_udev(record)._replace(table="")
-    is_copy = (content.fstype, content.uuid) == (disk.fstype, disk.uuid)
-    if not content.fstype or (is_copy and content.fstype != "iso9660"):
-        was_read = "ID_PART_ENTRY_TYPE" in record.properties
-        return Content(purpose=content.purpose, is_ambivalent=not was_read)
-    return content._replace(label="") if content.label == disk.label else content
+    content = from_udev(record)
+    was_read = content.fstype or "ID_PART_ENTRY_TYPE" in record.properties
+    return content._replace(table="", is_ambivalent=not was_read)
 
 
 def from_udev(record: udev_db.Record) -> Content:
@@ -113,7 +109,7 @@ def from_udev(record: udev_db.Record) -> Content:
         values.get("ID_FS_UUID", ""),
         values.get("ID_PART_TABLE_TYPE", ""),
         PURPOSES.get(values.get("ID_PART_ENTRY_TYPE", "").lower(), ""),
-        values.get("ID_BTRFS_READY") == "0" and values.get("ID_FS_TYPE") == "btrfs",
+        values.get("ID_FS_TYPE") == "btrfs" and values.get("ID_BTRFS_READY") == "0",
     )
 
 

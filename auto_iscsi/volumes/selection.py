@@ -155,7 +155,7 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
         if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
             path, content = f"/sys/block/{device.node}", from_udev(record)
         elif part:
-            content = of_partition(record, candidates[0].content)
+            content = of_partition(record)
         else:
             content = of_disk(record, len(devices) > 1)
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
@@ -253,9 +253,7 @@ def _ambiguous(
 
 def _set_fstype(candidate: Candidate) -> str:
     """Return the hint for a place of which udev says nothing, perhaps because it is ambivalent."""
-    return (
-        f"if wipefs -n /dev/{candidate.device.node} shows {SIGNATURES}, set fstype and partition"
-    )
+    return f"if wipefs -n /dev/{candidate.device.node} shows {SIGNATURES}, set fstype and partition"
 
 
 def list_contents(candidates: Sequence[Candidate]) -> list[Candidate]:

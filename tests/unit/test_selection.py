@@ -46,9 +46,8 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
     """Return the files of a host whose session has disks: by LUN, what is on each disk.
 
     The first of each list is on the whole disk, the others are on its partitions. A partition's
-    record begins with a copy of the disk's, as udev 252 makes it.
+    record has a copy of what the disk's says of its partition table, as udev makes it.
     """
-    copied: list[str] = []
     files: dict[str, Content] = {
         f"{SESSION}/targetname": TARGET,
         f"{SESSION}/state": "LOGGED_IN",
@@ -69,22 +68,17 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
             lines = [f"S:{link}"]
             if sequence and not part:
                 lines.append(f"S:disk/by-diskseq/{40 + index}")
+            if on.fstype:
+                lines += [
+                    f"E:ID_FS_TYPE={on.fstype}",
+                    f"E:ID_FS_USAGE={on.usage}",
+                    f"E:ID_FS_LABEL_ENC={on.label}",
+                ]
+            if len(devices) > 1 and devices[0].is_read and devices[0].usage != "raid":
+                lines.append("E:ID_PART_TABLE_TYPE=gpt")
             if part:
                 files[f"{path}/partition"] = f"{part}"
-                lines += copied
-            found = [
-                f"E:ID_FS_TYPE={on.fstype}",
-                f"E:ID_FS_USAGE={on.usage}",
-                f"E:ID_FS_UUID={index}{part}{on.fstype}",
-            ]
-            found += [f"E:ID_FS_LABEL_ENC={on.label}"] if on.label else []
-            found = found if on.fstype else []
-            if part and on.is_read:
-                found.append(f"E:ID_PART_ENTRY_TYPE={on.part_type}")
-            elif on.is_read and len(devices) > 1 and on.usage != "raid":
-                found.append("E:ID_PART_TABLE_TYPE=gpt")
-            lines += found
-            copied = copied if part else found
+                lines += [f"E:ID_PART_ENTRY_TYPE={on.part_type}"] if on.is_read else []
             files |= {
                 f"{path}/dev": number,
                 f"{path}/size": "16384",
