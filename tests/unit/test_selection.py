@@ -501,3 +501,20 @@ def test_a_label_cannot_control_a_terminal(tmp_path: Path) -> None:
     report = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
     assert steps(report.data, "contents") == ["disk: 8 MiB ext4 'a b?é'"]
     assert "\x1b" not in "\n".join(report.lines)
+
+
+def test_a_partition_is_not_incomplete_because_the_btrfs_of_its_disk_is(tmp_path: Path) -> None:
+    files = machine({0: [On("btrfs", label="old"), EXT4]})
+    for number in ("8:16", "8:17"):
+        files[f"/run/udev/data/b{number}"] = (
+            f"{files[f'/run/udev/data/b{number}']}\nE:ID_BTRFS_READY=0"
+        )
+    text = AUTO.replace("partition = auto", "partition = 1")
+    make_tree(tmp_path, {**files, config_files.FILE: text})
+    assert lookup.lookup(Host(str(tmp_path)), TARGET) == "-nocheck,ro,fstype=ext4 :/dev/sdb1"
+
+
+def test_a_note_names_its_lun(tmp_path: Path) -> None:
+    entry(tmp_path, {3: [EMPTY, EXT4, LVM]}, f"{AUTO}lun = all\n")
+    (note,) = steps(explained(tmp_path), "note")
+    assert note.startswith("lun3: partition 2 is an LVM physical volume and is left alone: ")
