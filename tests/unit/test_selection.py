@@ -505,10 +505,10 @@ def test_a_label_cannot_control_a_terminal(tmp_path: Path) -> None:
 
 def test_a_partition_is_not_incomplete_because_the_btrfs_of_its_disk_is(tmp_path: Path) -> None:
     files = machine({0: [On("btrfs", label="old"), EXT4]})
-    for number in ("8:16", "8:17"):
-        files[f"/run/udev/data/b{number}"] = (
-            f"{files[f'/run/udev/data/b{number}']}\nE:ID_BTRFS_READY=0"
-        )
+    for name in ("/run/udev/data/b8:16", "/run/udev/data/b8:17"):
+        record = files[name]
+        assert isinstance(record, str)
+        files[name] = f"{record}\nE:ID_BTRFS_READY=0"
     text = AUTO.replace("partition = auto", "partition = 1")
     make_tree(tmp_path, {**files, config_files.FILE: text})
     assert lookup.lookup(Host(str(tmp_path)), TARGET) == "-nocheck,ro,fstype=ext4 :/dev/sdb1"
