@@ -225,7 +225,7 @@ def _select_only_one(
     if preferred:
         raise _ambiguous(disk, "more than one filesystem", candidates, _CHOOSE)
     hint = f"run auto-iscsi explain {disk.session.target}"
-    if not parts:
+    if not parts and unknown:
         hint = _set_fstype(candidates[0])
     raise _ambiguous(disk, "no filesystem", candidates, hint)
 
