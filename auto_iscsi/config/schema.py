@@ -81,8 +81,8 @@ TABLE = {
     "partition": Setting(
         values.partition,
         1,
-        "number, none, auto, all",
-        "the partition to mount; none: the whole disk; all: as p1, p2, ... under the key",
+        "number, none, auto, all, VG/LV",
+        "the partition to mount; none: the whole disk; all: as p1, p2, VG-LV, ... under the key",
         "auto",
         lambda number: str(number or "none"),
     ),

@@ -26,6 +26,7 @@ _WORD = _SMALL.union("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 # autofs passes an entry's options to mount(8) unchanged: white space would end them, a comma or a
 # quote would change their meaning (autofs lib/cat_path.c, modules/parse_sun.c).
 _OPTION = _WORD.union(".:/@%+=-")
+_VOLUME = _WORD.union("+.-")
 _FSTYPE = _SMALL.union("_.-")
 _LONGEST = 6  # digits
 _PRINTABLE = frozenset(map(chr, range(0x20, 0x7F)))
@@ -79,14 +80,22 @@ def number(lowest: int, highest: int) -> Callable[[Raw], int]:
 
 
 def partition(raw: Raw) -> int | str:
-    """Read a partition: its number, 0 for none, or auto or all."""
+    """Read a partition: its number, 0 for none, VG/LV for a logical volume, or auto or all."""
     word = _word(raw).lower()
     if word in (AUTO, ALL):
         return word
+    group, slash, volume = _word(raw).partition("/")
+    if slash and all(_is_volume_name(name) for name in (group, volume)):
+        return f"{group}/{volume}"
     try:
         return 0 if word == "none" else number(1, 255)(raw)
     except ValueError as error:
-        raise ValueError(f"{error}, none, auto or all") from None
+        raise ValueError(f"{error}, VG/LV, none, auto or all") from None
+
+
+def _is_volume_name(word: str) -> bool:
+    """Tell whether a word can be the name of an LVM volume group or logical volume (lvm(8))."""
+    return 0 < len(word) < 128 and word[0] != "-" and _VOLUME.issuperset(word)
 
 
 def lun(raw: Raw) -> int | str:

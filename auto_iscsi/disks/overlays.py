@@ -1,7 +1,7 @@
-"""Recognise the overlays that lookups lay over dirty filesystems (volumes/overlay makes them).
+"""Recognise the device-mapper devices that lookups make: overlays and logical volumes.
 
-An overlay is a device-mapper device whose UUID begins with UUID_PREFIX. In sysfs it is a holder of
-the disk, partition or multipath map that it reads from.
+volumes/overlay and volumes/volume_groups make them. The UUID of each begins with UUID_PREFIX. In
+sysfs it is a holder of the disk, partition, multipath map or logical volume that it reads from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
 UUID_PREFIX = "AUTOISCSI-"
 _BLOCK = "/sys/block"
@@ -34,14 +34,19 @@ def list_of_disk(host: Host, path: str) -> list[str]:
     """Return the overlays (dm-N) of the disk at `path` in sysfs, its partitions and its maps."""
     disk = path.rpartition("/")[2]
     pending = [path, *(f"{path}/{name}" for name in host.names(path) if name.startswith(disk))]
-    nodes = []
+    nodes: list[str] = []
     while pending:
         for node in host.names(f"{pending.pop()}/holders"):
             if is_overlay(host, node):
                 nodes.append(node)
-            elif multipath.is_map(host, node):
+            if is_overlay(host, node) or multipath.is_map(host, node):
                 pending.append(f"{_BLOCK}/{node}")
-    return sorted(set(nodes))
+    return _last_made_first(nodes)
+
+
+def _last_made_first(nodes: Iterable[str]) -> list[str]:
+    """Sort dm-N by N, downwards: a device that is made of another one comes before that."""
+    return sorted(set(nodes), key=lambda node: -int(node[len("dm-") :]))
 
 
 def is_finished(host: Host, node: str) -> bool:
@@ -54,12 +59,19 @@ def name(host: Host, node: str) -> str:
     return host.read(f"{_BLOCK}/{node}/dm/name") or node
 
 
-def orphans(host: Host) -> Iterator[str]:
-    """Yield the overlays (dm-N) whose disk is gone from the kernel: its session has ended."""
-    for node in host.names(_BLOCK):
-        if not node.startswith("dm-") or not is_overlay(host, node):
-            continue
-        folder = f"{_BLOCK}/{node}/slaves"
-        origins = [slave for slave in host.names(folder) if not slave.startswith("loop")]
-        if not any(host.stat(f"{folder}/{slave}") for slave in origins):
-            yield node
+def orphans(host: Host) -> list[str]:
+    """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
+    nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
+    return _last_made_first(n for n in nodes if is_overlay(host, n) and not _has_disk(host, n))
+
+
+def _has_disk(host: Host, node: str) -> bool:
+    """Tell whether a device that one of ours is made of is still there, other than its store."""
+    folder = f"{_BLOCK}/{node}/slaves"
+    for slave in host.names(folder):
+        if slave.startswith("dm-") and is_overlay(host, slave):
+            if _has_disk(host, slave):
+                return True
+        elif not slave.startswith("loop") and host.stat(f"{folder}/{slave}"):
+            return True
+    return False

@@ -11,6 +11,7 @@ import os
 from auto_iscsi import errors
 from auto_iscsi.disks import identity, ownership
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
+from auto_iscsi.volumes import mountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,6 +80,12 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
+    if any(filesystem.fstype == mountable.LVM_MEMBER for filesystem in content.filesystems):
+        from auto_iscsi.volumes import volume_groups
+
+        content = volume_groups.expand(
+            request.host, request.target, content, request.settings, request.until, act
+        )
     if not request.settings.journal_rule:
         return content
     from auto_iscsi.volumes import journal

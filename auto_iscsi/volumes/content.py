@@ -33,7 +33,7 @@ PURPOSES = {
 FOREIGN = {
     "LVM2_member": (
         "an LVM physical volume",
-        "its volume group under another name (vgimportclone), away from this host",
+        "partition = all, which shows its logical volumes, or partition = VG/LV, which shows one",
     ),
     "LVM1_member": ("an LVM physical volume", "its volume group, on a host of its own"),
     "crypto_LUKS": ("LUKS encrypted", "its key (cryptsetup open --readonly)"),

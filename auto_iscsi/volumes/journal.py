@@ -20,7 +20,7 @@ from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import mount_options, mountable, overlay, superblock
+from auto_iscsi.volumes import device_mapper, mount_options, mountable, overlay, superblock
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 READ_SECONDS = 10.0  #: seconds to read superblocks, for a caller without a deadline of its own
@@ -184,8 +184,10 @@ def _is_dirty(host: Host, family: str, node: str) -> bool | None:
 
 
 def _is_protected(host: Host, target: str, device: scsi_disks.Device) -> bool:
-    """Tell whether a device's disk is read-only by itself."""
+    """Tell whether a device's disk is read-only by itself, or a logical volume of ours is."""
     disk = _disk_path(device)
+    if device.folder == device_mapper.FOLDER:
+        return True
     if host.read(f"{disk}/ro") != "1":
         return False
     remembered = identity.read(host, target).get(identity.disk_name(host, disk))

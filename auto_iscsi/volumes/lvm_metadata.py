@@ -29,9 +29,7 @@ _LARGEST_TEXT = 16 << 20  # bytes; LVM's own limit is the metadata area's size, 
 _MOST_AREAS = 16
 _DEEPEST = 16  # sections within sections
 _NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}\Z")  # lvm(8), VALID NAMES
-_TOKEN = re.compile(
-    r"""[\s,]+|\#[^\n]*|(?P<token>[{}=\[\]]|"(?:[^"\\]|\\.)*"|[^\s,{}=\[\]"#]+)"""
-)
+_TOKEN = re.compile(r"""[\s,]+|\#[^\n]*|(?P<token>[{}=\[\]]|"(?:[^"\\]|\\.)*"|[^\s,{}=\[\]"#]+)""")
 
 Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
 

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 
+LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volume
+
+
 class Filesystem(NamedTuple):
-    """A filesystem to mount."""
+    """A filesystem to mount; with the type LVM_MEMBER, the logical volumes on it instead."""
 
     offset: str  #: the directory below the key: "", /p1, /lun0, /lun0/p1
     device: scsi_disks.Device

@@ -22,6 +22,8 @@ from auto_iscsi import errors
 from auto_iscsi.disks import overlays
 from auto_iscsi.iscsi import claims
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager
+from auto_iscsi.volumes import device_mapper
+from auto_iscsi.volumes.device_mapper import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from auto_iscsi.disks.scsi_disks import Device
     from auto_iscsi.machine.host import Host
 
-FOLDER = "/dev/mapper"
 _SECTOR = 512  # bytes; the unit of device-mapper's tables
 _CHUNK = 32  # sectors: what is copied to the store at a time
 _LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
@@ -37,7 +38,6 @@ _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
 _TRIES = 20  # times another program may take the free loop device before we do
-_LONGEST_REASON = 300  # characters of what a program printed
 
 
 class Store(NamedTuple):
@@ -82,7 +82,7 @@ def find_laid(host: Host, device: Device) -> Device | None:
 def remove(host: Host, target: str, node: str, until: float) -> None:
     """Remove an overlay (dm-N) and with it its store; raise Busy when it is in use."""
     name = overlays.name(host, node)
-    status, text = _run(host, until, "dmsetup", "remove", "--retry", name)
+    status, text = device_mapper.run(host, until, "remove", "--retry", name)
     if status == 0 or host.stat(f"/sys/block/{node}") is None:
         return
     raise errors.Busy(
@@ -101,8 +101,8 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     with _loop_device(host, target, sectors * _SECTOR, store) as loop:
         table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
         uuid = overlays.UUID_PREFIX + name
-        status_, text = _run(
-            host, until, "dmsetup", "create", name, "--uuid", uuid, "--table", table
+        status_, text = device_mapper.run(
+            host, until, "create", name, "--uuid", uuid, "--table", table
         )
     if status_ != 0:
         why = text or "dmsetup did not end in time"
@@ -187,8 +187,10 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
     os.makedirs(host.path(point), 0o700, exist_ok=True)
     options = "ro,nosuid,nodev,noexec" + (",nouuid" if fstype == "xfs" else "")
     words = ("mount", "--internal-only", "-t", fstype, "-o", options, f"{FOLDER}/{name}", point)
-    status, text = _run(host, until, "unshare", "--mount", "--propagation=private", *words)
-    _, state = _run(host, until, "dmsetup", "status", name)
+    status, text = device_mapper.run_program(
+        host, until, "unshare", "--mount", "--propagation=private", *words
+    )
+    _, state = device_mapper.run(host, until, "status", name)
     if state.split()[3:4] in (["Invalid"], ["Overflow"]):
         raise errors.Failure(
             f"{target}: the store of the overlay is full: the replay of the journal takes more",
@@ -204,24 +206,13 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
 
 def _make_read_only(host: Host, target: str, name: str, until: float) -> None:
     """Load the overlay's table once more, read-only."""
-    _, table = _run(host, until, "dmsetup", "table", name)
+    _, table = device_mapper.run(host, until, "table", name)
     for words in (
         ("reload", "--readonly", name, "--table", table),
         ("suspend", name),
         ("resume", name),
     ):
-        status, text = _run(host, until, "dmsetup", *words)
+        status, text = device_mapper.run(host, until, *words)
         if status != 0:
             why = text or "dmsetup did not end in time"
             raise errors.Failure(f"{target}: overlay {name} cannot be made read-only: {why}")
-
-
-def _run(host: Host, until: float, program: str, *words: str) -> tuple[int | None, str]:
-    """Run a program; return its exit status, None when it still runs at `until`, and its output."""
-    output = os.memfd_create("output", os.MFD_CLOEXEC)
-    try:
-        status = host.run(program, *words, out=output, err=output, until=until, quick=True)
-        text = os.pread(output, 1 << 16, 0).decode("utf-8", "replace").strip()
-    finally:
-        os.close(output)
-    return status, text[:_LONGEST_REASON]

@@ -7,7 +7,6 @@ member of something bigger, such as an LVM volume group, is refused by its name 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from auto_iscsi import errors
@@ -16,51 +15,23 @@ from auto_iscsi.disks import scsi_commands, scsi_disks, udev_db
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import mount_options, mountable
+from auto_iscsi.volumes import mount_type, mountable
+from auto_iscsi.volumes.candidates import Candidate as Candidate
+from auto_iscsi.volumes.candidates import of_type
 from auto_iscsi.volumes.content import (
     FOREIGN,
     SIGNATURES,
-    Content,
     from_udev,
     of_disk,
     of_partition,
 )
+from auto_iscsi.volumes.mountable import LVM_MEMBER
 
-_BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
 #: What the partitions of an isohybrid image hold: the image's own files again.
 _HYBRID = ("iso9660", "hfs", "hfsplus")
 _CHOOSE = "set partition to one of the numbers, or to all"
-
-
-class Candidate(NamedTuple):
-    """A disk or partition that can be selected, and what is on it."""
-
-    part: int  #: the partition number; 0: the whole disk
-    device: scsi_disks.Device
-    content: Content
-    size: int  #: bytes
-
-    @property
-    def holds_files(self) -> bool:
-        """Whether it has a filesystem."""
-        return self.content.holds_files
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether nothing is known of what is on it; it can have a filesystem all the same."""
-        return not (self.content.has_signature or self.content.table or self.content.purpose)
-
-    def __str__(self) -> str:
-        """Return number, size, type, label and purpose for a list."""
-        content = self.content
-        what = content.fstype or ("partitions" if content.table else "nothing known")
-        what = SIGNATURES if content.is_ambivalent else what
-        words = [f"{self.part or 'disk'}: {_readable_size(self.size)} {what}"]
-        words += [f"'{content.label}'"] if content.label else []
-        words += [f"({content.purpose})"] if content.purpose else []
-        return " ".join(words)
 
 
 class Selection(NamedTuple):
@@ -175,6 +146,13 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
             numbers = [candidate.part for candidate in candidates if candidate.part]
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
+    if "/" in settings.partition:  # a logical volume: VG/LV
+        members = [each for each in candidates if each.content.fstype == LVM_MEMBER]
+        if members:
+            return Selection(members, f"{setting}: a logical volume there")
+        raise _ambiguous(
+            disk, "no LVM physical volume", candidates, "set partition to what is there"
+        )
     whole, parts = candidates[0], candidates[1:]
     if _is_beside_partitions(whole, parts):
         what = f"{whole.content.fstype or SIGNATURES} on the whole disk, and partitions"
@@ -208,7 +186,7 @@ def _select_only_one(
     """Select the only filesystem in a partition, or the only thing there; raise Ambiguous."""
     parts = candidates[1:]
     filesystems = [part for part in parts if part.holds_files or part.content.is_ambivalent]
-    filesystems = _of_type(filesystems, settings)
+    filesystems = of_type(filesystems, settings)
     unknown = [candidate for candidate in parts or candidates if candidate.is_unknown]
     if settings.fstype != AUTO and not filesystems and len(unknown) == 1:
         why = f"{setting}: nothing else can have fstype = {settings.fstype}"
@@ -226,7 +204,7 @@ def _select_only_one(
         raise _ambiguous(disk, "more than one filesystem", candidates, _CHOOSE)
     hint = f"run auto-iscsi explain {disk.session.target}"
     if not parts and unknown:
-        hint = _set_fstype(candidates[0])
+        hint = mount_type.set_fstype_hint(candidates[0])
     raise _ambiguous(disk, "no filesystem", candidates, hint)
 
 
@@ -251,33 +229,10 @@ def _ambiguous(
     return errors.Ambiguous(f"{_name(disk)} has {what}: {', '.join(map(str, shown))}", hint)
 
 
-def _set_fstype(candidate: Candidate) -> str:
-    """Return the hint for a place of which udev says nothing, perhaps because it is ambivalent."""
-    return f"if wipefs -n /dev/{candidate.device.node} shows {SIGNATURES}, set fstype and partition"
-
-
 def list_contents(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return what to list of a disk: its partitions, and the whole disk if something is on it."""
     whole, parts = candidates[0], candidates[1:]
     return list(candidates if whole.content.has_signature or not parts else parts)
-
-
-def _of_type(candidates: Sequence[Candidate], settings: Settings) -> list[Candidate]:
-    """Return the candidates that the setting `fstype` can mean.
-
-    These are the ones of exactly that type or, if there are none, of its family, and all whose type
-    is not clear.
-    """
-    if settings.fstype == AUTO:
-        return list(candidates)
-    family = mount_options.family(settings.fstype)
-    exact = [candidate for candidate in candidates if candidate.content.fstype == settings.fstype]
-    fitting = exact or [
-        candidate
-        for candidate in candidates
-        if mount_options.family(candidate.content.fstype) == family
-    ]
-    return [each for each in candidates if each in fitting or each.content.is_ambivalent]
 
 
 def _linked_device(
@@ -300,87 +255,17 @@ def _type_and_options(
     settings: Settings,
 ) -> tuple[str, tuple[str, ...]]:
     """Return the type and options with which a candidate is mounted; raise NotMountable."""
-    content, name = candidate.content, _name(disk)
-    if candidate.part:
-        name += f" partition {candidate.part}"
-    if settings.fstype != AUTO:
-        is_chosen = isinstance(settings.partition, int) or candidate.is_unknown
-        if not is_chosen and not _of_type([candidate], settings):
-            raise errors.NotMountable(
-                f"{name} has {content.fstype}, and not fstype = {settings.fstype}",
-                "set fstype = auto",
-            )
-        return settings.fstype, settings.options
-    _refuse_without_filesystem(name, candidate)
-    fstype = mount_options.driver(content.fstype)
-    if not _has_driver(host, fstype):
-        raise errors.NotMountable(
-            f"{name}: this kernel has no {fstype}",
-            "install a kernel that has it, or set fstype to another type",
-        )
-    if fstype == "btrfs" and (other := _mounted_copy(host, content.uuid, device.node)):
-        raise errors.NotMountable(
-            f"{name}: a btrfs with the same UUID is mounted from {other}, and Linux before 6.7 "
-            "cannot mount a second one",
-            "wait until that one is unmounted, or boot a newer kernel",
-        )
-    return fstype, mount_options.for_type(fstype, settings.options)
+    name = _name(disk) + (f" partition {candidate.part}" if candidate.part else "")
+    if candidate.content.fstype == LVM_MEMBER and shows_logical_volumes(settings):
+        return LVM_MEMBER, settings.options  # volume_groups puts its logical volumes there
+    return mount_type.type_and_options(host, name, candidate, device, settings)
 
 
-def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:
-    """Raise NotMountable for a candidate that has no filesystem, or only a part of one."""
-    content = candidate.content
-    if content.fstype in FOREIGN:
-        what, needed = FOREIGN[content.fstype]
-        raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
-    if content.is_ambivalent:
-        raise errors.Ambiguous(
-            f"{name} has {SIGNATURES}",
-            f"wipefs -n /dev/{candidate.device.node} shows them; set fstype and partition",
-        )
-    if not content.fstype and content.table and not candidate.part:
-        raise errors.NotMountable(
-            f"{name} has a partition table and no filesystem of its own", "set partition = auto"
-        )
-    if not candidate.holds_files:
-        what = content.fstype or "nothing that udev knows"
-        is_known = content.fstype or candidate.part
-        hint = "set fstype to its type" if is_known else _set_fstype(candidate)
-        raise errors.NotMountable(f"{name} has no filesystem but {what}", hint)
-    if content.devices_missing:
-        raise errors.NotMountable(
-            f"{name} is one of several devices of a btrfs, and the others are missing",
-            "map the other LUNs to this host too",
-        )
-
-
-def _has_driver(host: Host, fstype: str) -> bool:
-    """Tell whether the kernel can mount a type, itself or with a module that is installed."""
-    if fstype in (host.read("/proc/filesystems") or fstype).split():
-        return True
-    release = host.read("/proc/sys/kernel/osrelease")
-    aliases = host.read(f"/lib/modules/{release}/modules.alias")
-    return aliases is None or f"alias fs-{fstype} " in aliases
-
-
-def _mounted_copy(host: Host, uuid: str, node: str) -> str:
-    """Return the devices of another mounted btrfs of this UUID, "" where that is no obstacle."""
-    release = re.match(r"(\d+)\.(\d+)", host.read("/proc/sys/kernel/osrelease") or "0.0")
-    if release and (int(release[1]), int(release[2])) >= _BTRFS_COPIES:
-        return ""
-    nodes = host.names(f"/sys/fs/btrfs/{uuid}/devices") if uuid else []
-    return "" if node in nodes else ", ".join(nodes)
+def shows_logical_volumes(settings: Settings) -> bool:
+    """Tell whether the setting `partition` means the logical volumes on a physical volume."""
+    return settings.partition == ALL or "/" in str(settings.partition)
 
 
 def _name(disk: scsi_disks.Disk) -> str:
     """Return target, LUN and node of a disk for a message."""
     return f"{disk.session.target}: LUN {disk.san_lun} ({disk.name})"
-
-
-def _readable_size(size: int) -> str:
-    """Return a size in bytes with the unit that people use."""
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        del units[0]
-    return f"{value:.4g} {units[0]}"
