@@ -84,10 +84,13 @@ def _through_sessions(request: Request) -> Mountable | None:
             _wait_for_logout(request)
             current = available.through_sessions(request)
     except errors.Failure:
-        # It rests on what the kernel remembers of a disk, which can be another volume by now.
+        # It rests on what the kernel remembers of a disk, which can be another volume by now, or
+        # was not ready when the kernel and udev looked at it.
         up = [s for s in sessions.find_all(request.host, request.target) if s.up]
-        disks = [disk.path for disk in available.selected_disks(request, up)]
-        if verification.delete_swapped(request, disks):
+        disks = available.selected_disks(request, up)
+        if verification.delete_swapped(request, [disk.path for disk in disks]):
+            return None
+        if any(verification.is_to_be_found_anew(request, disk) for disk in disks):
             return None
         raise
     if current.mountable is None:
