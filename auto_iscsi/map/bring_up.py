@@ -145,7 +145,6 @@ class _BringUp(NamedTuple):
                 break
             if not whys:
                 raise _no_disk(request, up, missing or ())
-            notes = [f"a path is passed over: {why}" for why in whys]
             missing = self._log_in(up)
             more = _sessions_up(request)
             is_last = {session.sid for session in more} <= {session.sid for session in up}
@@ -154,11 +153,14 @@ class _BringUp(NamedTuple):
                 self._scan_where_nobody_did(up)
                 self._make_read_only_early(up)
         disks = verification.disks_of(content)
+        selected = available.selected_disks(request, up)
+        whys = [why for disk in selected if (why := _why_unreadable(request, disk))]
+        notes = [*content.notes, *notes, *(f"a path is passed over: {why}" for why in whys)]
 
         def has_none(session: Session) -> bool:
             return not any(disk.startswith(f"{session.path}/") for disk in disks)
 
-        return content._replace(notes=(*content.notes, *notes)), sorted(up, key=has_none)
+        return content._replace(notes=tuple(notes)), sorted(up, key=has_none)
 
     def _content_or_reasons(
         self, up: Sequence[Session], is_last: bool
