@@ -72,8 +72,8 @@ _REFUSALS = {
         "that nobody uses.",
     ),
     "no-disk": (
-        "The session is up, but it has no disk at the configured LUN, the disk is not ready through "
-        "any portal, or udev did not make the disk's link within udev_timeout.",
+        "The session is up, but it has no disk at the configured LUN, the disk is not ready "
+        "through any portal, or udev did not make the disk's link within udev_timeout.",
         "Map the LUN to the target at the SAN and make it ready, set lun, or raise udev_timeout if "
         "udev is slow.",
     ),

@@ -40,6 +40,22 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
     return bool(swapped)
 
 
+def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
+    """Delete each disk (its path in sysfs) that cannot be read any more; a rescan finds it anew.
+
+    What the kernel and udev know of it would show it as one that is in order. Raise WrongDisk when
+    it is in use.
+    """
+    from auto_iscsi.disks import scsi_commands
+
+    for disk in disks:
+        node = os.path.basename(disk)
+        if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
+            request.host, request.target, disk
+        ):
+            identity.delete_disk(request.host, request.target, disk, request.until)
+
+
 def is_to_be_found_anew(request: Request, disk: scsi_disks.Disk) -> bool:
     """Tell whether a disk was not ready when the kernel and udev looked at it, and is by now.
 

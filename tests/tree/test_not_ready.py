@@ -1,4 +1,4 @@
-"""A disk that has a size and cannot be read is not there yet: never empty, never without partitions."""
+"""A disk that cannot be read is not there yet: never empty, never without partitions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Callable
 
 import pytest
 
-from auto_iscsi.admin import output, status
+from auto_iscsi.admin import explain, output, status
 from tests.tree import kernel
 from tests.tree.machine import VOL1, Machine
-from tests.tree.scsi import READY, STANDBY_WORDS, ScsiDisk
+from tests.tree.scsi import READY, STANDBY, STANDBY_WORDS, ScsiDisk
 
 EMPTY: dict[str, Any] = {"partitions": {}}
 FULL: dict[str, Any] = {"partitions": {"1": None}}
@@ -163,3 +163,32 @@ def test_status_shows_it_unless_another_path_can_be_read(
     assert f"      sdb: {STANDBY_WORDS}" in report.lines
     first.sense = READY
     assert status.report(machine.host, output.Paint(False)).data["sessions"][0]["not_ready"] == ()
+
+
+def test_a_disk_that_cannot_be_read_any_more_is_found_anew(
+    machine: Machine, scsi: Callable[[str], ScsiDisk]
+) -> None:
+    portal = machine.target(VOL1, rescanned={0: EMPTY})
+    disk = scsi("sdb")
+    disk.sense = READY
+    assert machine.visit(VOL1)
+    (found,) = machine.disks()
+    record = f"/run/udev/data/b{kernel.read(str(machine.root), f'{found.path}/sdb1/dev')}"
+    known = kernel.read(str(machine.root), record)
+    machine.files({record: f"{known}\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n"})
+    machine.files({f"{found.path}/ro": "1\n"})
+    machine.configure(f"{SHORT}fstype = auto\npartition = auto\noptions = ro\n")
+    assert "fstype=ext4" in machine.visit(VOL1)
+    disk.sense = STANDBY
+    answer = machine.lookup(VOL1)
+    assert answer.status == 1
+    assert f"LUN 0 (sdb) through {portal} cannot be read: {STANDBY_WORDS}" in answer.log
+
+
+def test_explain_says_what_the_disk_says(machine: Machine, scsi: Callable[[str], ScsiDisk]) -> None:
+    machine.session(VOL1, machine.target(VOL1, luns={0: EMPTY}))
+    scsi("sdb")
+    lines = explain.report(machine.host, VOL1, output.Paint(False)).lines
+    words = [line.strip().partition("  ")[2].strip() for line in lines]
+    assert f"it cannot be read now: {STANDBY_WORDS}" in words
+    assert f"nothing yet: sdb cannot be read: {STANDBY_WORDS}" in words
