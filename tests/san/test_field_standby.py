@@ -75,7 +75,7 @@ def test_a_path_in_standby_is_passed_over(vm: Machine, san: San) -> None:
     assert f"      {first.disks[0]}: {STANDBY}\n" in vm.run("auto-iscsi status").stdout
     # The next visit finds the disk at once, and says nothing.
     said = len(job.said(vm))
-    assert job.expired(vm, job.ALPHA)
+    vm.run(["umount", f"{job.ROOT}/{job.ALPHA}"])
     assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"
     assert len(job.said(vm)) == said
     claim = vm.read(f"/run/auto-iscsi/claims/{job.ALPHA}").decode()
@@ -104,7 +104,6 @@ def test_a_disk_in_standby_is_asked_for_anew(vm: Machine, san: San) -> None:
     all_ports(vm, 0)
     assert reader.wait().stdout == f"{job.BETA}\n"
     assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"
-    assert job.session(vm, job.ALPHA) is not None
     assert problems(vm) == []
 
 
