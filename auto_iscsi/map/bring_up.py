@@ -53,13 +53,14 @@ class _BringUp(NamedTuple):
             missing = self._log_in(())
             up = _sessions_up(request)  # one login can open several: two interfaces, nr_sessions
             self._scan_where_nobody_did(up)
-        self._make_read_only_early(up)
+        until = self._make_read_only_early(up)
         if was_up or request.settings.paths != "all":
-            return self._wait_for_disk(up)
+            return self._wait_for_disk(up, until)
         from auto_iscsi.map import multipath_wait
 
         notes = multipath_wait.wait_for_map(request, up, self.events, missing)
-        return self._wait_for_disk(up, notes, missing)
+        until = request.within(request.settings.udev_timeout)
+        return self._wait_for_disk(up, until, notes, missing)
 
     def _log_in(self, passed_over: Sequence[Session]) -> list[str]:
         """Log in, and not through the portals of these sessions; return why there is no more."""
@@ -99,16 +100,20 @@ class _BringUp(NamedTuple):
             for session in _without_disk(self.request, up):
                 rescan(self.request, session)
 
-    def _make_read_only_early(self, up: Sequence[Session]) -> None:
-        """Make the selected disks read-only the moment that the kernel shows one of them."""
+    def _make_read_only_early(self, up: Sequence[Session]) -> float:
+        """Make the selected disks read-only the moment that the kernel shows one of them.
+
+        Return until when to wait for what is on it: udev_timeout from now (time.monotonic()).
+        """
         request = self.request
-        if request.settings.journal_rule not in ("refuse", "skip"):
-            return
         until = request.within(request.settings.udev_timeout)
+        if request.settings.journal_rule not in ("refuse", "skip"):
+            return until
         disks = self.events.wait_for(lambda: available.selected_disks(request, up) or None, until)
         if disks is None:
             raise _no_disk(request, up)
         verification.make_read_only(request, disks)
+        return until
 
     def _look(self, up: Sequence[Session]) -> Mountable | None:
         """Return what the sessions show, None while it is not there yet; raise Failure.
@@ -130,7 +135,11 @@ class _BringUp(NamedTuple):
         return content
 
     def _wait_for_disk(
-        self, up: list[Session], notes: Sequence[str] = (), missing: list[str] | None = None
+        self,
+        up: list[Session],
+        until: float,
+        notes: Sequence[str] = (),
+        missing: list[str] | None = None,
     ) -> tuple[Mountable, list[Session]]:
         """Return what the sessions show, with `notes` added, as soon as it can be mounted.
 
@@ -140,7 +149,7 @@ class _BringUp(NamedTuple):
         """
         request, is_last = self.request, missing is not None
         while True:
-            content, whys = self._content_or_reasons(up, is_last)
+            content, whys = self._content_or_reasons(up, until, is_last)
             if content:
                 break
             if not whys:
@@ -151,7 +160,7 @@ class _BringUp(NamedTuple):
             if not is_last:
                 up = more
                 self._scan_where_nobody_did(up)
-                self._make_read_only_early(up)
+                until = self._make_read_only_early(up)
         disks = verification.disks_of(content)
         selected = available.selected_disks(request, up)
         whys = [why for disk in selected if (why := _why_unreadable(request, disk))]
@@ -163,9 +172,9 @@ class _BringUp(NamedTuple):
         return content._replace(notes=tuple(notes)), sorted(up, key=has_none)
 
     def _content_or_reasons(
-        self, up: Sequence[Session], is_last: bool
+        self, up: Sequence[Session], until: float, is_last: bool
     ) -> tuple[Mountable | None, list[str]]:
-        """Wait for what the sessions show, for udev_timeout at most.
+        """Return what the sessions show as soon as they do; nothing when `until` comes first.
 
         Unless this `is_last`, return why no disk can be read as soon as that is so.
         """
@@ -176,7 +185,6 @@ class _BringUp(NamedTuple):
             whys = [] if content or is_last else _why_no_disk_is_readable(request, up)
             return (content, whys) if content or whys else None
 
-        until = request.within(request.settings.udev_timeout)
         seen = self.events.wait_for(look, until, lambda: available.has_link(request, up))
         return seen or (None, [])
 
