@@ -82,9 +82,12 @@ _REFUSALS = {
         "Set partition to a partition that exists, or to none for a filesystem on the whole disk.",
     ),
     "ambiguous": (
-        "With partition = auto, the disk has several filesystems to choose from, or none. The "
-        "line in the log lists the contents of the disk.",
-        "Set partition to one of the numbers in that list, or to all.",
+        "The disk has several filesystems to choose from, or none. Or it has partitions, and a "
+        "filesystem on the whole disk as well: one of them is left over from an earlier use of the "
+        "disk. Or there are signatures of more than one filesystem in one place. The line in the "
+        "log lists the contents of the disk.",
+        "Set partition to one of the numbers in that list, or to none for the whole disk. For "
+        "several signatures in one place, wipefs -n DEVICE shows them: set fstype as well.",
     ),
     "not-mountable": (
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "

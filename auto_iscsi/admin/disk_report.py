@@ -50,8 +50,8 @@ def _selected(
 def _describe(
     host: Host, disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate]
 ) -> list[str]:
-    """Return a line for each partition, or for the whole disk if it has none."""
-    listed = candidates[1:] or candidates
+    """Return a line for each partition, and for the whole disk if anything else is on it."""
+    listed = selection.list_contents(candidates)
     nodes = [(mount_options.family(each.content.fstype), each.device.node) for each in listed]
     until = time.monotonic() + journal.READ_SECONDS
     try:

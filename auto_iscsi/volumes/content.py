@@ -3,6 +3,10 @@ r"""Describe what is on a disk or partition, by what udev recorded about it.
 The properties ID_FS_* and ID_PART_* are what libblkid found when the disk appeared (systemd
 src/udev/udev-builtin-blkid.c); ID_BTRFS_READY is set by udev's 64-btrfs.rules. udev writes a byte
 of a label that could do harm as \xNN.
+
+Where libblkid finds signatures of more than one filesystem, it gives up: udev then records nothing
+of a disk's or a partition's content, its partition table and partition entry included (libblkid
+src/probe.c, blkid_do_safeprobe).
 """
 
 from __future__ import annotations
@@ -20,7 +24,31 @@ PURPOSES = {
     "e3c9e316-0b5c-4db8-817d-f92df00215ae": "Microsoft reserved partition",
     "de94bba4-06d1-4d40-a16a-bfd50179d6ac": "Windows recovery partition",
     "0x27": "Windows recovery partition",
+    "0x5": "extended partition",
+    "0xf": "extended partition",
+    "0x85": "extended partition",
 }
+
+#: By type: what is no filesystem, and what it would take to see the files in it.
+FOREIGN = {
+    "LVM2_member": (
+        "an LVM physical volume",
+        "its volume group under another name (vgimportclone), away from this host",
+    ),
+    "LVM1_member": ("an LVM physical volume", "its volume group, on a host of its own"),
+    "crypto_LUKS": ("LUKS encrypted", "its key (cryptsetup open --readonly)"),
+    "BitLocker": ("BitLocker encrypted", "its key (cryptsetup open --type bitlk --readonly)"),
+    "linux_raid_member": (
+        "a member of an md RAID",
+        "the other members (mdadm --assemble --readonly)",
+    ),
+    "zfs_member": ("a member of a ZFS pool", "its pool (zpool import -o readonly=on -N)"),
+    "swap": ("swap space", "nothing: it holds no files"),
+    "mpath_member": ("held by multipathd", "paths = all, or a blacklist in multipath.conf"),
+}
+
+_WITHOUT_FILES = ("swap", "swsuspend")
+SIGNATURES = "signatures of more than one filesystem"
 
 
 class Content(NamedTuple):
@@ -30,13 +58,49 @@ class Content(NamedTuple):
     usage: str = ""  #: filesystem, raid, crypto or other
     label: str = ""
     uuid: str = ""
-    table: str = ""  #: the type of the partition table: dos, gpt; "": none
+    table: str = ""  #: of a disk, the type of its partition table: dos, gpt; "": none
     purpose: str = ""  #: of a partition, one of PURPOSES; "": it holds files
     devices_missing: bool = False  #: btrfs: other devices of the filesystem are missing
+    is_ambivalent: bool = False  #: it has signatures of more than one filesystem
+
+    @property
+    def has_signature(self) -> bool:
+        """Whether libblkid recognised something, other than a partition table."""
+        return bool(self.fstype) or self.is_ambivalent
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether it is a filesystem."""
+        return self.usage == "filesystem" and self.fstype not in FOREIGN
+
+    @property
+    def larger(self) -> str:
+        """What it is if it can hold files as a part of something larger, "" for anything else."""
+        if not self.fstype or self.holds_files or self.fstype in _WITHOUT_FILES:
+            return ""
+        return FOREIGN[self.fstype][0] if self.fstype in FOREIGN else self.fstype
+
+
+def of_disk(record: udev_db.Record, has_partitions: bool) -> Content:
+    """Return what is on a disk, apart from its partitions."""
+    content = from_udev(record)
+    was_read = content.fstype or content.table or not has_partitions
+    return content._replace(is_ambivalent=not was_read)
+
+
+def of_partition(record: udev_db.Record) -> Content:
+    """Return what is on a partition, without what udev copies from the record of its disk.
+
+    That is the type of the disk's partition table, and whether its btrfs is complete
+    (60-persistent-storage.rules).
+    """
+    content = from_udev(record)
+    was_read = content.fstype or "ID_PART_ENTRY_TYPE" in record.properties
+    return content._replace(table="", is_ambivalent=not was_read)
 
 
 def from_udev(record: udev_db.Record) -> Content:
-    """Return the content that libblkid found on a device."""
+    """Return what udev recorded about the content of a device."""
     values = record.properties
     return Content(
         values.get("ID_FS_TYPE", ""),
@@ -45,7 +109,7 @@ def from_udev(record: udev_db.Record) -> Content:
         values.get("ID_FS_UUID", ""),
         values.get("ID_PART_TABLE_TYPE", ""),
         PURPOSES.get(values.get("ID_PART_ENTRY_TYPE", "").lower(), ""),
-        values.get("ID_BTRFS_READY") == "0",
+        values.get("ID_FS_TYPE") == "btrfs" and values.get("ID_BTRFS_READY") == "0",
     )
 
 

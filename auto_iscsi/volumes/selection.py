@@ -17,28 +17,21 @@ from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, mountable
-from auto_iscsi.volumes.content import Content, from_udev
+from auto_iscsi.volumes.content import (
+    FOREIGN,
+    SIGNATURES,
+    Content,
+    from_udev,
+    of_disk,
+    of_partition,
+)
 
 _BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
-#: By type: what is no filesystem, and what it would take to see the files in it.
-FOREIGN = {
-    "LVM2_member": (
-        "an LVM physical volume",
-        "its volume group under another name (vgimportclone), away from this host",
-    ),
-    "LVM1_member": ("an LVM physical volume", "its volume group, on a host of its own"),
-    "crypto_LUKS": ("LUKS encrypted", "its key (cryptsetup open --readonly)"),
-    "BitLocker": ("BitLocker encrypted", "its key (cryptsetup open --type bitlk --readonly)"),
-    "linux_raid_member": (
-        "a member of an md RAID",
-        "the other members (mdadm --assemble --readonly)",
-    ),
-    "zfs_member": ("a member of a ZFS pool", "its pool (zpool import -o readonly=on -N)"),
-    "swap": ("swap space", "nothing: it holds no files"),
-    "mpath_member": ("held by multipathd", "paths = all, or a blacklist in multipath.conf"),
-}
+#: What the partitions of an isohybrid image hold: the image's own files again.
+_HYBRID = ("iso9660", "hfs", "hfsplus")
+_CHOOSE = "set partition to one of the numbers, or to all"
 
 
 class Candidate(NamedTuple):
@@ -52,12 +45,18 @@ class Candidate(NamedTuple):
     @property
     def holds_files(self) -> bool:
         """Whether it has a filesystem."""
-        return self.content.usage == "filesystem" and self.content.fstype not in FOREIGN
+        return self.content.holds_files
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing is known of what is on it; it can have a filesystem all the same."""
+        return not (self.content.has_signature or self.content.table or self.content.purpose)
 
     def __str__(self) -> str:
         """Return number, size, type, label and purpose for a list."""
         content = self.content
         what = content.fstype or ("partitions" if content.table else "nothing known")
+        what = SIGNATURES if content.is_ambivalent else what
         words = [f"{self.part or 'disk'}: {_readable_size(self.size)} {what}"]
         words += [f"'{content.label}'"] if content.label else []
         words += [f"({content.purpose})"] if content.purpose else []
@@ -69,6 +68,7 @@ class Selection(NamedTuple):
 
     candidates: list[Candidate]
     why: str
+    note: str = ""  #: what it leaves out, for the log
 
 
 def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mountable | None:
@@ -87,7 +87,8 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mou
         disk, candidates = contents
         lun_offset = f"/lun{lun}" if settings.lun == ALL else ""
         with collected.leave_out_failures(lun_offset):
-            for candidate in select(disk, candidates, settings).candidates:
+            selected = select(disk, candidates, settings)
+            for candidate in selected.candidates:
                 part_offset = (
                     f"/p{candidate.part}" if settings.partition == ALL and candidate.part else ""
                 )
@@ -100,6 +101,9 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mou
                     collected.filesystems.append(
                         mountable.Filesystem(offset, device, fstype, options)
                     )
+            if selected.note:
+                where = f"{lun_offset[1:]}: " if lun_offset else ""
+                collected.notes.append(f"{where}{selected.note}")
     return collected.result()
 
 
@@ -145,16 +149,20 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
     devices = scsi_disks.list_devices(host, disk) if scsi_disks.is_known_to_udev(host, disk) else {}
     if not devices:
         return None
-    candidates = []
+    candidates: list[Candidate] = []
     for part, device in devices.items():
         record = udev_db.read(host, device.number)
         if device.link_path[len("/dev/") :] not in record.links:
             return None
         path = f"{disk.path}/{device.node}" if part else disk.path
         if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
-            path = f"/sys/block/{device.node}"
+            path, content = f"/sys/block/{device.node}", from_udev(record)
+        elif part:
+            content = of_partition(record)
+        else:
+            content = of_disk(record, len(devices) > 1)
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
-        candidates.append(Candidate(part, device, from_udev(record), size))
+        candidates.append(Candidate(part, device, content, size))
     return candidates
 
 
@@ -170,60 +178,109 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
             numbers = [candidate.part for candidate in candidates if candidate.part]
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
-    if candidates[0].holds_files:
-        return Selection([candidates[0]], f"{setting}: the filesystem on the whole disk")
+    whole, parts = candidates[0], candidates[1:]
+    if _is_beside_partitions(whole, parts):
+        what = f"{whole.content.fstype or SIGNATURES} on the whole disk, and partitions"
+        hint = "set partition to none for the whole disk, or to one of the numbers"
+        raise _ambiguous(disk, what, candidates, hint)
+    if whole.holds_files:
+        return Selection([whole], f"{setting}: the filesystem on the whole disk")
     if settings.partition == ALL:
-        used = [
-            candidate for candidate in candidates if candidate.part and candidate.content.fstype
-        ]
+        used = [part for part in parts if part.content.has_signature]
         if used:
             return Selection(used, f"{setting}: each partition with something on it")
     return _select_only_one(disk, candidates, settings, setting)
+
+
+def _is_beside_partitions(whole: Candidate, parts: Sequence[Candidate]) -> bool:
+    """Tell whether a disk has partitions, and something on the whole of it as well.
+
+    One of the two is left over from an earlier use of the disk, and nothing on it tells which. An
+    isohybrid image is none of these: its partitions have its own files again, and what boots it.
+    """
+    if whole.content.fstype != "iso9660":
+        return bool(parts) and whole.content.has_signature
+    return not all(
+        part.is_unknown or part.content.purpose or part.content.fstype in _HYBRID for part in parts
+    )
 
 
 def _select_only_one(
     disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Settings, setting: str
 ) -> Selection:
     """Select the only filesystem in a partition, or the only thing there; raise Ambiguous."""
-    filesystems = [
-        candidate for candidate in candidates if candidate.part and candidate.holds_files
-    ]
+    parts = candidates[1:]
+    filesystems = [part for part in parts if part.holds_files or part.content.is_ambivalent]
     filesystems = _of_type(filesystems, settings)
-    preferred = [
-        candidate for candidate in filesystems if not candidate.content.purpose
-    ] or filesystems
+    unknown = [candidate for candidate in parts or candidates if candidate.is_unknown]
+    if settings.fstype != AUTO and not filesystems and len(unknown) == 1:
+        why = f"{setting}: nothing else can have fstype = {settings.fstype}"
+        return Selection(unknown, why, _left_alone(parts))
+    preferred = [part for part in filesystems if not part.content.purpose] or filesystems
     if len(preferred) == 1:
         others = [f"{p.part} ({p.content.purpose})" for p in filesystems if p not in preferred]
         why = f"{setting}: the only filesystem"
-        return Selection(preferred, f"{why} besides {', '.join(others)}" if others else why)
+        why = f"{why} besides {', '.join(others)}" if others else why
+        return Selection(preferred, why, _left_alone(parts))
     foreign = [candidate for candidate in candidates if candidate.content.fstype in FOREIGN]
     if not preferred and len(foreign) == 1:
         return Selection(foreign, f"{setting}: the only thing there")
-    count = "more than one" if preferred else "no"
-    raise errors.Ambiguous(
-        f"{_name(disk)} has {count} filesystem: {list_in_one_line(candidates)}",
-        "set partition to one of the numbers, or to all"
-        if preferred
-        else f"run auto-iscsi explain {disk.session.target}",
-    )
+    if preferred:
+        raise _ambiguous(disk, "more than one filesystem", candidates, _CHOOSE)
+    hint = f"run auto-iscsi explain {disk.session.target}"
+    if not parts and unknown:
+        hint = _set_fstype(candidates[0])
+    raise _ambiguous(disk, "no filesystem", candidates, hint)
 
 
-def list_in_one_line(candidates: Sequence[Candidate]) -> str:
-    """Return what is on a disk in one line: its partitions, or else the disk itself."""
-    return ", ".join(map(str, candidates[1:] or candidates))
+def _left_alone(parts: Sequence[Candidate]) -> str:
+    """Return a note on the partitions that are part of something larger, "" for none."""
+    notes = [
+        f"partition {part.part} is {part.content.larger} and is left alone"
+        for part in parts
+        if part.content.larger
+    ]
+    return f"{'; '.join(notes)}: /boot may be all that you see" if notes else ""
+
+
+def _ambiguous(
+    disk: scsi_disks.Disk, what: str, candidates: Sequence[Candidate], hint: str
+) -> errors.Ambiguous:
+    """Return the failure for a disk on which the settings do not select one filesystem."""
+    shown = list_contents(candidates)
+    unclear = [f"/dev/{each.device.node}" for each in shown if each.content.is_ambivalent]
+    if unclear:
+        hint = f"wipefs -n {' '.join(unclear)} shows them; set fstype and partition"
+    return errors.Ambiguous(f"{_name(disk)} has {what}: {', '.join(map(str, shown))}", hint)
+
+
+def _set_fstype(candidate: Candidate) -> str:
+    """Return the hint for a place of which udev says nothing, perhaps because it is ambivalent."""
+    return f"if wipefs -n /dev/{candidate.device.node} shows {SIGNATURES}, set fstype and partition"
+
+
+def list_contents(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return what to list of a disk: its partitions, and the whole disk if something is on it."""
+    whole, parts = candidates[0], candidates[1:]
+    return list(candidates if whole.content.has_signature or not parts else parts)
 
 
 def _of_type(candidates: Sequence[Candidate], settings: Settings) -> list[Candidate]:
-    """Return the candidates with the type of the setting `fstype`, or else one of its family."""
+    """Return the candidates that the setting `fstype` can mean.
+
+    These are the ones of exactly that type or, if there are none, of its family, and all whose type
+    is not clear.
+    """
     if settings.fstype == AUTO:
         return list(candidates)
     family = mount_options.family(settings.fstype)
     exact = [candidate for candidate in candidates if candidate.content.fstype == settings.fstype]
-    return exact or [
+    fitting = exact or [
         candidate
         for candidate in candidates
         if mount_options.family(candidate.content.fstype) == family
     ]
+    return [each for each in candidates if each in fitting or each.content.is_ambivalent]
 
 
 def _linked_device(
@@ -250,10 +307,10 @@ def _type_and_options(
     if candidate.part:
         name += f" partition {candidate.part}"
     if settings.fstype != AUTO:
-        if not isinstance(settings.partition, int) and not _of_type([candidate], settings):
+        is_chosen = isinstance(settings.partition, int) or candidate.is_unknown
+        if not is_chosen and not _of_type([candidate], settings):
             raise errors.NotMountable(
-                f"{name} has {content.fstype or 'no known filesystem'}, and not "
-                f"fstype = {settings.fstype}",
+                f"{name} has {content.fstype}, and not fstype = {settings.fstype}",
                 "set fstype = auto",
             )
         return settings.fstype, settings.options
@@ -279,13 +336,20 @@ def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:
     if content.fstype in FOREIGN:
         what, needed = FOREIGN[content.fstype]
         raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
+    if content.is_ambivalent:
+        raise errors.Ambiguous(
+            f"{name} has {SIGNATURES}",
+            f"wipefs -n /dev/{candidate.device.node} shows them; set fstype and partition",
+        )
     if not content.fstype and content.table and not candidate.part:
         raise errors.NotMountable(
             f"{name} has a partition table and no filesystem of its own", "set partition = auto"
         )
     if not candidate.holds_files:
         what = content.fstype or "nothing that udev knows"
-        raise errors.NotMountable(f"{name} has no filesystem but {what}", "set fstype to its type")
+        is_known = content.fstype or candidate.part
+        hint = "set fstype to its type" if is_known else _set_fstype(candidate)
+        raise errors.NotMountable(f"{name} has no filesystem but {what}", hint)
     if content.devices_missing:
         raise errors.NotMountable(
             f"{name} is one of several devices of a btrfs, and the others are missing",

@@ -14,7 +14,7 @@ from auto_iscsi.config import schema as table
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, lookup
-from auto_iscsi.volumes import selection
+from auto_iscsi.volumes import content
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
@@ -33,16 +33,20 @@ class On(NamedTuple):
     usage: str = "filesystem"
     label: str = ""
     part_type: str = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+    is_read: bool = True  #: False: libblkid gave up, at signatures of more than one filesystem
 
 
 EXT4, XFS, ESP = On("ext4", label="root"), On("xfs", label="data"), On("vfat", part_type=EFI)
 SWAP, LVM, EMPTY = On("swap", "other"), On("LVM2_member", "raid"), On()
+LUKS, OLD, ISO = On("crypto_LUKS", "crypto"), On("ext3", label="old"), On("iso9660", label="cd")
+TWO = On(is_read=False)
 
 
 def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Content]:
     """Return the files of a host whose session has disks: by LUN, what is on each disk.
 
-    The first of each list is on the whole disk, the others are on its partitions.
+    The first of each list is on the whole disk, the others are on its partitions. A partition's
+    record has a copy of what the disk's says of its partition table, as udev makes it.
     """
     files: dict[str, Content] = {
         f"{SESSION}/targetname": TARGET,
@@ -70,11 +74,11 @@ def machine(luns: dict[int, list[On]], sequence: bool = True) -> dict[str, Conte
                     f"E:ID_FS_USAGE={on.usage}",
                     f"E:ID_FS_LABEL_ENC={on.label}",
                 ]
-            if part:
-                lines.append(f"E:ID_PART_ENTRY_TYPE={on.part_type}")
-                files[f"{path}/partition"] = f"{part}"
-            elif len(devices) > 1:
+            if len(devices) > 1 and devices[0].is_read and devices[0].usage != "raid":
                 lines.append("E:ID_PART_TABLE_TYPE=gpt")
+            if part:
+                files[f"{path}/partition"] = f"{part}"
+                lines += [f"E:ID_PART_ENTRY_TYPE={on.part_type}"] if on.is_read else []
             files |= {
                 f"{path}/dev": number,
                 f"{path}/size": "16384",
@@ -127,7 +131,8 @@ def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.F
         ([EMPTY, ESP, XFS], "-ro,nouuid,fstype=xfs :/dev/sdb2"),
         ([EMPTY, ESP], "-ro,fstype=vfat :/dev/sdb1"),
         ([EMPTY, SWAP, EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb2"),
-        ([On("iso9660"), EMPTY, ESP], "-ro,fstype=iso9660 :/dev/sdb"),
+        ([ISO, EMPTY, ESP], "-ro,fstype=iso9660 :/dev/sdb"),
+        ([ISO, ISO, On("hfsplus"), ESP], "-ro,fstype=iso9660 :/dev/sdb"),
         ([On("ntfs")], "-ro,fstype=ntfs3 :/dev/sdb"),
     ],
     ids=[
@@ -138,6 +143,7 @@ def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.F
         "efi-alone",
         "beside-swap",
         "hybrid",
+        "hybrid-for-any-machine",
         "ntfs",
     ],
 )
@@ -160,7 +166,162 @@ def test_a_refusal_lists_the_filesystems_to_choose_from(tmp_path: Path) -> None:
     assert steps(explained(tmp_path), "contents") == listed.split(", ")
 
 
-@pytest.mark.parametrize("fstype", selection.FOREIGN)
+@pytest.mark.parametrize("fstype", ["auto", "ext3"])
+@pytest.mark.parametrize("partition", ["auto", "all"])
+@pytest.mark.parametrize(
+    ("devices", "reason"),
+    [
+        (
+            [OLD, XFS],
+            "ext3 on the whole disk, and partitions: disk: {} ext3 'old', 1: {} xfs 'data'",
+        ),
+        ([OLD, OLD], "ext3 on the whole disk, and partitions: disk: {} ext3 'old', 1: {} ext3"),
+        (
+            [OLD, EMPTY],
+            "ext3 on the whole disk, and partitions: disk: {} ext3 'old', 1: {} nothing",
+        ),
+        ([OLD, LVM], "ext3 on the whole disk, and partitions: disk: {} ext3 'old', 1: {} LVM2_mem"),
+        ([LVM, EXT4], "LVM2_member on the whole disk, and partitions: disk: {} LVM2_member, 1: {}"),
+        (
+            [ISO, EXT4],
+            "iso9660 on the whole disk, and partitions: disk: {} iso9660 'cd', 1: {} ext",
+        ),
+        (
+            [TWO, EXT4],
+            "signatures of more than one filesystem on the whole disk, and partitions: d",
+        ),
+    ],
+    ids=["other-type", "same-type", "nothing", "lvm", "lvm-disk", "no-hybrid", "two-signatures"],
+)
+def test_neither_an_old_filesystem_on_the_whole_disk_nor_a_partition_is_taken_by_itself(
+    tmp_path: Path, devices: list[On], reason: str, partition: str, fstype: str
+) -> None:
+    text = AUTO.replace("partition = auto", f"partition = {partition}")
+    refused = refusal(tmp_path, {0: devices}, text.replace("fstype = auto", f"fstype = {fstype}"))
+    assert refused.code == "ambiguous"
+    assert f"LUN 0 (sdb) has {reason.replace('{}', '8 MiB')}" in refused.reason
+    assert "set" in refused.hint and "partition" in refused.hint
+    assert ", ".join(steps(explained(tmp_path), "contents")) in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("partition", "line"),
+    [("none", "-nocheck,ro,fstype=ext3 :/dev/sdb"), ("1", "-ro,nouuid,fstype=xfs :/dev/sdb1")],
+)
+def test_between_the_whole_disk_and_a_partition_the_setting_decides(
+    tmp_path: Path, partition: str, line: str
+) -> None:
+    text = AUTO.replace("partition = auto", f"partition = {partition}")
+    assert entry(tmp_path, {0: [OLD, XFS]}, text) == line
+    assert steps(explained(tmp_path), "contents") == [
+        "disk: 8 MiB ext3 'old'",
+        "1: 8 MiB xfs 'data'",
+    ]
+
+
+def test_of_all_luns_an_ambiguous_one_is_left_out(tmp_path: Path) -> None:
+    text = AUTO.replace("partition = auto", "partition = all\nlun = all")
+    assert entry(tmp_path, {0: [OLD, EXT4], 1: [EMPTY, EXT4]}, text) == (
+        "/lun1/p1 -nocheck,ro,fstype=ext4 :/dev/sdc1"
+    )
+    (note,) = steps(explained(tmp_path), "note")
+    assert note.startswith("lun0 is left out: LUN 0 (sdb) has ext3 on the whole disk, and part")
+
+
+@pytest.mark.parametrize(
+    ("devices", "partition", "node"),
+    [
+        ([EMPTY, TWO], "auto", "sdb1"),
+        ([EMPTY, TWO], "1", "sdb1"),
+        ([EMPTY, TWO], "all", "sdb1"),
+        ([EMPTY, EXT4, TWO], "auto", "sdb2"),
+        ([EMPTY, TWO, TWO], "auto", "sdb1 /dev/sdb2"),
+        ([OLD, TWO], "1", "sdb1"),
+        ([TWO, EXT4], "none", "sdb"),
+    ],
+)
+def test_signatures_of_more_than_one_filesystem_are_named(
+    tmp_path: Path, devices: list[On], partition: str, node: str
+) -> None:
+    text = AUTO.replace("partition = auto", f"partition = {partition}")
+    refused = refusal(tmp_path, {0: devices}, text)
+    assert refused.code == "ambiguous"
+    assert "signatures of more than one filesystem" in refused.reason
+    assert refused.hint == f"wipefs -n /dev/{node} shows them; set fstype and partition"
+
+
+@pytest.mark.parametrize("partition", ["auto", "none"])
+def test_a_disk_without_partitions_may_have_two_signatures(tmp_path: Path, partition: str) -> None:
+    text = AUTO.replace("partition = auto", f"partition = {partition}")
+    assert refusal(tmp_path, {0: [TWO]}, text).hint == (
+        "if wipefs -n /dev/sdb shows signatures of more than one filesystem, "
+        "set fstype and partition"
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "node"),
+    [
+        ([TWO], "sdb"),
+        ([EMPTY, TWO], "sdb1"),
+        ([EMPTY, ESP, TWO], "sdb2"),
+        ([EMPTY, XFS, EMPTY], "sdb2"),
+        ([EMPTY, EMPTY, On(part_type="0x5")], "sdb1"),
+    ],
+)
+def test_a_given_type_is_enough_for_the_only_place_without_a_known_one(
+    tmp_path: Path, devices: list[On], node: str
+) -> None:
+    text = AUTO.replace("fstype = auto", "fstype = ext4")
+    assert entry(tmp_path, {0: devices}, text) == f"-nocheck,ro,fstype=ext4 :/dev/{node}"
+
+
+@pytest.mark.parametrize("devices", [[EMPTY, TWO, TWO], [EMPTY, EXT4, TWO], [EMPTY, EMPTY, EMPTY]])
+def test_a_given_type_is_not_enough_for_several_places(tmp_path: Path, devices: list[On]) -> None:
+    refused = refusal(tmp_path, {0: devices}, AUTO.replace("fstype = auto", "fstype = ext4"))
+    assert refused.code == "ambiguous"
+
+
+def test_a_partition_does_not_have_the_partition_table_of_its_disk(tmp_path: Path) -> None:
+    refused = refusal(tmp_path, {0: [EMPTY, EMPTY]})
+    assert "no filesystem: 1: 8 MiB nothing known" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("devices", "note"),
+    [
+        ([EMPTY, EXT4, LVM], "partition 2 is an LVM physical volume and is left alone: "),
+        (
+            [EMPTY, ESP, EXT4, LUKS, On("bcache", "other")],
+            "partition 3 is LUKS encrypted and is left alone; partition 4 is bcache and is left "
+            "alone: ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("fstype", ["auto", "ext4"])
+def test_the_log_tells_that_the_rest_of_the_disk_is_part_of_something_larger(
+    tmp_path: Path, devices: list[On], note: str, fstype: str
+) -> None:
+    text = AUTO.replace("fstype = auto", f"fstype = {fstype}")
+    assert entry(tmp_path, {0: devices}, text).startswith("-nocheck,ro,fstype=ext4 :")
+    notes: list[str] = []
+    lookup.lookup(Host(str(tmp_path)), TARGET, notes.append)
+    assert notes == [f"{TARGET}: {note}/boot may be all that you see"]
+    assert steps(explained(tmp_path), "note") == [f"{note}/boot may be all that you see"]
+
+
+def test_nothing_is_noted_beside_swap_or_for_a_partition_that_was_set(tmp_path: Path) -> None:
+    notes: list[str] = []
+    entry(tmp_path, {0: [EMPTY, EXT4, SWAP]})
+    lookup.lookup(Host(str(tmp_path)), TARGET, notes.append)
+    entry(
+        tmp_path / "1", {0: [EMPTY, EXT4, LVM]}, AUTO.replace("partition = auto", "partition = 1")
+    )
+    lookup.lookup(Host(str(tmp_path / "1")), TARGET, notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize("fstype", content.FOREIGN)
 @pytest.mark.parametrize("partition", ["auto", "1"])
 def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     tmp_path: Path, fstype: str, partition: str
@@ -169,7 +330,7 @@ def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     text = AUTO.replace("partition = auto", f"partition = {partition}")
     refused = refusal(tmp_path, {0: [EMPTY, On(fstype, usage)]}, text)
     assert refused.code == "not-mountable"
-    what, needed = selection.FOREIGN[fstype]
+    what, needed = content.FOREIGN[fstype]
     assert what in refused.reason and needed in refused.hint and "partition 1" in refused.reason
 
 
@@ -340,3 +501,20 @@ def test_a_label_cannot_control_a_terminal(tmp_path: Path) -> None:
     report = explain.report(Host(str(tmp_path)), TARGET, output.Paint(False))
     assert steps(report.data, "contents") == ["disk: 8 MiB ext4 'a b?é'"]
     assert "\x1b" not in "\n".join(report.lines)
+
+
+def test_a_partition_is_not_incomplete_because_the_btrfs_of_its_disk_is(tmp_path: Path) -> None:
+    files = machine({0: [On("btrfs", label="old"), EXT4]})
+    for name in ("/run/udev/data/b8:16", "/run/udev/data/b8:17"):
+        record = files[name]
+        assert isinstance(record, str)
+        files[name] = f"{record}\nE:ID_BTRFS_READY=0"
+    text = AUTO.replace("partition = auto", "partition = 1")
+    make_tree(tmp_path, {**files, config_files.FILE: text})
+    assert lookup.lookup(Host(str(tmp_path)), TARGET) == "-nocheck,ro,fstype=ext4 :/dev/sdb1"
+
+
+def test_a_note_names_its_lun(tmp_path: Path) -> None:
+    entry(tmp_path, {3: [EMPTY, EXT4, LVM]}, f"{AUTO}lun = all\n")
+    (note,) = steps(explained(tmp_path), "note")
+    assert note.startswith("lun3: partition 2 is an LVM physical volume and is left alone: ")
