@@ -12,7 +12,6 @@ from typing import Any
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.test_multipath import noted
 
 AUTO = "fstype = auto\npartition = auto\noptions = ro\nudev_timeout = 60s\nlookup_timeout = 110s\n"
 STANDBY = "not ready: the path is in standby (ALUA), sense 2/04/0b"
@@ -70,7 +69,7 @@ def test_a_path_in_standby_is_passed_over(vm: Machine, san: San) -> None:
         assert mounted and mounted.source == f"/dev/{second.disks[0]}1"
         if iqn == job.ALPHA:
             why = f"LUN 0 ({first.disks[0]}) through 127.0.0.1:3260 cannot be read: {STANDBY}"
-            assert f"a path is passed over: {why}" in noted(vm)
+            assert f"a path is passed over: {why}" in job.last_message(vm)
         assert problems(vm) == []  # it can be read through the other path
     assert f"      {first.disks[0]}: {STANDBY}\n" in vm.run("auto-iscsi status").stdout
     # The next visit finds the disk at once, and says nothing.
