@@ -72,9 +72,10 @@ _REFUSALS = {
         "that nobody uses.",
     ),
     "no-disk": (
-        "The session is up, but it has no disk at the configured LUN, or udev did not make the "
-        "disk's link within udev_timeout.",
-        "Map the LUN to the target at the SAN, set lun, or raise udev_timeout if udev is slow.",
+        "The session is up, but it has no disk at the configured LUN, the disk is not ready "
+        "through any portal, or udev did not make the disk's link within udev_timeout.",
+        "Map the LUN to the target at the SAN and make it ready, set lun, or raise udev_timeout if "
+        "udev is slow.",
     ),
     "no-partition": (
         "The disk exists, but it does not have the configured partition.",
@@ -151,9 +152,16 @@ _STATUS = {
         "Map the LUN again, leave the directory, and let the reaper end the session; the next "
         "access logs in again. To end it at once: iscsiadm -m session -r SESSION --logout",
     ),
+    "disk-not-ready": (
+        "A disk cannot be read through any session of its target: the SAN is still making it, the "
+        "path is in standby or unavailable (ALUA), or another host has reserved the disk. status "
+        "shows what the disk says, in SCSI's words.",
+        "Make the LUN ready at the SAN, and visit the key again: the disk is then asked anew.",
+    ),
     "duplicate-session": (
-        "There are two sessions with one target through one portal, so two devices show the same "
-        "disk. Usually, a lookup and something else logged in at the same moment.",
+        "There are more sessions with one target through one portal and one interface than the "
+        "node record asks for (node.session.nr_sessions), so two devices show the same disk. "
+        "Usually, a lookup and something else logged in at the same moment.",
         "Log out the session that nobody uses: iscsiadm -m session -r SESSION --logout",
     ),
     "reaper-late": (

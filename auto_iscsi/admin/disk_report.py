@@ -27,6 +27,8 @@ def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[st
     except errors.WrongDisk as failure:  # its multipath map joins it with another volume
         return [("contents", failure.reason)]
     if candidates is None:
+        if why := scsi_disks.why_unreadable(host, disk):
+            return [("contents", f"it cannot be read now: {why}")]
         return [("contents", "not known yet: udev has not finished with the disk")]
     contents = [("contents", line) for line in _describe(host, disk, candidates)]
     return contents + _selected(disk, candidates, settings)

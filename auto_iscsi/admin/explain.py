@@ -247,7 +247,10 @@ def _chosen(content: Mountable, effective: dict[str, schema.Effective]) -> list[
 
 def _missing(situation: _Situation) -> str:
     """Name the disk, the partition or the link that a lookup would wait for."""
-    settings = situation.settings
+    settings, host = situation.settings, situation.host
+    for disk in available.selected_disks(situation.request, situation.up):
+        if why := scsi_disks.why_unreadable(host, disk):
+            return f"nothing yet: {disk.name} cannot be read: {why}"
     devices = scsi_disks.matching_devices(situation.host, situation.up, settings)
     if not devices:
         partition = f", partition {settings.partition}" if settings.partition else ""

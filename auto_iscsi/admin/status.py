@@ -1,11 +1,12 @@
 """Report the iSCSI sessions of this host: what uses each one, and what the reaper would do.
 
 The reaper's decisions come from the reaper's own module (decisions). Nothing is changed. What could
-hang is done in child processes with a deadline: opening disks, and asking them for their identity.
+hang has a deadline: opening disks, asking them for their identity and whether they can be read.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,14 +14,16 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, scsi_disks
-from auto_iscsi.iscsi import claims, sessions
+from auto_iscsi.disks import in_use, scsi_commands, scsi_disks
+from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
 
 _DISK_TIME = 60.0  # seconds after a lookup in which a missing disk may still appear
 _LATE = 3600.0  # seconds by which the reaper may be late
+_AT_ONCE = 64  # disks that are asked at the same time
+_NOT_READY = "disk-not-ready"
 
 #: The codes of what can be wrong with a session that lookups use; see codes.
 PROBLEMS = (
@@ -28,6 +31,7 @@ PROBLEMS = (
     "lost-in-use",
     "no-disk",
     "disk-offline",
+    _NOT_READY,
     "duplicate-session",
     "reaper-late",
     "bad-configuration",
@@ -48,6 +52,8 @@ class Row(NamedTuple):
     reason: str = ""
     when: float | None = None  #: how long until it can be ended, as things are; None: never
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
+    not_ready: tuple[str, ...] = ()  #: those of `disks` that cannot be read, each with the reason
+    unreadable: bool = False  #: one of these cannot be read through any other session either
     problems: tuple[str, ...] = ()  #: of PROBLEMS
 
 
@@ -81,17 +87,47 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
         return list(_visible_rows(host, ())), failure
     except errors.BadConfiguration as failure:
         return list(_visible_rows(host, (failure.code,))), failure
-    per_portal = Counter(_target_and_portal(decision.session) for decision in made)
-    rows = []
-    for decision in made:
-        row = _row(decision)
-        session = decision.session
-        if session and (decision.ours or session.sid in decision.claim.sids):
-            is_duplicate = per_portal[_target_and_portal(session)] > 1
-            problems = tuple(_find_problems(host, row, session, is_duplicate, sections))
-            row = row._replace(problems=problems)
-        rows.append(row)
+    present = [decision.session for decision in made if decision.session]
+    per_path = Counter(_path(host, session) for session in present)
+    rows = [_row(decision) for decision in made]
+    used = [d.ours or (d.session is not None and d.session.sid in d.claim.sids) for d in made]
+    rows = _with_reasons(host, rows, used)
+    for index, row in enumerate(rows):
+        if row.session and used[index]:
+            is_duplicate = _is_duplicate(host, row.session, per_path)
+            problems = tuple(_find_problems(host, row, row.session, is_duplicate, sections))
+            rows[index] = row._replace(problems=problems)
     return rows, None
+
+
+def _with_reasons(host: Host, rows: Sequence[Row], used: Sequence[bool]) -> list[Row]:
+    """Add to the rows of sessions that lookups use why a disk of them cannot be read.
+
+    A disk has five seconds to answer. One that cannot be asked, or does not answer, has no reason.
+    """
+
+    def reason(disk: str) -> str:
+        if not host.names(f"/sys/block/{disk}/device/scsi_generic"):
+            return ""
+        return scsi_commands.why_not_ready(host, disk) or ""
+
+    asked = [
+        (disk, (row.target, (host.link(f"/sys/block/{disk}/device") or "").rpartition(":")[2]))
+        for row, is_used in zip(rows, used)
+        if is_used and row.session and row.session.up
+        for disk in row.disks
+    ]
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        whys = dict(zip(dict(asked), pool.map(reason, dict(asked))))
+    readable = {unit for disk, unit in asked if not whys[disk]}
+    unread = {disk for disk, unit in asked if unit not in readable}
+    return [
+        row._replace(
+            not_ready=tuple(f"{disk}: {whys[disk]}" for disk in row.disks if whys.get(disk)),
+            unreadable=any(disk in unread for disk in row.disks),
+        )
+        for row in rows
+    ]
 
 
 def _row(decision: decisions.Decision) -> Row:
@@ -153,8 +189,21 @@ def _without_copies(uses: Sequence[in_use.Use]) -> list[in_use.Use]:
     return [use for use in uses if not is_copy(use)]
 
 
-def _target_and_portal(session: sessions.Session | None) -> tuple[str, str]:
-    return (keys.fold(session.target), str(session.portal)) if session else ("", "")
+def _path(host: Host, session: sessions.Session) -> tuple[str, ...]:
+    """Return target, portal, interface and initiator name of a session."""
+    initiator = sessions.initiator(host, session)
+    return (keys.fold(session.target), str(session.portal), *initiator)
+
+
+def _is_duplicate(
+    host: Host, session: sessions.Session, per_path: Counter[tuple[str, ...]]
+) -> bool:
+    """Tell whether there are more sessions on the path of a session than open-iscsi is to open."""
+    target, _, interface, _ = path = _path(host, session)
+    count = per_path[path]
+    return count > 1 and count > node_records.wanted_sessions(
+        host, target, session.portal, interface
+    )
 
 
 def _find_problems(
@@ -174,6 +223,8 @@ def _find_problems(
         yield "no-disk"
     elif row.lost or any(not _is_running(host, disk) for disk in row.disks):
         yield "disk-offline"
+    elif row.unreadable:
+        yield _NOT_READY
     if is_duplicate:
         yield "duplicate-session"
     try:
@@ -204,6 +255,7 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         mark = paint.dim("  (not ours)") if is_foreign else ""
         lines.append((paint.error(text) if row.problems else text) + mark)
         lines += [f"      {wording.printable(use)}" for use in row.uses]
+        lines += [f"      {wording.printable(why)}" for why in row.not_ready]
         lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
 
@@ -262,5 +314,6 @@ def _data(row: Row) -> dict[str, Any]:
         "action": row.action or None,
         "reason": row.reason or None,
         "when_seconds": None if row.when is None else round(row.when, 3),
+        "not_ready": row.not_ready,
         "problems": row.problems,
     }

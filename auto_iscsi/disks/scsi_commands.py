@@ -20,7 +20,7 @@ import sys
 import time
 
 from auto_iscsi import errors
-from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.lean_stdlib import NamedTuple, suppress
 from auto_iscsi.machine.host import Host
 
 _HEADER = 36  # bytes of a struct sg_header
@@ -34,6 +34,7 @@ _TIME = 5.0  # seconds; then nobody waits any more
 _LEAST = 255  # bytes asked of a page
 _SENSE = 16  # bytes of sense data in a struct sg_header
 _UNIT_ATTENTION = 6
+_ATTEMPTS = 4  # a disk can report several unit attentions, each of them once
 _NOT_READY = 2  # SPC-5, 4.4.8: the sense key
 _CONDITIONS = {0x08: "busy", 0x18: "reservation conflict", 0x28: "task set full"}  # SAM-5, 5.3
 _MEDIUM_ERRORS = {3: "medium error", 4: "hardware error"}  # by sense key
@@ -99,7 +100,7 @@ def luns(host: Host, node: str) -> set[int] | None:
 
 
 def why_not_ready(host: Host, node: str) -> str | None:
-    """Return why /dev/`node` cannot be read, "" when it can; None when it cannot be asked.
+    """Return why /dev/`node` cannot be read, "" when it can; None when that cannot be told.
 
     TEST UNIT READY, and then READ of the first block: a disk that another host has reserved, or
     whose medium is broken, is ready all the same.
@@ -110,13 +111,14 @@ def why_not_ready(host: Host, node: str) -> str | None:
         (bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0)), int(size) if size.isdecimal() else 512),
     ]
     for command, length in commands:
-        reply = _exchange(host, node, command, length)
-        if reply and _sense_code(reply.sense)[0] == _UNIT_ATTENTION:  # told once: ask again
+        for _ in range(_ATTEMPTS):
             reply = _exchange(host, node, command, length)
+            if not reply or _sense_code(reply.sense)[0] != _UNIT_ATTENTION:
+                break
         # Linux takes a reservation conflict for a failure of the transport, too.
         if reply and (reason := describe(reply)):
             return reason
-        if reply is None or reply.failed:
+        if reply is None or reply.failed or reply.status:
             return None
     return ""
 
@@ -179,7 +181,8 @@ def _write_and_read(path: str, command: bytes, length: int) -> Reply | None:
     size = _HEADER + length
     handle = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(handle, _SET_TIMEOUT, native(int(_TIME * 100)))
+        with suppress(OSError):  # the wait below ends in any case
+            fcntl.ioctl(handle, _SET_TIMEOUT, native(int(_TIME * 100)))
         # pack_len, which only the kernel fills in, and reply_len; nothing else is asked for
         os.write(handle, (native(0) + native(size)).ljust(_HEADER, b"\0") + command)
         if not select.select([handle], [], [], _TIME)[0]:

@@ -110,7 +110,7 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
 
     Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
     mounted. A disk that udev leaves to multipathd, and that has no map yet, has none, and so has a
-    disk without a size. Raise WrongDisk when the map joins the disk with another volume.
+    disk that is not ready. Raise WrongDisk when the map joins the disk with another volume.
     """
     if has_no_size(host, disk):
         return {}
@@ -118,6 +118,10 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
         from auto_iscsi.disks import multipath  # a warm lookup of a disk without holders needs none
 
         if names := multipath.map_and_partitions(host, disk.path):
+            record = udev_db.read(host, multipath.number(host, names[0]))
+            is_whole = part in (None, 0) and len(names) == 1
+            if is_whole and record.is_empty and why_unreadable(host, disk):
+                return {}
             return {
                 number: Device(
                     name,
@@ -129,9 +133,12 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
                 for number, name in sorted(names.items())
                 if part in (None, number)
             }
-    if is_left_to_multipathd(host, disk):
+    record = _udev_record(host, disk)
+    if _is_multipath_path(record):
         return {}
     nodes = {0: disk.name, **(list_partitions(host, disk) if part != 0 else {})}
+    if part in (None, 0) and len(nodes) == 1 and record.is_empty and why_unreadable(host, disk):
+        return {}
     numbered = {}
     for number, node in sorted(nodes.items()):
         if part in (None, number):
@@ -149,10 +156,11 @@ def is_selected(disk: Disk, settings: Settings) -> bool:
 def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:
     """Return the devices that the settings `lun` and `partition` can mean, in every session.
 
-    Raise NoPartition when a disk does not have the partition of that number and udev has finished
-    with the disk: the kernel reads the partition table before it announces a disk (block/genhd.c,
-    device_add_disk).
+    Raise NoPartition when no disk has the partition of that number, and udev has finished with one
+    that can be read: the kernel reads the partition table before it announces a disk
+    (block/genhd.c, device_add_disk).
     """
+    missing: errors.NoPartition | None = None
     matching: list[Device] = []
     for session in sessions:
         for disk in list_all(host, session):
@@ -160,9 +168,13 @@ def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings
                 continue
             part = settings.partition if isinstance(settings.partition, int) else None
             of_disk = list_devices(host, disk, part)
-            if part is not None and not of_disk and is_known_to_udev(host, disk):
-                raise missing_partition(disk, part, sorted(list_partitions(host, disk)))
+            if part and not of_disk and not missing and is_known_to_udev(host, disk):
+                numbers = sorted(list_partitions(host, disk))
+                if numbers or not why_unreadable(host, disk):
+                    missing = missing_partition(disk, part, numbers)
             matching += of_disk.values()
+    if missing and not matching:
+        raise missing
     return matching
 
 
@@ -198,6 +210,52 @@ def has_no_size(host: Host, disk: Disk) -> bool:
     The kernel could not read its partitions either, and udev has a record of it all the same.
     """
     return host.read(f"{disk.path}/size") == "0"
+
+
+def looks_empty(host: Host, disk: Disk) -> bool:
+    """Tell whether neither the kernel nor udev found anything on a disk, or on multipath's map.
+
+    The disk is empty, or it could not be read when they looked: they do not look again.
+    """
+    if list_partitions(host, disk):
+        return False
+    record = _udev_record(host, disk)
+    if host.names(f"{disk.path}/holders"):
+        from auto_iscsi.disks import multipath
+
+        names = multipath.map_and_partitions(host, disk.path)
+        if len(names) > 1:
+            return False
+        if names:
+            record = udev_db.read(host, multipath.number(host, names[0]))
+    return record.is_empty and is_known_to_udev(host, disk)
+
+
+def why_unreadable(host: Host, disk: Disk) -> str:
+    """Return in SCSI's words why a disk cannot be read, "" when it can, or does not say.
+
+    A disk on which something was found is not asked: a lookup asks none that is in order. A disk
+    takes five seconds to answer at most.
+    """
+    if not (has_no_size(host, disk) or looks_empty(host, disk)):
+        return ""
+    from auto_iscsi.disks import scsi_commands
+
+    return scsi_commands.why_not_ready(host, disk.name) or ""
+
+
+def is_unread(host: Host, disk: Disk) -> bool:
+    """Tell whether a disk can be read now, and the kernel and udev know nothing of its contents.
+
+    A disk without a size that does not say whether it can be read counts as one that can.
+    """
+    without_size = has_no_size(host, disk)
+    if not (without_size or looks_empty(host, disk)):
+        return False
+    from auto_iscsi.disks import scsi_commands
+
+    why = scsi_commands.why_not_ready(host, disk.name)
+    return why == "" or (why is None and without_size)
 
 
 def is_left_to_multipathd(host: Host, disk: Disk) -> bool:

@@ -19,6 +19,11 @@ class Record(NamedTuple):
     links: frozenset[str]  #: paths below /dev, such as disk/by-path/NAME
     properties: dict[str, str]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether udev found neither a filesystem or the like nor a partition table there."""
+        return not any(name.startswith(("ID_FS_", "ID_PART_TABLE_")) for name in self.properties)
+
 
 def read(host: Host, number: str) -> Record:
     """Return what udev has recorded for the device MAJOR:MINOR; an empty record for nothing."""

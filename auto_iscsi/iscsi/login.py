@@ -4,15 +4,15 @@
    time to bring back those whose connection is lost.
 2. The target's portals, one after the other (discovery), each within login_timeout.
 
-The first session that is up ends this. With paths = all, every session and every portal is tried,
-and one session is enough.
+The first session that is up ends this, unless no disk can be read through it. With paths = all,
+every session and every portal is tried, and one session is enough.
 """
 
 from __future__ import annotations
 
 import time
 
-from auto_iscsi import errors
+from auto_iscsi import errors, portals
 from auto_iscsi.iscsi import (
     chap,
     claims,
@@ -43,6 +43,8 @@ class Login(NamedTuple):
     settings: Settings
     until: float  #: when everything has to be over (time.monotonic())
     events: udev_events.Listener
+    #: portals through which no disk can be read: a session through one of them is not enough
+    passed_over: tuple[portals.Portal, ...] = ()
 
     def open(self) -> tuple[list[sessions.Session], list[str]]:
         """Return sessions that are up, at least one, and the reasons why there are no more.
@@ -50,10 +52,12 @@ class Login(NamedTuple):
         Raise SessionLost, LoginFailed, NoRecord or TooOften.
         """
         existing = sessions.find_all(self.host, self.target)
-        lost = [session for session in existing if not self._has_logout_ended(session)]
-        up: list[sessions.Session] = []
+        up = [session for session in existing if session.up]
+        down = [session for session in existing if not session.up]
+        lost = [session for session in down if not self._has_logout_ended(session)]
         obstacles: list[Obstacle] = []
-        self._bring_back(lost, up, obstacles)
+        if not self._is_enough(up):
+            self._bring_back(lost, up, obstacles)
         if not self._is_enough(up):
             self._try_portals(lost, up, obstacles)
         if not up:
@@ -116,7 +120,7 @@ class Login(NamedTuple):
     ) -> None:
         """Log in through the portals, until that is enough or pointless; add to `up`, `obstacles`.
 
-        Raise TooOften if there is no session yet.
+        Raise TooOften or NoRecord if there is no session yet.
         """
         try:
             for record in self._search.records(obstacles):
@@ -131,7 +135,7 @@ class Login(NamedTuple):
                     up.append(result)
                     if self._is_enough(up):
                         return
-        except errors.TooOften as failure:
+        except (errors.TooOften, errors.NoRecord) as failure:
             if not up:
                 raise
             obstacles.append(Obstacle(failure.reason, failure.hint))
@@ -279,7 +283,10 @@ class Login(NamedTuple):
 
     @property
     def _search(self) -> discovery.Search:
-        return discovery.Search(self.host, self.target, self.settings, self.until)
+        settings = self.settings
+        if self.passed_over:  # a further portal is wanted, as with paths = all
+            settings = settings._replace(paths="all")
+        return discovery.Search(self.host, self.target, settings, self.until)
 
     def _within(self, seconds: float) -> float:
         """Return the time (time.monotonic()) in `seconds`, or the end of all if that is sooner."""
@@ -287,14 +294,21 @@ class Login(NamedTuple):
 
     def _is_enough(self, up: list[sessions.Session]) -> bool:
         """Return whether no further session is wanted."""
-        return bool(up) and self.settings.paths != "all"
+        return self.settings.paths != "all" and any(map(self._is_useful, up))
+
+    def _is_useful(self, session: sessions.Session) -> bool:
+        """Return whether a session leads through a portal that is not passed over."""
+        return not any(session.portal.has_same_address(portal) for portal in self.passed_over)
 
     def _counts_for(self, session: sessions.Session, record: node_records.Record) -> bool:
         """Return whether a session is what a login through a portal is for.
 
-        With paths = all it has to lead through that portal; otherwise any session will do.
+        With paths = all it has to lead through that portal; otherwise any session will do, but for
+        those that are passed over.
         """
-        return self.settings.paths != "all" or session.portal.has_same_address(record.portal)
+        if self.settings.paths != "all":
+            return self._is_useful(session)
+        return session.portal.has_same_address(record.portal)
 
 
 def _lost_session(session: sessions.Session) -> Obstacle:

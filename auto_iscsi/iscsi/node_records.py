@@ -15,6 +15,7 @@ from auto_iscsi import keys, portals
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
+CONFIGURATION = "/etc/iscsi/iscsid.conf"
 FOLDERS = ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes")
 
 
@@ -59,8 +60,32 @@ def interfaces(host: Host, record: Record) -> list[str]:
 
 def values(host: Host, record: Record) -> dict[str, str]:
     """Return the settings of a record's first interface, such as `node.startup`: `manual`."""
-    for path in files(host, record)[:1]:
-        lines = (host.read(path) or "").splitlines()
-        pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
-        return {name: value for name, equals, value in pairs if equals}
-    return {}
+    paths = files(host, record)
+    return _values_in(host, paths[0]) if paths else {}
+
+
+def wanted_sessions(host: Host, target: str, portal: portals.Portal, interface: str) -> int:
+    """Return how many sessions open-iscsi is to open with `target` through a portal, at least 1.
+
+    The record says so for each interface, iscsid.conf for records that are yet to be made.
+    """
+    paths = [
+        path
+        for record in find_all(host, target)
+        if record.portal.has_same_address(portal)
+        for path in files(host, record)
+    ]
+    numbers = [1]
+    for path in paths or [CONFIGURATION]:
+        settings = _values_in(host, path)
+        if settings.get("iface.iscsi_ifacename", interface) == interface:
+            number = settings.get("node.session.nr_sessions", "")
+            numbers += [int(number)] if number.isdecimal() else []
+    return max(numbers)
+
+
+def _values_in(host: Host, path: str) -> dict[str, str]:
+    """Return the settings in a file of open-iscsi."""
+    lines = (host.read(path) or "").splitlines()
+    pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
+    return {name: value for name, equals, value in pairs if equals}

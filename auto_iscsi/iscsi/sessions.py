@@ -60,6 +60,12 @@ def read(host: Host, sid: int) -> Session | None:
     return Session(sid, name, portal, state, folder.st_ino)
 
 
+def initiator(host: Host, session: Session) -> tuple[str, str]:
+    """Return the interface (iface.iscsi_ifacename) and the initiator name of a session."""
+    folder = f"{FOLDER}/session{session.sid}"
+    return host.read(f"{folder}/ifacename") or "default", host.read(f"{folder}/initiatorname") or ""
+
+
 def still_exists(host: Host, session: Session) -> bool:
     """Return whether a session still exists, and its number is not that of a newer session."""
     current = read(host, session.sid)

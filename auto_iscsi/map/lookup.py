@@ -84,10 +84,13 @@ def _through_sessions(request: Request) -> Mountable | None:
             _wait_for_logout(request)
             current = available.through_sessions(request)
     except errors.Failure:
-        # It rests on what the kernel remembers of a disk, which can be another volume by now.
+        # It rests on what the kernel remembers of a disk, which can be another volume by now, or
+        # was not ready when the kernel and udev looked at it.
         up = [s for s in sessions.find_all(request.host, request.target) if s.up]
-        disks = [disk.path for disk in available.selected_disks(request, up)]
-        if verification.delete_swapped(request, disks):
+        disks = available.selected_disks(request, up)
+        if verification.delete_swapped(request, [disk.path for disk in disks]):
+            return None
+        if any(verification.is_to_be_found_anew(request, disk) for disk in disks):
             return None
         raise
     if current.mountable is None:
@@ -111,7 +114,8 @@ def _brought_up(request: Request) -> Mountable:
         content = _allow(request, *bring_up.bring_up(request))
         if content:
             return content
-        # A disk was another volume by now, and was deleted: a rescan finds that volume.
+        # A disk was another volume by now, or cannot be read any more, and was deleted: a rescan
+        # finds what is there.
 
 
 def _allow(
@@ -122,12 +126,17 @@ def _allow(
 ) -> Mountable | None:
     """Verify what was found, renew the lease, and return what may be mounted; raise Failure.
 
-    None: a disk was another volume by now, and was deleted. `claim`: the claim as it still is, if
-    that is known.
+    None: a disk was another volume by now, or cannot be read any more, and was deleted. `claim`:
+    the claim as it still is, if that is known.
     """
-    if verification.delete_swapped(request, verification.disks_of(content)):
+    disks = verification.disks_of(content)
+    if verification.delete_swapped(request, disks):
         return None
-    content = verification.allow_by_journal(request, content)
+    try:
+        content = verification.allow_by_journal(request, content)
+    except errors.NoDisk:
+        verification.delete_unreadable(request, disks)
+        return None
     claim = claims.renew_lease(request.host, request.target, up, claim)
     if claim.asked:
         from auto_iscsi.iscsi import pending_logins

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, ownership
+from auto_iscsi.disks import identity, ownership, scsi_disks
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
 from auto_iscsi.volumes import mountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from auto_iscsi.disks import scsi_disks
     from auto_iscsi.map.request import Request
     from auto_iscsi.volumes.mountable import Mountable
 
@@ -52,6 +51,36 @@ def _remove_overlays(request: Request, disk: str) -> None:
 
         for node in nodes:
             overlay.remove(request.host, request.target, node, request.until)
+
+
+def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
+    """Delete each disk (its path in sysfs) that cannot be read any more; a rescan finds it anew.
+
+    What the kernel and udev know of it would show it as one that is in order. Raise WrongDisk when
+    it is in use.
+    """
+    from auto_iscsi.disks import scsi_commands
+
+    for disk in disks:
+        node = os.path.basename(disk)
+        if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
+            request.host, request.target, disk
+        ):
+            identity.delete_disk(request.host, request.target, disk, request.until)
+
+
+def is_to_be_found_anew(request: Request, disk: scsi_disks.Disk) -> bool:
+    """Tell whether a disk was not ready when the kernel and udev looked at it, and is by now.
+
+    It can also be empty: then it is found anew in vain, once in a lookup that is refused. False for
+    a disk that anybody uses, that multipathd holds, or whose session is not ours.
+    """
+    host = request.host
+    return (
+        scsi_disks.is_unread(host, disk)
+        and not host.names(f"{disk.path}/holders")
+        and ownership.is_changeable(host, request.target, disk.path)
+    )
 
 
 def disks_of(content: Mountable) -> list[str]:

@@ -113,11 +113,14 @@ def _read_first(
 
 
 def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
-    """Return what is on a disk and its partitions, None as long as udev works on one of them."""
-    if not scsi_disks.is_known_to_udev(host, disk):
+    """Return what is on a disk and its partitions.
+
+    None as long as udev works on one of them, or the disk is not ready.
+    """
+    devices = scsi_disks.list_devices(host, disk) if scsi_disks.is_known_to_udev(host, disk) else {}
+    if not devices:
         return None
     candidates: list[Candidate] = []
-    devices = scsi_disks.list_devices(host, disk)
     for part, device in devices.items():
         record = udev_db.read(host, device.number)
         if device.link_path[len("/dev/") :] not in record.links:

@@ -37,25 +37,3 @@ def test_twins_never_show_each_others_files(vm: Machine, san: San, mode: str) ->
         job.configure(vm, "idle = 0\nlease = 1s\n")
         vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
         assert vm.run("ls /sys/block/dm-0/slaves").lines == ["sda", "sdb"]
-
-
-def test_a_disk_in_standby_says_so(vm: Machine, san: San) -> None:
-    san.target(job.ALPHA)
-    vm.discover()
-    job.configure(vm, "udev_timeout = 80s\nlookup_timeout = 110s\n")
-    assert job.visit(vm, job.ALPHA).stdout
-    disk = job.session(vm, job.ALPHA).disks[0]
-    ask = (
-        "import sys; sys.path.insert(0, '/usr/share/auto-iscsi')\n"
-        "from auto_iscsi.disks import scsi_commands\n"
-        "from auto_iscsi.machine.host import Host\n"
-        f"print(repr(scsi_commands.why_not_ready(Host(), {disk!r})))"
-    )
-    vm.write("/tmp/ask", ask)
-    assert vm.run(["python3", "/tmp/ask"]).stdout == "''\n"
-    vm.run(
-        "for f in /sys/kernel/config/target/core/*/*/alua/default_tg_pt_gp/alua_access_state;"
-        " do echo 2 > $f; done"
-    )
-    standby = "not ready: the path is in standby (ALUA), sense 2/04/0b"
-    assert vm.run(["python3", "/tmp/ask"]).stdout == f"{standby!r}\n"

@@ -289,7 +289,9 @@ class Iscsiadm:
         step("logged-in")
         kernel.set_state(ROOT, sid, "LOGGED_IN")
         print(f"Login to {place} successful.")
-        self.scan(sid, self.target(target), self.target(target)["luns"], running)
+        planned = self.target(target)
+        luns = planned.get("luns_at", {}).get(portal.partition(",")[0], planned["luns"])
+        self.scan(sid, planned, luns, running)
         return self.says("logged-in", target)
 
     def logout(self, sid: int) -> int:
@@ -311,6 +313,7 @@ class Iscsiadm:
         step("rescan")
         status = self.says("rescan", target)
         if not status:
+            kernel.remove_deleted(ROOT, sid)
             self.scan(sid, self.target(target), self.target(target).get("rescanned", {}), running)
         return status
 

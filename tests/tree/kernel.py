@@ -127,6 +127,7 @@ def add_disk(root: str, sid: int, lun: int, kind: str = "0", number: str | None 
         path = f"{SESSIONS}/session{sid}/device/target{sid + 1}:0:0/{unit}"
         write(root, f"{path}/type", kind)
         write(root, f"{path}/state", "running")
+        write(root, f"{path}/delete", "")
         os.makedirs(f"{root}{path}/block/{name}")
     disk = f"{path}/block/{name}"
     major, minor = (8, 16 * index) if index < 16 else (65, 16 * (index - 16))
@@ -203,6 +204,17 @@ def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "
     os.unlink(f"{root}/run/udev/queue")
 
 
+def remove_deleted(root: str, sid: int) -> None:
+    """Have the disks of a session go that somebody has deleted in sysfs, and udev's links."""
+    import shutil
+
+    for name, path in _block(root).items():
+        unit = path.rpartition("/block/")[0]
+        if f"/session{sid}/" in path and read(root, f"{unit}/delete") == "1":
+            _forget(root, name, path)
+            shutil.rmtree(f"{root}{unit}")
+
+
 def close_session(root: str, sid: int, udev: bool = True) -> None:
     """Have a session and its disks go; without `udev` it has yet to take note of that."""
     import shutil  # costs more than all the rest, and most runs of iscsiadm do without
@@ -211,20 +223,25 @@ def close_session(root: str, sid: int, udev: bool = True) -> None:
         write(root, "/run/udev/queue", "")
     disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]
     for name, path in disks if udev else ():
-        parts = [entry for entry in os.listdir(f"{root}{path}") if entry.startswith(name)]
-        for node in (name, *parts):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{root}/dev/{node}")
-        for inner in [path, *(f"{path}/{part}" for part in parts)]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{root}/run/udev/data/b{read(root, f'{inner}/dev')}")
-        for by in os.listdir(f"{root}{BY_PATH}"):
-            leads = os.path.basename(os.readlink(f"{root}{BY_PATH}/{by}"))
-            if leads in (name, *parts):
-                os.unlink(f"{root}{BY_PATH}/{by}")
+        _forget(root, name, path)
     os.unlink(f"{root}{SESSIONS}/session{sid}")
     os.unlink(f"{root}{CONNECTIONS}/connection{sid}:0")
     shutil.rmtree(f"{root}/sys/devices/platform/host{sid + 1}")
+
+
+def _forget(root: str, name: str, path: str) -> None:
+    """Have udev remove the nodes and links of a disk, and what it knows of it."""
+    parts = [entry for entry in os.listdir(f"{root}{path}") if entry.startswith(name)]
+    for node in (name, *parts):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{root}/dev/{node}")
+    for inner in [path, *(f"{path}/{part}" for part in parts)]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{root}/run/udev/data/b{read(root, f'{inner}/dev')}")
+    for by in os.listdir(f"{root}{BY_PATH}"):
+        leads = os.path.basename(os.readlink(f"{root}{BY_PATH}/{by}"))
+        if leads in (name, *parts):
+            os.unlink(f"{root}{BY_PATH}/{by}")
 
 
 def _node(root: str, name: str, number: str | None) -> None:

@@ -235,8 +235,9 @@ class Machine:
 
         `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
         `answers`, exit status and time of a verb, at a portal or at all; `after`, the time that
-        disk, partition and udev take; `rescanned`, what a rescan finds; `offered`; `chap`, what
-        the credentials of a login have to be, and `discovery_chap`.
+        disk, partition and udev take; `rescanned`, what a rescan finds; `luns_at`, the LUNs at one
+        of the portals; `offered`; `chap`, what the credentials of a login have to be, and
+        `discovery_chap`.
         """
         portals = portals or (self.portal(),)
         disks = {0: {"partitions": {"1": None}}} if luns is None else luns

@@ -111,5 +111,6 @@ def test_a_disk_without_a_size_is_not_there_yet(machine: Machine, settings: str)
     machine.configure(f"udev_timeout = 1s\n{settings}")
     answer = machine.lookup(VOL1)
     assert (answer.status, answer.entry) == (1, "")
-    assert f"LUN 0 (sdb) through {portal} has no size after 1 s" in answer.log
+    assert f"LUN 0 (sdb) through {portal} has no size: it was not ready" in answer.log
+    assert "found it, after 1 s; make the LUN ready" in answer.log
     assert "partition = none" not in answer.log

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -129,12 +130,41 @@ def test_each_problem_of_our_session_has_a_code(
     assert report.data["problems"] == [{"code": code, "target": VOL1, "session": 1}]
 
 
-def test_two_sessions_through_one_portal_are_a_problem(machine: Machine) -> None:
+RECORD = "node.name = {}\niface.iscsi_ifacename = {}\nnode.session.nr_sessions = {}\n"
+SECOND = "/sys/class/iscsi_session/session2"
+
+
+@pytest.mark.parametrize(
+    ("interface", "number", "problems"),
+    [
+        ("default", 1, ("duplicate-session",)),
+        ("default", 2, ()),
+        ("eth1", 1, ()),
+    ],
+)
+def test_two_sessions_through_one_portal_are_a_problem_unless_something_asks_for_them(
+    machine: Machine, interface: str, number: int, problems: tuple[str, ...]
+) -> None:
     portal = machine.target(VOL1)
     machine.visit(VOL1)
     machine.session(VOL1, portal)
+    machine.files({f"{SECOND}/ifacename": f"{interface}\n"})
+    machine.record(VOL1, portal, RECORD.format(VOL1, "default", number))
     rows, _ = status.list_rows(machine.host)
-    assert [row.problems for row in rows if row.ours] == [("duplicate-session",)]
+    assert [row.problems for row in rows if row.ours] == [problems]
+
+
+@pytest.mark.parametrize(("number", "problems"), [(1, ("duplicate-session",)), (2, ())])
+def test_without_a_record_iscsid_conf_says_how_many_sessions_there_are_to_be(
+    machine: Machine, number: int, problems: tuple[str, ...]
+) -> None:
+    portal = machine.target(VOL1)
+    machine.visit(VOL1)
+    machine.session(VOL1, portal)
+    shutil.rmtree(machine.folder(VOL1, portal))
+    machine.files({"/etc/iscsi/iscsid.conf": f"node.session.nr_sessions = {number}\n"})
+    rows, _ = status.list_rows(machine.host)
+    assert [row.problems for row in rows if row.ours] == [problems]
 
 
 def test_a_session_without_a_disk_becomes_a_problem_after_a_while(machine: Machine) -> None:
@@ -163,7 +193,8 @@ def test_a_session_that_should_have_ended_long_ago_means_a_late_reaper(
 def older(machine: Machine, seconds: float) -> None:
     """Move the last lookup of the target this far into the past."""
     claim = machine.claim(VOL1)
-    claims.write(machine.host, VOL1, claim._replace(looked_up=claims.now() - seconds))
+    when = claims.now() - seconds  # before the boot, on a machine that has just been started
+    claims.write(machine.host, VOL1, claim._replace(looked_up=when, used=when))
 
 
 def test_a_failed_session_of_somebody_else_is_no_problem(machine: Machine) -> None:
