@@ -107,7 +107,7 @@ class _BringUp(NamedTuple):
         """
         request = self.request
         until = request.within(request.settings.udev_timeout)
-        if request.settings.journal_rule not in ("refuse", "skip"):
+        if not request.settings.writes_nothing:
             return until
         disks = self.events.wait_for(lambda: available.selected_disks(request, up) or None, until)
         if disks is None:

@@ -66,6 +66,7 @@ def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
         if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
             request.host, request.target, disk
         ):
+            _remove_overlays(request, disk)
             identity.delete_disk(request.host, request.target, disk, request.until)
 
 

@@ -15,12 +15,8 @@ from collections.abc import Sequence
 from typing import Callable
 
 from auto_iscsi import errors
-<<<<<<< HEAD
 from auto_iscsi.config.settings import OVERLAY, Settings
-from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
-=======
 from auto_iscsi.disks import identity, multipath, ownership, scsi_commands, scsi_disks
->>>>>>> main
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -54,24 +50,19 @@ def apply_rule(
 ) -> mountable.Mountable:
     """Return what the rule (`journal`) lets be mounted, and how; raise DirtyJournal.
 
-<<<<<<< HEAD
+    Raise NoDisk for a disk of ours that nobody uses and that says that it cannot be read now.
     With `act`, the disks are made read-only first, or writable again, as the rule needs them, and
     overlays are laid over dirty filesystems. A disk that is not ours alone (ownership) stays as it
     is. Then a filesystem is mounted only if the mount cannot write: on a disk that can be written,
     `ro` replays a dirty journal.
-=======
-    Raise NoDisk for a disk of ours that nobody uses and that says that it cannot be read now.
-    With `act`, the disks are made read-only first, or writable again, as the rule needs them. A
-    disk that is not ours alone (ownership) stays as it is. Then a filesystem is mounted only if the
-    mount cannot write: on a disk that can be written, `ro` replays a dirty journal.
->>>>>>> main
     """
     rule = settings.journal_rule
     if act:
         for disk in sorted({_disk_path(part.device) for part in layout.filesystems}):
             set_read_only(host, target, disk, until, rule != "replay")
     states = _read_states(host, target, layout, rule, until)
-<<<<<<< HEAD
+    if act:
+        _refuse_unreadable(host, target, layout, states)
     store = overlay.Store(settings.overlay_dir, settings.overlay_keep_free)
 
     def lay_overlay(filesystem: mountable.Filesystem) -> mountable.Filesystem:
@@ -83,10 +74,6 @@ def apply_rule(
         return filesystem._replace(device=overlay.find_laid(host, device) or device)
 
     return _decide(target, layout, rule, states, lay_overlay)
-=======
-    if act:
-        _refuse_unreadable(host, target, layout, states)
-    return _decide(target, layout, rule, states)
 
 
 def _refuse_unreadable(
@@ -103,7 +90,6 @@ def _refuse_unreadable(
                 f"{target}: {filesystem.device.node} cannot be read: {why}",
                 "make the LUN ready at the SAN, and visit the key again",
             )
->>>>>>> main
 
 
 def _decide(
