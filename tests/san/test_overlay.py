@@ -85,7 +85,7 @@ def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, s
     killed = 0
     for when in ("before", "after"):
         for call in range(1, 7):
-            vm.run("rm -f /run/calls")
+            vm.run("rm -f /run/calls /usr/sbin/dmsetup")
             vm.write("/usr/sbin/dmsetup", KILLER.format(call=call, when=when), 0o755)
             killed += vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False).status != 0
             vm.run("rm -f /run/calls; ln -sf dmsetup.real /usr/sbin/dmsetup")
