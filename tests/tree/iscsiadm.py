@@ -164,9 +164,12 @@ class Iscsiadm:
         return int(answer.get("exit", OK))
 
     def discover(self, portal: str, nonpersistent: bool) -> int:
+        place = portal.partition(",")[0]
+        if self.plan.get("silent") == place:  # no login, so nothing that another one could end
+            rest(PATIENCE)
+            return NO_ANSWER
         alone = hold("discovery", busy=NO_ANSWER)  # of several at once, one is answered
         step("discover")
-        place = portal.partition(",")[0]
         found = []
         for name, target in self.plan["targets"].items():
             if place in [p.partition(",")[0] for p in target["portals"]]:

@@ -191,6 +191,11 @@ class Machine:
             client.connect_ex((address, int(port)))
             self.sockets.append(client)
 
+    def silent(self, portal: str) -> None:
+        """Have a portal take connections and say nothing to a discovery."""
+        self.plan["silent"] = portal
+        self.save()
+
     def connected(self, portal: str) -> None:
         """Wait until somebody has connected to a portal."""
         bound = self._socket(portal)
