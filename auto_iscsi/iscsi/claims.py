@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 FOLDER = "/run/auto-iscsi"
 _STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
 _NOT_WRITABLE = {
-    errno.ENOSPC: "make room: df -h /run; df -i /run",
-    errno.EDQUOT: "make room: df -h /run; df -i /run",
-    errno.EROFS: "mount -o remount,rw /run",
+    errno.ENOSPC: "make room: df -h {0}; df -i {0}",
+    errno.EDQUOT: "make room: df -h {0}; df -i {0}",
+    errno.EROFS: "mount the filesystem of {0} writable",
 }
 
 
@@ -109,9 +109,14 @@ def write(host: Host, target: str, claim: Claim) -> None:
     write_file(host, f"claims/{target}", text)
 
 
-def write_file(host: Host, name: str, text: str) -> None:
-    """Replace the file `name` below FOLDER, in one step. The caller holds the file's lock."""
-    path = host.path(f"{FOLDER}/{name}")
+def write_file(
+    host: Host, name: str, text: str, below: str = FOLDER, *, durable: bool = False
+) -> None:
+    """Replace the file `name` below a folder, in one step. The caller holds the file's lock.
+
+    `durable`: return when it is on the disk.
+    """
+    path = host.path(f"{below}/{name}")
     folder = os.path.dirname(path)
     new = f"{folder}/.{os.path.basename(path)}"  # no target's name starts with a dot
     _make_folder(folder)
@@ -123,9 +128,13 @@ def write_file(host: Host, name: str, text: str) -> None:
                 data = text.encode("utf-8", "surrogateescape")
                 while data:
                     data = data[os.write(handle, data) :]
+                if durable:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
             os.rename(new, path)
+            if durable:
+                _sync_folder(folder)
     except BaseException:
         with suppress(OSError):
             os.unlink(new)
@@ -251,13 +260,20 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _make_folder(path: str) -> None:
-    """Make a folder FOLDER/NAME, and what is missing above it."""
+    """Make a folder, and what is missing above it."""
     if not os.path.isdir(path):
-        with _expect_refusals(path):
-            parent = os.path.dirname(path)
-            for folder in (os.path.dirname(parent), parent, path):
-                with suppress(FileExistsError):
-                    os.mkdir(folder, 0o700)
+        _make_folder(os.path.dirname(path))
+        with _expect_refusals(path), suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def _sync_folder(path: str) -> None:
+    """Return when the names in a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -270,5 +286,6 @@ def _expect_refusals(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        why = (error.strerror or "").lower()
-        raise errors.Failure(f"{path}: {why}", _NOT_WRITABLE[error.errno]) from error
+        why, folder = (error.strerror or "").lower(), os.path.dirname(path)
+        hint = _NOT_WRITABLE[error.errno].format(folder)
+        raise errors.Failure(f"{path}: {why}", hint) from error

@@ -18,7 +18,7 @@ import time
 import zlib
 
 from auto_iscsi import errors, keys, portals
-from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit
+from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit, record_ledger
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
 
@@ -112,7 +112,10 @@ class Search(NamedTuple):
         if self.settings.paths != "all" or not self.settings.portals:
             return False
         ours = claims.read(self.host, self.target).records
-        return {record.portal.folder for record in known} <= set(ours)
+        return all(
+            record.portal.folder in ours or record_ledger.is_ours(self.host, self.target, record)
+            for record in known
+        )
 
     def _offered_at(
         self, portal: portals.Portal, patience: float | None

@@ -19,7 +19,7 @@ import os
 import time
 
 from auto_iscsi import errors, portals
-from auto_iscsi.iscsi import claims, node_records, sessions
+from auto_iscsi.iscsi import claims, node_records, record_ledger, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
 
@@ -85,9 +85,6 @@ _DATABASE_LOCK = "/run/lock/iscsi/lock.write"  # open-iscsi's own
 _DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the database
 _STEP = 0.02  # seconds between two checks of a lock
 
-#: Settings of each record that we make. A record that somebody else made again lacks them, most
-#: likely.
-_RECORD_MARKS = {"node.startup": "manual", "node.session.initial_login_retry_max": "1"}
 
 
 class Limit(NamedTuple):
@@ -259,7 +256,7 @@ def _record_values(settings: Settings) -> dict[str, str]:
     """
     ping = f"{max(1, min(5, settings.replacement_timeout // 4)):.0f}"
     return {
-        **_RECORD_MARKS,
+        **record_ledger.MARKS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 2):.0f}",
@@ -275,12 +272,6 @@ def _has_chap(host: Host, target: str, record: node_records.Record) -> bool:
         for made in node_records.find_all(host, target)
         if made.portal.has_same_address(record.portal)
     )
-
-
-def is_unchanged(host: Host, record: node_records.Record) -> bool:
-    """Return whether a record still has the settings by which we know our own records."""
-    values = node_records.values(host, record)
-    return all(values.get(name) == value for name, value in _RECORD_MARKS.items())
 
 
 def delete_record(host: Host, target: str, record: node_records.Record, limit: Limit) -> Answer:

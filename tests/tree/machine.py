@@ -289,10 +289,11 @@ class Machine:
         kernel.close_session(str(self.root), sid, udev)
 
     def reboot(self) -> None:
-        """Have another boot begin, which counts its sessions from 1 again."""
+        """Have another boot begin, which counts its sessions from 1 again, with an empty /run."""
         for sid in self.sids():
             self.log_out(sid)
         shutil.rmtree(self.root / "san/sessions")
+        shutil.rmtree(self.root / "run/auto-iscsi", ignore_errors=True)
         self.files({"/proc/sys/kernel/random/boot_id": "another\n"})
 
     def state(self, sid: int, state: str) -> None:
