@@ -96,7 +96,9 @@ def conf(prefix: str) -> dict[str, str]:
     None while iscsid is not up: it says where that file is. With a real /proc it always is.
     """
     if ROOT and not os.path.exists(f"{ROOT}/proc/77/comm"):
-        kernel.write(ROOT, "/proc/77/comm", "iscsid")
+        with open(f"{SAN}/plan.json", encoding="utf-8") as file:
+            if json.load(file).get("iscsid") != "never":
+                kernel.write(ROOT, "/proc/77/comm", "iscsid")
         return {}
     with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
         pairs = [line.strip().partition(" = ") for line in file if line[:1] != "#"]
@@ -184,6 +186,8 @@ class Iscsiadm:
         if not found:
             print("iscsiadm: No portals found", file=sys.stderr)
             return NOTHING
+        if complaint := self.plan.get("complaint"):
+            print(complaint, file=sys.stderr)
         for offered, name in found:
             print(f"{offered} {name}", flush=True)
         if not nonpersistent:
