@@ -187,9 +187,7 @@ def _conf_with_secrets(
     replaced = {name.encode() for name in values}
     replaced |= {f"{prefix}.{name}_in".encode() for name in ("username", "password")}
     lines = [
-        line
-        for line in content.splitlines()
-        if line.partition(b"=")[0].strip() not in replaced
+        line for line in content.splitlines() if line.partition(b"=")[0].strip() not in replaced
     ]
     lines += [f"{name} = {value}".encode() for name, value in values.items()]
     return {_CONF: b"\n".join(lines) + b"\n"}

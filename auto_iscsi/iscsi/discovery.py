@@ -3,12 +3,12 @@
 They are those of its node records. If the target has no record, the configured portals are asked in
 turn which portals offer it (SendTargets discovery). Configured portals are tried before others.
 
-All discoveries of a host have one ISID (open-iscsi usr/discovery.c), so the second one at a SAN ends
-the first one there (RFC 7143, 6.3.5): of eight at once, seven ended with exit code 11 (seen with
-2.1.8). So discoveries take turns. But a portal can take the connection and say nothing, and iscsiadm
-stays with it for a minute and a half. So nobody waits longer than a second for a turn: a portal
-that is silent has no session that another discovery could end. And a portal that has just failed,
-or that another discovery still waits for, is asked after the others.
+Discoveries take turns: all of them have one ISID (open-iscsi usr/discovery.c), so a SAN ends the
+first when a second one begins (RFC 7143, 6.3.5). Of eight at once, seven ended with exit code 11
+(seen with 2.1.8). But a portal can accept the connection and say nothing, and iscsiadm stays with
+it for a minute and a half. So nobody waits longer than a second for a turn: at a silent portal
+there is no session that another discovery could end. And a portal that has just failed, or that
+another lookup still waits for, is asked after the others.
 """
 
 from __future__ import annotations

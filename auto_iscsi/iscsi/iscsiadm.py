@@ -86,7 +86,6 @@ _DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the datab
 _STEP = 0.02  # seconds between two checks of a lock
 
 
-
 class Limit(NamedTuple):
     """The time limit of a command: `seconds` from its start, and at the latest `until`."""
 

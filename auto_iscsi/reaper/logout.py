@@ -17,7 +17,15 @@ from typing import NamedTuple
 from auto_iscsi import errors, portals
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import multipath
-from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, record_ledger, sessions, unseen_logins
+from auto_iscsi.iscsi import (
+    audit,
+    claims,
+    iscsiadm,
+    node_records,
+    record_ledger,
+    sessions,
+    unseen_logins,
+)
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions

@@ -160,10 +160,8 @@ def test_a_secret_in_a_node_record_is_gone_soon_after_a_boot(vm: Machine, san: S
         "600:root",
     ]
     # Neither a login nor its end changes a record; this administrator does, and keeps it.
-    vm.run(
-        ["iscsiadm", "-m", "node", "-T", job.ALPHA, "-o", "update"]
-        + ["-n", "node.startup", "-v", "automatic"]
-    )
+    change = "-o update -n node.startup -v automatic"
+    vm.run(f"iscsiadm -m node -T {job.ALPHA} {change}")
     vm.run("iscsiadm -m session --logout; killall -9 iscsid; rm -r /run/auto-iscsi", check=False)
     vm.run("systemctl restart iscsid", timeout=120)
     kept = {path: text for path, text in job.records(vm).items() if job.ALPHA in path}

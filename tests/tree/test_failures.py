@@ -114,7 +114,9 @@ def test_a_full_run_is_said_before_anything_is_asked_of_the_san(machine: Machine
     answer = machine.start(VOL1, under=full).answer()
     folder = machine.root / "run/auto-iscsi"
     assert answer.status == 1 and answer.log.startswith(f"{folder}/")
-    assert answer.log.endswith(f"no space left on device; make room: df -h {folder}; df -i {folder}")
+    assert answer.log.endswith(
+        f"no space left on device; make room: df -h {folder}; df -i {folder}"
+    )
     assert machine.runs() == [] and (machine.root / "left").read_text() == ""
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
 
