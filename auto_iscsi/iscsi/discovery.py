@@ -4,11 +4,11 @@ They are those of its node records. If the target has no record, the configured 
 turn which portals offer it (SendTargets discovery). Configured portals are tried before others.
 
 Discoveries take turns: all of them have one ISID (open-iscsi usr/discovery.c), so a SAN ends the
-first when a second one begins (RFC 7143, 6.3.5). Of eight at once, seven ended with exit code 11
-(seen with 2.1.8). But a portal can accept the connection and say nothing, and iscsiadm stays with
-it for a minute and a half. So nobody waits longer than a second for a turn: at a silent portal
-there is no session that another discovery could end. And a portal that has just failed, or that
-another lookup still waits for, is asked after the others.
+first when a second one begins (RFC 7143, 6.3.5). Of four at once, at two portals of one SAN, three
+ended with exit code 11 (seen with 2.1.8). But a portal can accept the connection and say nothing,
+and iscsiadm stays with it for half a minute or more. So nobody waits longer than a second for a
+turn: at a silent portal there is no session that another discovery could end. And a portal that has
+just failed, or that another lookup still waits for, is asked after the others.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class Search(NamedTuple):
         result = self._answer_of(portal, credentials, limit, patience)
         if result is None and patience is not None:
             return None
-        if result is None or result[0].status is None:
-            reason = f"it takes connections, but has not answered in {limit.seconds:.0f} s"
+        if result is None or _is_silent(result[0]):
+            reason = f"it accepts connections, but has not answered in {limit.seconds:.0f} s"
             return Obstacle(f"{place}: {reason}", "is an iSCSI target running there?")
         answer, hint = result
         if records := offered_records(self.target, answer.text):
@@ -146,9 +146,10 @@ class Search(NamedTuple):
         if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
             return Obstacle(f"{place}: {answer.why}", hint)
         reason = f"the target is not offered to {initiator_name(self.host)}"
+        hint = "present it at the SAN"
         if ignored := ignored_line(answer.text):
-            return Obstacle(f"{place}: {reason}", f"iscsiadm left targets out: {ignored}")
-        return Obstacle(f"{place}: {reason}", "present it at the SAN")
+            hint += f"; iscsiadm left targets out: {ignored}"
+        return Obstacle(f"{place}: {reason}", hint)
 
     def _answer_of(
         self,
@@ -266,6 +267,16 @@ def ignored_line(text: str) -> str:
     """
     lines = (line for line in text.split("\n") if "ignoring" in line.lower())
     return ascii(next(lines, ""))[1:-1][:200]
+
+
+def _is_silent(answer: iscsiadm.Answer) -> bool:
+    """Return whether a discovery had no answer, in our time or in iscsiadm's own.
+
+    iscsiadm ends with 19 then, as for a login that is refused (seen with 2.1.8).
+    """
+    return answer.status is None or (
+        answer.status == iscsiadm.FATAL_LOGIN and "Login response timeout" in answer.text
+    )
 
 
 def configured_first(

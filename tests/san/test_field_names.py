@@ -47,11 +47,9 @@ def test_three_hundred_targets_of_which_some_have_strange_names(vm: Machine, san
     job.configure(vm, "portals = 127.0.0.1\nlogin_timeout = 40s\nlookup_timeout = 90s\n")
     for name in (NAMES[0], NAMES[150], NAMES[-1]):
         assert job.visit(vm, name).stdout == f"{NAMES[0]}\n"
-    for name in (UNDERSCORE, LONG):
-        seen = job.visit(vm, name, check=False)
-        lines = [line for line in job.said(vm) if name[:200] in line]
-        print(name, seen, lines)
-        assert seen.stdout == f"{NAMES[0]}\n" or lines
+    for name in (UNDERSCORE, LONG):  # whether they work is for open-iscsi and udev to say
+        if not job.visit(vm, name, check=False).stdout:
+            assert any(name in line for line in job.said(vm))
     shown = json.loads(vm.run("auto-iscsi status --json", check=False, timeout=120).stdout)
     assert NAMES[150] in json.dumps(shown)
     doctor = vm.run("auto-iscsi doctor", check=False, timeout=120)

@@ -172,6 +172,8 @@ class Iscsiadm:
             return NO_ANSWER
         alone = hold("discovery", busy=NO_ANSWER)  # of several at once, one is answered
         step("discover")
+        if complaint := self.plan.get("complaint"):
+            print(complaint, file=sys.stderr)
         found = []
         for name, target in self.plan["targets"].items():
             if place in [p.partition(",")[0] for p in target["portals"]]:
@@ -186,8 +188,6 @@ class Iscsiadm:
         if not found:
             print("iscsiadm: No portals found", file=sys.stderr)
             return NOTHING
-        if complaint := self.plan.get("complaint"):
-            print(complaint, file=sys.stderr)
         for offered, name in found:
             print(f"{offered} {name}", flush=True)
         if not nonpersistent:

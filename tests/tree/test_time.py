@@ -68,9 +68,20 @@ def test_a_silent_portal_has_login_timeout_and_is_named(machine: Machine) -> Non
     for _ in ("asked", "still asked"):
         answer = machine.lookup(VOL1)
         check_login_time(answer, 2)
-        reason = f"discovery at {silent}: it takes connections, but has not answered in 2 s; is an"
+        reason = f"discovery at {silent}: it accepts connections, but has not answered in 2 s; is"
         assert reason in answer.log
     assert len(machine.runs()) == 1
+
+
+def test_an_iscsiadm_that_gives_up_a_silent_portal_by_itself(machine: Machine) -> None:
+    portal = machine.target(VOL1, record=False, answers={"discover": {"exit": 19}})
+    machine.configure(f"portals = {portal}")
+    assert "(iscsiadm exit 19)" in machine.lookup(VOL1).log
+    said = "iscsiadm: Login response timeout. Waited 30 seconds and did not get response PDU."
+    machine.plan["complaint"] = said
+    machine.save()
+    line = machine.lookup(VOL1).log
+    assert f"discovery at {portal}: it accepts connections, but has not answered" in line
 
 
 def test_a_silent_portal_holds_up_no_other_target(machine: Machine) -> None:
