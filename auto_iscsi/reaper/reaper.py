@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from auto_iscsi.iscsi import chap, claims
+from auto_iscsi.iscsi import chap, claims, record_ledger
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions, logout
 
@@ -78,6 +78,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
                 say(f"{len(soon)} to end, the next one in {min(soon):.0f} s")
             if not any(each.sids for each in now):
                 time.sleep(max(0.2, min(*soon, 5.0)) if soon else 0.5)
+        ended += _delete_leftover_records(host)
         _tidy(host)
         return Outcome(ended)
     finally:
@@ -118,6 +119,16 @@ def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[logout.Ended]
     return sorted(ended)
 
 
+def _delete_leftover_records(host: Host) -> list[logout.Ended]:
+    """Delete node records of ours from an earlier boot; return what is worth a word."""
+    results = [
+        logout.delete_leftover_records(host, target)
+        for target in host.names(record_ledger.FOLDER)
+        if target[:1] != "."
+    ]
+    return [result for result in results if result.problem or result.notes]
+
+
 def _tidy(host: Host) -> None:
     """Remove what killed runs left in /run/auto-iscsi, and what no longer matters."""
     for folder in ("lock", "iscsiadm", "discovery"):
@@ -140,9 +151,11 @@ def _tidy(host: Host) -> None:
     for name in stale:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(host.path(f"{claims.FOLDER}/{name}"))
-    for name in {*claimed, *host.names(f"{claims.FOLDER}/disks")}:
+    noted = host.names(record_ledger.FOLDER)
+    for name in {*claimed, *host.names(f"{claims.FOLDER}/disks"), *noted}:
         if name.startswith("."):  # half written
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:
                 claims.forget(host, name)
+                record_ledger.forget(host, name)
                 claims.unlock(host, f"lock/{name[1:]}", handle)
