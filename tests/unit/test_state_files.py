@@ -84,10 +84,10 @@ def test_a_folder_that_refuses_names_the_file_and_what_to_do(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("before", "says"),
     [
-        ("", "no space left on device; make room: df -h /run; df -i /run"),
+        ("", "no space left on device; make room: df -h {folder}; df -i {folder}"),
         (
             'os.system("mount -o remount,ro {root}/run")',
-            "read-only file system; mount -o remount,rw /run",
+            "read-only file system; mount the filesystem of {folder} writable",
         ),
     ],
     ids=["full", "read-only"],
@@ -105,6 +105,9 @@ def test_where_nothing_can_be_written_the_old_file_stays(
         ["unshare", "--mount", "sh", "-ec", script], cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    folder = f"{tmp_path}/run/auto-iscsi/{NAME.rpartition('/')[0]}"
     reason, rest = done.stdout.splitlines()
-    assert reason.startswith(str(tmp_path)) and reason.endswith(f"{NAME}: {says}")
+    assert reason.startswith(str(tmp_path)) and reason.endswith(
+        f"{NAME}: {says.format(folder=folder)}"
+    )
     assert rest == f"{NAME.rpartition('/')[2]} old"
