@@ -126,6 +126,12 @@ class NoAnswer(Failure):
     code = "no-answer"
 
 
+class IscsidNotRunning(Failure):
+    """iscsid, which keeps the sessions, does not start."""
+
+    code = "iscsid-not-running"
+
+
 class BrokenInstallation(Failure):
     """A program or library that is needed is missing or does not start."""
 

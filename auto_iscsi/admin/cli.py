@@ -99,6 +99,8 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
     outcome = reaper.reap(host, _progress if shows_progress else lambda _: None, arguments.wait)
     if shows_progress:
         _progress("")
+    for note in (note for target in outcome.ended for note in target.notes):
+        _fail(note, 0)
     for session in outcome.problems:
         _fail(f"{session.target}: {session.problem}", 1, session.hint)
     if not arguments.quiet and (summary := outcome.summary(sys.stdout.isatty())):

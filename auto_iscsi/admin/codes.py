@@ -127,6 +127,10 @@ _REFUSALS = {
         "Run auto-iscsi status to see the state of the session, and check that the SAN serves the "
         "LUN.",
     ),
+    "iscsid-not-running": (
+        "iscsid does not start, so no CHAP secret reaches a node record and no session is opened.",
+        "Run systemctl status iscsid, and journalctl -u iscsid.",
+    ),
     "broken-installation": (
         "A program or a library is missing.",
         "Install what the line in the log names. auto-iscsi doctor checks all of them.",

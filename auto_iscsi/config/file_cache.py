@@ -21,7 +21,7 @@ import zlib
 import auto_iscsi
 from auto_iscsi import errors
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, contextmanager, suppress
-from auto_iscsi.machine import run_files
+from auto_iscsi.machine import state_files
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def write(
     body = marshal.dumps(value)
     data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
     with suppress(OSError, errors.Failure):
-        run_files.write(host, name, data, is_locked=False)
+        state_files.write(host, name, data, is_locked=False)
 
 
 def are_same(one: Files, other: Files) -> bool:
@@ -91,7 +91,7 @@ def _head(files: Files) -> bytes:
 @contextmanager
 def _folder(host: Host) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(host.path(run_files.FOLDER), flags)
+    handle = os.open(host.path(state_files.FOLDER), flags)
     try:
         if not _private(os.fstat(handle)):
             raise PermissionError

@@ -16,12 +16,12 @@ import stat
 
 from auto_iscsi import errors
 from auto_iscsi.config import config_files
-from auto_iscsi.iscsi import claims, node_records
+from auto_iscsi.iscsi import claims, node_records, record_ledger
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from auto_iscsi.config.settings import Settings
 
@@ -35,8 +35,13 @@ USUAL_LENGTHS = range(12, 17)
 
 
 def files_for_record(host: Host, settings: Settings) -> dict[str, bytes]:
-    """Return the files that iscsiadm has to see when it makes a node record; none without CHAP."""
-    return _conf_with_secrets(host, settings, _NODE, mutual=True) if settings.chap_user else {}
+    """Return the files that iscsiadm has to see when it makes a node record; none without CHAP.
+
+    A record with a secret of ours has the marks of ours, too, from its first moment on.
+    """
+    if not settings.chap_user:
+        return {}
+    return _conf_with_secrets(host, settings, _NODE, mutual=True, more=record_ledger.MARKS)
 
 
 def files_for_discovery(host: Host, settings: Settings) -> dict[str, bytes]:
@@ -158,29 +163,31 @@ def _file_lines(host: Host, files: Iterable[str]) -> list[str]:
 
 
 def _conf_with_secrets(
-    host: Host, settings: Settings, prefix: str, mutual: bool
+    host: Host, settings: Settings, prefix: str, mutual: bool, more: Mapping[str, str] | None = None
 ) -> dict[str, bytes]:
     """Return the host's iscsid.conf with our credentials in place of its own, by its path.
 
     `prefix`: of the names of the settings. `mutual`: with the target's credentials, if we have
-    them.
+    them. `more`: other settings that are replaced.
     """
     our_file, their_file = settings.chap_secret_file, settings.chap_mutual_secret_file
     values = {
-        "authmethod": "CHAP",
-        "username": settings.chap_user,
-        "password": read_secret(host, our_file),
+        **(more or {}),
+        f"{prefix}.authmethod": "CHAP",
+        f"{prefix}.username": settings.chap_user,
+        f"{prefix}.password": read_secret(host, our_file),
     }
     if mutual and their_file:
         require_different_secrets(host, our_file, their_file)
-        values["username_in"] = settings.chap_mutual_user
-        values["password_in"] = read_secret(host, their_file)
+        values[f"{prefix}.username_in"] = settings.chap_mutual_user
+        values[f"{prefix}.password_in"] = read_secret(host, their_file)
     content = host.read_bytes(_CONF)
     if content is None:
         raise errors.BrokenInstallation(f"{_CONF}: no such file", "install open-iscsi")
-    import re  # slow to import, and needed only with CHAP
-
-    replaced = re.compile(rb"\s*%s\.(authmethod|(username|password)(_in)?)\s*=" % prefix.encode())
-    lines = [line for line in content.splitlines() if not replaced.match(line)]
-    lines += [f"{prefix}.{name} = {value}".encode() for name, value in values.items()]
+    replaced = {name.encode() for name in values}
+    replaced |= {f"{prefix}.{name}_in".encode() for name in ("username", "password")}
+    lines = [
+        line for line in content.splitlines() if line.partition(b"=")[0].strip() not in replaced
+    ]
+    lines += [f"{name} = {value}".encode() for name, value in values.items()]
     return {_CONF: b"\n".join(lines) + b"\n"}

@@ -23,13 +23,13 @@ import time
 from auto_iscsi import errors
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager, suppress
-from auto_iscsi.machine import run_files
+from auto_iscsi.machine import state_files
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FOLDER = run_files.FOLDER
+FOLDER = state_files.FOLDER
 _STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
 
 
@@ -109,10 +109,16 @@ def write(host: Host, target: str, claim: Claim) -> None:
     write_file(host, f"claims/{target}", text)
 
 
-def write_file(host: Host, name: str, text: str) -> None:
-    """Replace the file `name` below FOLDER, in one step. The caller holds the file's lock."""
+def write_file(
+    host: Host, name: str, text: str, below: str = FOLDER, *, durable: bool = False
+) -> None:
+    """Replace the file `name` below a folder, in one step. The caller holds the file's lock.
+
+    `durable`: return when it is on the disk.
+    """
     # Targets' names come in any encoding; one that is not UTF-8 has surrogates.
-    run_files.write(host, name, text.encode("utf-8", "surrogateescape"), is_locked=True)
+    data = text.encode("utf-8", "surrogateescape")
+    state_files.write(host, name, data, is_locked=True, below=below, durable=durable)
 
 
 def renew_lease(
@@ -161,10 +167,10 @@ def lock(host: Host, name: str, until: float) -> int | None:
     while we waited: that lock is worth nothing, and we try again.
     """
     path = host.path(f"{FOLDER}/{name}")
-    run_files.make_folder(os.path.dirname(path))
+    state_files.make_folder(os.path.dirname(path))
     step = 0.001  # most locks are held for about a millisecond
     while True:
-        handle = run_files.open_private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        handle = state_files.open_private(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), os.stat(path)):
@@ -189,7 +195,7 @@ def is_locked(host: Host, name: str) -> bool:
     It is tried with a shared lock, which is given up at once.
     """
     try:
-        handle = run_files.open_private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
+        handle = state_files.open_private(host.path(f"{FOLDER}/{name}"), os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

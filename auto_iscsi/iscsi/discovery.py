@@ -2,15 +2,23 @@
 
 They are those of its node records. If the target has no record, the configured portals are asked in
 turn which portals offer it (SendTargets discovery). Configured portals are tried before others.
+
+Discoveries take turns: all of them have one ISID (open-iscsi usr/discovery.c), so a SAN ends the
+first when a second one begins (RFC 7143, 6.3.5). Of four at once, at two portals of one SAN, three
+ended with exit code 11 (seen with 2.1.8). But a portal can accept the connection and say nothing,
+and iscsiadm stays with it for half a minute or more. So nobody waits longer than a second for a
+turn: at a silent portal there is no session that another discovery could end. And a portal that has
+just failed, or that another lookup still waits for, is asked after the others.
 """
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 
 from auto_iscsi import errors, keys, portals
-from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit
+from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit, record_ledger
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
 
@@ -21,6 +29,9 @@ if TYPE_CHECKING:
 
 UNREACHABLE = "is the portal up and reachable?"
 _CONNECT = 3.0  # seconds for a TCP connection, enough if one SYN is lost
+_TURN = "discovery/turn"  # the lock of the discovery whose turn it is
+_TURN_WAIT = 1.0  # seconds to wait for it
+_ANSWER = 2.0  # seconds after which a discovery counts as slow
 
 
 class Obstacle(NamedTuple):
@@ -60,16 +71,38 @@ class Search(NamedTuple):
         if not self.settings.portals:
             raise no_record(self.target)
         existing = {record.portal: record for record in known}
-        for portal in self.settings.portals:
-            offered = self._offered_at(portal)
-            if not isinstance(offered, Obstacle):
-                records = [existing.get(record.portal, record) for record in offered]
-                yield from configured_first(records, self.settings)
-                return
-            obstacles.append(offered)
-            if offered.last:
-                return
-        yield from configured_first(known, self.settings)
+        offered = self._offered(obstacles, bool(known))
+        records = [existing.get(record.portal, record) for record in offered]
+        yield from configured_first(records or known, self.settings)
+
+    def _offered(self, obstacles: list[Obstacle], is_known: bool) -> list[node_records.Record]:
+        """Return the target's portals as the first portal that offers it names them; [] if none.
+
+        A portal that does not answer another lookup either is asked last. Raise TooOften if a
+        portal may not be asked now, unless the target `is_known` by node records.
+        """
+        too_often: errors.TooOften | None = None
+        slow = rate_limit.subjects(self.host, _ANSWER)
+        to_ask = sorted(self.settings.portals, key=lambda portal: str(portal) in slow)
+        postponed: set[portals.Portal] = set()
+        while to_ask:
+            portal = to_ask.pop(0)
+            is_last = portal in postponed or not to_ask
+            try:
+                offered = self._offered_at(portal, None if is_last else _ANSWER)
+            except errors.TooOften as failure:
+                too_often = failure
+                offered = Obstacle(failure.reason, failure.hint)
+            if offered is None:
+                postponed.add(portal)
+                to_ask.append(portal)
+            elif isinstance(offered, Obstacle):
+                obstacles.append(offered)
+            else:
+                return offered
+        if too_often and not is_known:
+            raise too_often
+        return []
 
     def _may_be_incomplete(self, known: list[node_records.Record]) -> bool:
         """Return whether a discovery could find more portals than the known records have.
@@ -79,68 +112,112 @@ class Search(NamedTuple):
         if self.settings.paths != "all" or not self.settings.portals:
             return False
         ours = claims.read(self.host, self.target).records
-        return {record.portal.folder for record in known} <= set(ours)
+        return all(
+            record.portal.folder in ours or record_ledger.is_ours(self.host, self.target, record)
+            for record in known
+        )
 
-    def _offered_at(self, portal: portals.Portal) -> list[node_records.Record] | Obstacle:
-        """Ask a portal for the target's portals; raise TooOften when it was asked too often."""
+    def _offered_at(
+        self, portal: portals.Portal, patience: float | None
+    ) -> list[node_records.Record] | Obstacle | None:
+        """Ask a portal for the target's portals; raise TooOften when it was asked too often.
+
+        Return None if it has not answered another lookup for `patience` seconds.
+        """
         place = f"discovery at {portal}"
-        end = iscsiadm.Limit(self.settings.login_timeout, self.until).end
-        if reason := connection_error(portal, end):
+        limit = iscsiadm.Limit(self.settings.login_timeout, self.until)
+        limit = limit._replace(until=limit.end)
+        if reason := connection_error(portal, limit.end):
             return Obstacle(f"{place}: {reason}", UNREACHABLE)
         chap_user = self.settings.chap_user
         credentials = chap.fingerprint_of_settings(self.host, self.settings) if chap_user else []
         if refusal := chap.recent_refusal(self.host, f"discovery-{portal}", credentials):
             reason, hint = refusal
             return Obstacle(f"{place}: {reason}", hint)
-        answer, hint = self._answer_of(portal, credentials)
+        result = self._answer_of(portal, credentials, limit, patience)
+        if result is None and patience is not None:
+            return None
+        if result is None or _is_silent(result[0]):
+            reason = f"it accepts connections, but has not answered in {limit.seconds:.0f} s"
+            return Obstacle(f"{place}: {reason}", "is an iSCSI target running there?")
+        answer, hint = result
         if records := offered_records(self.target, answer.text):
             return records
-        if answer.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
-            reason = f"the target is not offered to {initiator_name(self.host)}"
-            if ignored := ignored_line(answer.text):
-                return Obstacle(f"{place}: {reason}", f"iscsiadm left targets out: {ignored}")
-            return Obstacle(f"{place}: {reason}", "present it at the SAN")
-        # An iscsiadm that still runs would keep any other one for this target waiting.
-        return Obstacle(f"{place}: {answer.why}", hint, last=answer.status is None)
+        if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
+            return Obstacle(f"{place}: {answer.why}", hint)
+        reason = f"the target is not offered to {initiator_name(self.host)}"
+        hint = "present it at the SAN"
+        if ignored := ignored_line(answer.text):
+            hint += f"; iscsiadm left targets out: {ignored}"
+        return Obstacle(f"{place}: {reason}", hint)
 
     def _answer_of(
-        self, portal: portals.Portal, credentials: list[str]
-    ) -> tuple[iscsiadm.Answer, str]:
+        self,
+        portal: portals.Portal,
+        credentials: list[str],
+        limit: iscsiadm.Limit,
+        patience: float | None,
+    ) -> tuple[iscsiadm.Answer, str] | None:
         """Return what a portal offers, and what to do if it offers nothing.
 
         An answer of the last two seconds to a lookup of any target will do. Several lookups take
-        turns, so that all but the first find such an answer.
+        turns, so that all but the first find such an answer. Return None when the discovery before
+        ours has no answer within `patience` seconds, or within the limit.
         """
         name = f"{portal}"
         if credentials:  # a portal can offer other targets to another user
             name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
-        handle = claims.lock(self.host, f"discovery/{portal}", self.until)
+        until = limit.end if patience is None else min(limit.end, time.monotonic() + patience)
+        handle = claims.lock(self.host, f"discovery/{portal}", until)
         if handle is None:
-            reason = f"{self.target}: discoveries for other targets took too long"
-            raise errors.Busy(reason, "try again")
+            return None
+        still_runs = False
         try:
             text = rate_limit.recent_offer(self.host, name)
             if text is not None:
                 return iscsiadm.Answer(iscsiadm.SUCCESS, text), ""
             began = rate_limit.begin(self.host, f"{portal}", self.settings.attempts, self.until)
-            answer, hint = self._discover(portal, credentials)
+            still_runs = True
+            answer, hint = self._discover_in_turn(portal, handle, credentials, limit)
+            still_runs = answer.status is None
             if answer.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
                 rate_limit.undo(self.host, f"{portal}", began, self.until)
                 rate_limit.remember_offer(self.host, name, answer.text)
             return answer, hint
         finally:
-            claims.unlock(self.host, f"discovery/{portal}", handle)
+            if still_runs:
+                os.close(handle)  # iscsiadm holds it
+            else:
+                claims.unlock(self.host, f"discovery/{portal}", handle)
+
+    def _discover_in_turn(
+        self, portal: portals.Portal, handle: int, credentials: list[str], limit: iscsiadm.Limit
+    ) -> tuple[iscsiadm.Answer, str]:
+        """Run a discovery beside which no other one runs, unless that one takes too long.
+
+        Two discoveries that meet at one SAN both end without an answer: ours is run once more then.
+        """
+        turn = claims.lock(self.host, _TURN, min(limit.end, time.monotonic() + _TURN_WAIT))
+        try:
+            answer, hint = self._discover(portal, handle, credentials, limit)
+            if answer.status == iscsiadm.PDU_TIMEOUT:
+                turn = turn or claims.lock(self.host, _TURN, limit.end)
+                answer, hint = self._discover(portal, handle, credentials, limit)
+            return answer, hint
+        finally:
+            if turn is not None:
+                claims.unlock(self.host, _TURN, turn)
 
     def _discover(
-        self, portal: portals.Portal, credentials: list[str]
+        self, portal: portals.Portal, handle: int, credentials: list[str], limit: iscsiadm.Limit
     ) -> tuple[iscsiadm.Answer, str]:
         """Run a discovery, with CHAP where the portal requires it; return what to do, too."""
         if not (credentials and self.settings.chap_discovery == "mutual"):
-            answer = iscsiadm.discover(self.host, self.target, portal, self.limit, {})
+            answer = iscsiadm.discover(self.host, portal, handle, limit, {})
             if not credentials or answer.status != iscsiadm.LOGIN_AUTH_FAILED:
                 return answer, answer.hint
         files = chap.files_for_discovery(self.host, self.settings)
-        answer = iscsiadm.discover(self.host, self.target, portal, self.limit, files)
+        answer = iscsiadm.discover(self.host, portal, handle, limit, files)
         is_refused = answer.status == iscsiadm.LOGIN_AUTH_FAILED
         if is_refused:
             chap.remember_refusal(self.host, f"discovery-{portal}", credentials)
@@ -190,6 +267,16 @@ def ignored_line(text: str) -> str:
     """
     lines = (line for line in text.split("\n") if "ignoring" in line.lower())
     return ascii(next(lines, ""))[1:-1][:200]
+
+
+def _is_silent(answer: iscsiadm.Answer) -> bool:
+    """Return whether a discovery had no answer, in our time or in iscsiadm's own.
+
+    iscsiadm ends with 19 then, as for a login that is refused (seen with 2.1.8).
+    """
+    return answer.status is None or (
+        answer.status == iscsiadm.FATAL_LOGIN and "Login response timeout" in answer.text
+    )
 
 
 def configured_first(

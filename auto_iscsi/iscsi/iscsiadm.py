@@ -3,14 +3,14 @@
 Every command names the target, and the portal where there is one. Without a target, iscsiadm works
 on all of them, and open-iscsi 2.1.12 fails then if one of their records is old.
 
-At most one iscsiadm runs for a target. At most one on the host uses the record database, since the
-maintainers of open-iscsi promise nothing for two, or runs a discovery: of eight discoveries at
-once, seven ended with exit code 11 (seen with 2.1.8).
+At most one iscsiadm works on a target, and at most one on the host uses the record database, since
+the maintainers of open-iscsi promise nothing for two. A discovery does neither: it asks a portal,
+and at most one at a time asks the same portal (discovery).
 
 iscsiadm is never killed. When its time is over we stop waiting. Its stdout is the file of the
-target's lock, so that the next command waits until it has ended. When automount stops, an iscsiadm
-that uses the database goes on: a killed one can leave a lock behind that stops every later iscsiadm
-on the host.
+target's or the portal's lock, so that the next command waits until it has ended. When automount
+stops, iscsiadm goes on: a killed one can leave a lock behind that stops every later iscsiadm on the
+host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import time
 
 from auto_iscsi import errors, portals
-from auto_iscsi.iscsi import claims, node_records, sessions
+from auto_iscsi.iscsi import claims, node_records, record_ledger, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
 
@@ -82,12 +82,8 @@ _EXIT_CODES = {
 }
 
 _DATABASE_LOCK = "/run/lock/iscsi/lock.write"  # open-iscsi's own
-_DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the database or discovers
+_DATABASE = "iscsiadm/alone"  # the lock of the one iscsiadm that uses the database
 _STEP = 0.02  # seconds between two checks of a lock
-
-#: Settings of each record that we make. A record that somebody else made again lacks them, most
-#: likely.
-_RECORD_MARKS = {"node.startup": "manual", "node.session.initial_login_retry_max": "1"}
 
 
 class Limit(NamedTuple):
@@ -189,23 +185,31 @@ def _cut_connection(host: Host, target: str, session: sessions.Session, limit: L
 
 
 def discover(
-    host: Host, target: str, portal: portals.Portal, limit: Limit, files: Mapping[str, bytes]
+    host: Host, portal: portals.Portal, lock: int, limit: Limit, files: Mapping[str, bytes]
 ) -> Answer:
     """Ask a portal which targets it offers; discovery.offered_records() reads the answer.
 
     No node record changes: only a `nonpersistent` discovery leaves CHAP, startup mode and timeouts
-    in the records of all other targets as they are (open-iscsi usr/iscsiadm.c).
+    in the records of all other targets as they are (open-iscsi usr/iscsiadm.c). It does not lock
+    the database.
 
-    `files` are contents that iscsiadm sees in place of the host's files: the credentials (chap).
-    iscsiadm asks iscsid where iscsid.conf is, and works without credentials when iscsid has only
-    just started (seen with 2.1.8). Then it is asked a second time.
+    `lock`: the descriptor of the portal's lock, which lasts as long as iscsiadm runs. `files` are
+    contents that iscsiadm sees in place of the host's files: the credentials (chap). iscsiadm asks
+    iscsid where iscsid.conf is, and works without credentials when iscsid has only just started
+    (seen with 2.1.8). Then it is asked a second time. The answer's text ends with what iscsiadm
+    printed on stderr.
     """
     args = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-o", "nonpersistent")
     iscsid_starts = files and not host.runs("iscsid")
-    answer = _iscsiadm(host, target, *args, limit=limit, database=True, files=files)
-    if iscsid_starts and answer.status == LOGIN_AUTH_FAILED:
-        answer = _iscsiadm(host, target, *args, limit=limit, database=True, files=files)
-    return answer
+    stderr = os.memfd_create("iscsiadm")  # no pipe: iscsiadm can go on without us
+    try:
+        answer = _start(host, args, lock, stderr, limit, files, endures=True)
+        if iscsid_starts and answer.status == LOGIN_AUTH_FAILED:
+            answer = _start(host, args, lock, stderr, limit, files, endures=True)
+        said = os.pread(stderr, 1 << 16, 0).decode("utf-8", "replace")
+        return answer._replace(text=f"{answer.text}\n{said}")
+    finally:
+        os.close(stderr)
 
 
 def make_record(
@@ -227,7 +231,9 @@ def make_record(
     answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
     while answer.status == SUCCESS and files and not _has_chap(host, target, record):
         if time.monotonic() >= end:
-            raise errors.TimedOut(f"{target}: iscsid does not start", "systemctl status iscsid")
+            raise errors.IscsidNotRunning(
+                f"{target}: iscsid does not start", "systemctl status iscsid"
+            )
         answer = _iscsiadm(host, target, *new, limit=limit, database=True, files=files)
     if answer.status != SUCCESS:
         return answer
@@ -249,7 +255,7 @@ def _record_values(settings: Settings) -> dict[str, str]:
     """
     ping = f"{max(1, min(5, settings.replacement_timeout // 4)):.0f}"
     return {
-        **_RECORD_MARKS,
+        **record_ledger.MARKS,
         "node.session.scan": "auto",
         "node.session.timeo.replacement_timeout": f"{settings.replacement_timeout:.0f}",
         "node.conn[0].timeo.login_timeout": f"{max(1, settings.login_timeout - 2):.0f}",
@@ -265,12 +271,6 @@ def _has_chap(host: Host, target: str, record: node_records.Record) -> bool:
         for made in node_records.find_all(host, target)
         if made.portal.has_same_address(record.portal)
     )
-
-
-def is_unchanged(host: Host, record: node_records.Record) -> bool:
-    """Return whether a record still has the settings by which we know our own records."""
-    values = node_records.values(host, record)
-    return all(values.get(name) == value for name, value in _RECORD_MARKS.items())
 
 
 def delete_record(host: Host, target: str, record: node_records.Record, limit: Limit) -> Answer:
@@ -326,23 +326,43 @@ def _iscsiadm(
             if stderr is None:
                 raise errors.Busy(f"{target}: iscsiadm ran too long for other targets", "try again")
             locks.append((_DATABASE, stderr))
-        os.ftruncate(stdout, 0)
         status = None
-        status = host.run(
-            "iscsiadm",
-            *args,
-            out=stdout,
-            err=locks[-1][1],
-            until=limit.end,
-            files=files,
-            endures=database,
-            quick=quick and not files,
+        answer = _start(
+            host, args, stdout, locks[-1][1], limit, files, endures=database, quick=quick
         )
-        text = os.pread(stdout, 1 << 20, 0).decode("utf-8", "replace")
-        return Answer(status, text, status == IDBM and host.stat(_DATABASE_LOCK) is not None)
+        status = answer.status
+        return answer
     finally:
         for lock, handle in locks:
             if status is None or (keep_output and handle == stdout):  # iscsiadm may still hold it
                 os.close(handle)
             else:
                 claims.unlock(host, lock, handle)
+
+
+def _start(
+    host: Host,
+    args: tuple[str, ...],
+    out: int,
+    err: int,
+    limit: Limit,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    endures: bool,
+    quick: bool = True,
+) -> Answer:
+    """Run iscsiadm with its stdout in the file `out` and its stderr in the file `err`."""
+    os.ftruncate(out, 0)
+    os.lseek(out, 0, os.SEEK_SET)
+    status = host.run(
+        "iscsiadm",
+        *args,
+        out=out,
+        err=err,
+        until=limit.end,
+        files=files,
+        endures=endures,
+        quick=quick and not files,
+    )
+    text = os.pread(out, 1 << 20, 0).decode("utf-8", "replace")
+    return Answer(status, text, status == IDBM and host.stat(_DATABASE_LOCK) is not None)

@@ -21,6 +21,7 @@ from auto_iscsi.iscsi import (
     node_records,
     pending_logins,
     rate_limit,
+    record_ledger,
     sessions,
 )
 from auto_iscsi.iscsi.discovery import Obstacle
@@ -146,7 +147,11 @@ class Login(NamedTuple):
         if reason := self._connection_error(record):
             return Obstacle(f"{place}: {reason}", discovery.UNREACHABLE)
         claim = claims.read(self.host, self.target)
-        is_ours = not record.path or record.portal.folder in claim.records  # or yet to be made
+        is_ours = (  # or yet to be made
+            not record.path
+            or record.portal.folder in claim.records
+            or record_ledger.is_ours(self.host, self.target, record)
+        )
         credentials = chap.fingerprint(self.host, self.settings, record, is_ours)
         if refusal := chap.recent_refusal(self.host, self.target, credentials):
             reason, hint = refusal
@@ -204,7 +209,10 @@ class Login(NamedTuple):
             rate_limit.undo(self.host, self.target, began, self.until)
             return answer
         if is_ours:
-            iscsiadm.delete_record(self.host, self.target, record, self._search.limit)
+            limit = self._search.limit
+            deletion = iscsiadm.delete_record(self.host, self.target, record, limit)
+            if deletion.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
+                record_ledger.drop(self.host, self.target, name)
         pending_logins.forget_record(self.host, self.target, name)
         return answer
 
@@ -214,11 +222,13 @@ class Login(NamedTuple):
         """Make the record if it is ours, then log in; return the last answer."""
         limit = self._search.limit
         if is_ours:
+            record_ledger.note(self.host, self.target, record.portal.folder)
             answer = iscsiadm.make_record(
                 self.host, self.target, record, self.settings, limit, files
             )
             if answer.status != iscsiadm.SUCCESS:
                 return answer
+            record_ledger.complete(self.host, self.target, record.portal.folder)
         return iscsiadm.login(self.host, self.target, record, limit)
 
     def _settle(self, until: float, record: str | None = None) -> claims.Claim:

@@ -61,6 +61,14 @@ def undo(host: Host, subject: str, began: float, until: float) -> None:
     _change(host, until, remove)
 
 
+def subjects(host: Host, age: float) -> set[str]:
+    """Return the targets and portals with an attempt of the last minute that is `age` seconds old.
+
+    It has failed, or is not over yet.
+    """
+    return {subject for when, subject in _read(host) if claims.now() - when >= age}
+
+
 def recent_offer(host: Host, portal: str) -> str | None:
     """Return a portal's answer to a discovery in the last two seconds, None if there was none."""
     when, _, text = (host.read(f"{claims.FOLDER}/offered/{portal}") or "").partition("\n")
@@ -81,13 +89,17 @@ def _change(host: Host, until: float, change: Callable[[list[tuple[float, str]]]
     if handle is None:
         raise errors.Busy("too many lookups at once", "try again")
     try:
-        attempts = []
-        for line in (host.read(f"{claims.FOLDER}/attempts") or "").splitlines():
-            when, _, subject = line.partition(" ")
-            if 0 <= claims.now() - float(when) < _MINUTE:
-                attempts.append((float(when), subject))
+        attempts = _read(host)
         change(attempts)
         text = "".join(f"{when:.3f} {subject}\n" for when, subject in attempts)
         claims.write_file(host, "attempts", text)
     finally:
         claims.unlock(host, "lock-attempts", handle)
+
+
+def _read(host: Host) -> list[tuple[float, str]]:
+    """Return the attempts of the last minute, the oldest first."""
+    lines = (host.read(f"{claims.FOLDER}/attempts") or "").splitlines()
+    pairs = (line.partition(" ") for line in lines)
+    attempts = [(float(when), subject) for when, _, subject in pairs]
+    return [(when, subject) for when, subject in attempts if 0 <= claims.now() - when < _MINUTE]

@@ -11,12 +11,21 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, portals
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import multipath, overlays, scsi_disks
-from auto_iscsi.iscsi import audit, claims, iscsiadm, node_records, pending_logins, sessions
+from auto_iscsi.iscsi import (
+    audit,
+    claims,
+    iscsiadm,
+    node_records,
+    pending_logins,
+    record_ledger,
+    sessions,
+)
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
@@ -35,6 +44,7 @@ class Ended(NamedTuple):
     sids: tuple[int, ...] = ()  #: the sessions that ended
     problem: str = ""  #: why a session that was to end did not
     hint: str = ""
+    notes: tuple[str, ...] = ()  #: what an administrator should know
 
 
 def end_sessions(host: Host, target: str) -> Ended:
@@ -170,19 +180,77 @@ def _forget(host: Host, target: str, ended: tuple[int, ...], asked: tuple[str, .
     present = sessions.find_all(host, target)
     if any(map(claim.owns, present)) or claim.asked:
         return Ended(target, ended)
-    limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
-    for record in node_records.find_all(host, target) if claim.records else ():
-        name = record.path.rpartition("/")[2]
-        if name in claim.records and (name in asked or iscsiadm.is_unchanged(host, record)):
-            answer = iscsiadm.delete_record(host, target, record, limit)
-            if answer.status not in (*_BENIGN, iscsiadm.SESS_EXISTS):
-                why = f"node record of {record.portal}: {answer.why}"
-                return Ended(target, ended, why, answer.hint)
+    notes: list[str] = []
+    problem = _delete_records(host, target, claim.records, asked, notes)
+    if problem:
+        return Ended(target, ended, *problem, tuple(notes))
     if present:  # sessions of somebody else
         claims.write(host, target, claim._replace(opened=(), records=()))
     else:
         claims.forget(host, target)
-    return Ended(target, ended)
+    return Ended(target, ended, notes=tuple(notes))
+
+
+def _delete_records(
+    host: Host, target: str, names: Collection[str], asked: tuple[str, ...], notes: list[str]
+) -> tuple[str, str] | None:
+    """Delete records that we made; return a problem and what to do. `notes` gets those that stay.
+
+    A record that somebody has changed, or made anew, is not ours any more. One of `asked` can be
+    half made.
+    """
+    limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
+    existing = {record_ledger.name_of(r): r for r in node_records.find_all(host, target)}
+    entries = record_ledger.read(host, target)
+    for name in names:
+        record = existing.get(name)
+        if record:
+            if name in entries:
+                is_ours = record_ledger.is_ours(host, target, record)
+            else:  # made by a version without the ledger
+                is_ours = record_ledger.has_marks(host, record)
+            if is_ours or name in asked:
+                answer = iscsiadm.delete_record(host, target, record, limit)
+                if answer.status == iscsiadm.SESS_EXISTS:
+                    continue
+                if answer.status not in _BENIGN:
+                    return f"node record of {record.portal}: {answer.why}", answer.hint
+            else:
+                notes.append(f"{target}: node record of {record.portal} stays: somebody changed it")
+        record_ledger.drop(host, target, name)
+    return None
+
+
+def delete_leftover_records(host: Host, target: str) -> Ended:
+    """Delete records of ours that no claim names: those of an earlier boot.
+
+    A record through which there is a session stays until that is gone.
+    """
+    handle = claims.lock(host, f"lock/{target}", time.monotonic())
+    if handle is None:
+        return Ended(target)
+    try:
+        claim = claims.read(host, target)
+        in_use = [session.portal for session in sessions.find_all(host, target)]
+        names = [
+            name
+            for name in record_ledger.read(host, target)
+            if name not in (*claim.records, *claim.asked)
+            and not any(portal.has_same_address(_portal(name)) for portal in in_use)
+        ]
+        notes: list[str] = []
+        problem = _delete_records(host, target, names, (), notes)
+        return Ended(target, (), *(problem or ("", "")), tuple(notes))
+    except errors.Failure as failure:
+        return Ended(target, (), failure.reason, failure.hint)
+    except OSError as error:
+        return Ended(target, (), f"{error.filename}: {error.strerror}", f"ls -l {error.filename}")
+    finally:
+        claims.unlock(host, f"lock/{target}", handle)
+
+
+def _portal(name: str) -> portals.Portal:
+    return portals.from_record(name) or portals.Portal("")
 
 
 def recovery_tmo(host: Host, target: str) -> float:

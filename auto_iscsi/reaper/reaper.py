@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from auto_iscsi.iscsi import chap, claims
+from auto_iscsi.iscsi import chap, claims, record_ledger
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions, logout
 
@@ -79,6 +79,7 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
             if not any(each.sids for each in now):
                 time.sleep(max(0.2, min(*soon, 5.0)) if soon else 0.5)
         ended += logout.remove_orphans(host)
+        ended += _delete_leftover_records(host)
         _tidy(host)
         return Outcome(ended)
     finally:
@@ -119,6 +120,16 @@ def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[logout.Ended]
     return sorted(ended)
 
 
+def _delete_leftover_records(host: Host) -> list[logout.Ended]:
+    """Delete node records of ours from an earlier boot; return what is worth a word."""
+    results = [
+        logout.delete_leftover_records(host, target)
+        for target in host.names(record_ledger.FOLDER)
+        if target[:1] != "."
+    ]
+    return [result for result in results if result.problem or result.notes]
+
+
 def _tidy(host: Host) -> None:
     """Remove what killed runs left in /run/auto-iscsi, and what no longer matters."""
     for folder in ("lock", "iscsiadm", "discovery"):
@@ -141,9 +152,11 @@ def _tidy(host: Host) -> None:
     for name in stale:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(host.path(f"{claims.FOLDER}/{name}"))
-    for name in {*claimed, *host.names(f"{claims.FOLDER}/disks")}:
+    noted = host.names(record_ledger.FOLDER)
+    for name in {*claimed, *host.names(f"{claims.FOLDER}/disks"), *noted}:
         if name.startswith("."):  # half written
             handle = claims.lock(host, f"lock/{name[1:]}", 0.0)
             if handle is not None:
                 claims.forget(host, name)
+                record_ledger.forget(host, name)
                 claims.unlock(host, f"lock/{name[1:]}", handle)

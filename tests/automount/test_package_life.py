@@ -276,11 +276,11 @@ def test_the_purge_leaves_nothing_of_ours_and_all_of_theirs(host: Host) -> None:
     host.automount()
     host.install()
     assert "/iscsiauto" in host.mounts()
-    host.run("mkdir -p /run/auto-iscsi/claims")
+    host.run("mkdir -p /run/auto-iscsi/claims /var/lib/auto-iscsi/records")
     host.dpkg("--purge", "auto-iscsi")
     after = host.run("find /etc /usr/libexec /usr/share/man /usr/sbin /usr/lib/tmpfiles.d | sort")
     assert after.replace("/etc/auto.iscsi.orig\n", "/etc/auto.iscsi\n") == before
-    assert "auto-iscsi" not in host.run("ls /run")
+    assert "auto-iscsi" not in host.run("ls /run /var/lib")
     wait(lambda: host.mounts() == {})
 
 

@@ -140,3 +140,37 @@ def test_a_secret_that_others_can_read_and_a_discovery_that_is_refused(
     assert "the secret in" in refused(vm, job.BETA)
     secrets(vm)
     assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == f"{job.BETA}\n"
+
+
+def test_a_secret_in_a_node_record_is_gone_soon_after_a_boot(vm: Machine, san: San) -> None:
+    """A boot takes the sessions and /run; the guest is not booted, which its saved state rules out.
+
+    The shipped unit deletes the record, with no more rights than it has.
+    """
+    for name in (job.BETA, job.ALPHA):
+        san.target(name, chap=OURS)
+    secrets(vm)
+    job.configure(vm, PORTAL + ONE_WAY)
+    vm.run("systemctl stop auto-iscsi.timer")
+    for name in (job.BETA, job.ALPHA):
+        vm.run(["auto-iscsi", "lookup", name], timeout=120)
+    assert vm.run("stat -c %a:%U /var/lib/auto-iscsi /var/lib/auto-iscsi/records/*").lines == [
+        "700:root",
+        "600:root",
+        "600:root",
+    ]
+    # Neither a login nor its end changes a record; this administrator does, and keeps it.
+    change = "-o update -n node.startup -v automatic"
+    vm.run(f"iscsiadm -m node -T {job.ALPHA} {change}")
+    vm.run("iscsiadm -m session --logout; killall -9 iscsid; rm -r /run/auto-iscsi", check=False)
+    vm.run("systemctl restart iscsid", timeout=120)
+    kept = {path: text for path, text in job.records(vm).items() if job.ALPHA in path}
+    assert len(kept) == 1 and len(job.records(vm)) == 2
+    assert any(SECRET.encode() in text for text in job.records(vm).values())
+    vm.run("systemctl start auto-iscsi.service", timeout=120)
+    assert job.records(vm) == kept
+    assert f"{job.ALPHA}: node record of 127.0.0.1:3260 stays" in vm.journal("-u", "auto-iscsi")
+    assert not vm.run("ls /var/lib/auto-iscsi/records").stdout
+    # What is not ours any more is used as it is.
+    vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=120)
+    assert job.records(vm) == kept

@@ -129,3 +129,31 @@ def test_a_lost_session_is_not_waited_for_when_another_portal_answers(
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
     states = {each.address: each.state for each in vm.sessions(job.BETA)}
     assert states == {"127.0.0.1": "FAILED", "127.0.0.2": "LOGGED_IN"}
+
+
+SILENT = """
+import socket
+server = socket.create_server(("127.0.0.9", 3260))
+connections = []
+while True:
+    connections.append(server.accept())
+"""
+
+
+def test_a_silent_portal_has_its_login_timeout_and_holds_up_no_other_target(
+    vm: Machine, san: San
+) -> None:
+    san.target(job.BETA)
+    vm.write("/tmp/silent.py", SILENT)
+    vm.run("systemd-run --unit=silent python3 /tmp/silent.py")
+    assert job.until(lambda: vm.run("ss -Hltn src 127.0.0.9").stdout)
+    text = "portals = 127.0.0.9, 127.0.0.1\nlogin_timeout = 40s\nlookup_timeout = 90s\n"
+    job.configure(vm, f"{text}[*vm-alpha*]\nportals = 127.0.0.9\nlogin_timeout = 30s\n")
+    waits = vm.start(f"cat {job.ROOT}/{job.ALPHA}/marker", timeout=120)
+    assert job.until(lambda: vm.run("pgrep -x iscsiadm", check=False).stdout)
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
+    assert job.said(vm) == []  # the other one still waits
+    (line,) = job.until(lambda: job.said(vm))
+    assert f"{job.ALPHA}: discovery at 127.0.0.9:3260: it accepts connections, but has not" in line
+    assert "in 30 s" in line and san.sessions() == {job.BETA: 1}
+    waits.kill()

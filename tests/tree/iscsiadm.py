@@ -96,7 +96,9 @@ def conf(prefix: str) -> dict[str, str]:
     None while iscsid is not up: it says where that file is. With a real /proc it always is.
     """
     if ROOT and not os.path.exists(f"{ROOT}/proc/77/comm"):
-        kernel.write(ROOT, "/proc/77/comm", "iscsid")
+        with open(f"{SAN}/plan.json", encoding="utf-8") as file:
+            if json.load(file).get("iscsid") != "never":
+                kernel.write(ROOT, "/proc/77/comm", "iscsid")
         return {}
     with open(f"{ROOT}/etc/iscsi/iscsid.conf", encoding="ascii") as file:
         pairs = [line.strip().partition(" = ") for line in file if line[:1] != "#"]
@@ -164,9 +166,14 @@ class Iscsiadm:
         return int(answer.get("exit", OK))
 
     def discover(self, portal: str, nonpersistent: bool) -> int:
+        place = portal.partition(",")[0]
+        if self.plan.get("silent") == place:  # no login, so nothing that another one could end
+            rest(PATIENCE)
+            return NO_ANSWER
         alone = hold("discovery", busy=NO_ANSWER)  # of several at once, one is answered
         step("discover")
-        place = portal.partition(",")[0]
+        if complaint := self.plan.get("complaint"):
+            print(complaint, file=sys.stderr)
         found = []
         for name, target in self.plan["targets"].items():
             if place in [p.partition(",")[0] for p in target["portals"]]:

@@ -205,6 +205,11 @@ class Machine:
             client.connect_ex((address, int(port)))
             self.sockets.append(client)
 
+    def silent(self, portal: str) -> None:
+        """Have a portal take connections and say nothing to a discovery."""
+        self.plan["silent"] = portal
+        self.save()
+
     def connected(self, portal: str) -> None:
         """Wait until somebody has connected to a portal."""
         bound = self._socket(portal)
@@ -299,10 +304,11 @@ class Machine:
         kernel.close_session(str(self.root), sid, udev)
 
     def reboot(self) -> None:
-        """Have another boot begin, which counts its sessions from 1 again."""
+        """Have another boot begin, which counts its sessions from 1 again, with an empty /run."""
         for sid in self.sids():
             self.log_out(sid)
         shutil.rmtree(self.root / "san/sessions")
+        shutil.rmtree(self.root / "run/auto-iscsi", ignore_errors=True)
         self.files({"/proc/sys/kernel/random/boot_id": "another\n"})
 
     def state(self, sid: int, state: str) -> None:

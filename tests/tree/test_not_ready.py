@@ -173,9 +173,13 @@ def test_a_disk_that_cannot_be_read_any_more_is_found_anew(
     disk.sense = READY
     assert machine.visit(VOL1)
     (found,) = machine.disks()
-    record = f"/run/udev/data/b{kernel.read(str(machine.root), f'{found.path}/sdb1/dev')}"
-    known = kernel.read(str(machine.root), record)
-    machine.files({record: f"{known}\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n"})
+    for path, properties in (
+        (found.path, "E:ID_PART_TABLE_TYPE=dos\n"),
+        (f"{found.path}/sdb1", "E:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n"),
+    ):
+        record = f"/run/udev/data/b{kernel.read(str(machine.root), f'{path}/dev')}"
+        known = kernel.read(str(machine.root), record)
+        machine.files({record: f"{known}\n{properties}"})
     machine.files({f"{found.path}/ro": "1\n"})
     machine.configure(f"{SHORT}fstype = auto\npartition = auto\noptions = ro\n")
     assert "fstype=ext4" in machine.visit(VOL1)

@@ -322,7 +322,7 @@ def test_a_login_that_comes_through_after_its_lookup_is_ours(machine: Machine) -
     assert machine.target_files() == [str(machine.root / f"run/auto-iscsi/claims/{VOL1}")]
 
 
-def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
+def test_a_thousand_sessions_come_to_an_end(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.visit(VOL1)
     text = (machine.root / f"run/auto-iscsi/claims/{VOL1}").read_text()
@@ -352,9 +352,9 @@ def test_a_thousand_sessions_take_no_time(machine: Machine) -> None:
                 f"/dev/sd{number}": "",
             },
         )
-    begun = time.monotonic()
-    assert len(decisions.decide(machine.host)) == 1001
-    assert time.monotonic() - begun < 10  # 0.3 s on a quiet machine
+    # 0.3 s on a quiet machine; the time limit is there for what is quadratic.
+    said = machine.reap("--dry-run", timeout=120)
+    assert said.out.count(" LOGGED_IN ") == 1001
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+
 import pytest
 
-from tests.tree.machine import INITIATOR, NODE_FOLDERS, VOL1, VOL10, Machine
+from tests.tree.machine import INITIATOR, NODE_FOLDERS, VOL1, VOL10, Machine, alive
 from tests.tree.tree import contents
 
 BOTH_NODES = pytest.mark.parametrize("machine", NODE_FOLDERS, indirect=True)
@@ -143,3 +147,126 @@ def test_the_log_says_why_a_discovery_failed(machine: Machine) -> None:
     machine.configure(f"portals = {portal}")
     answer = machine.lookup(VOL1)
     assert f"discovery at {portal}: " in answer.log and "(iscsiadm exit 24)" in answer.log
+
+
+# Records of ours that a boot has outlived
+
+LEDGER = "var/lib/auto-iscsi/records"
+
+
+def made(machine: Machine, portal: str = "") -> str:
+    """Have a record that a lookup made, and then a boot; return its portal."""
+    portal = machine.target(VOL1, portal or machine.portal(), record=False)
+    machine.configure(f"portals = {portal}")
+    machine.visit(VOL1)
+    machine.reboot()
+    return portal
+
+
+def test_a_record_of_ours_from_an_earlier_boot_goes(machine: Machine) -> None:
+    portal = made(machine)
+    note = machine.root / LEDGER / VOL1
+    assert note.stat().st_mode & 0o777 == 0o600 and note.parent.stat().st_mode & 0o777 == 0o700
+    assert "s3cret" not in note.read_text()
+    assert machine.folder(VOL1, portal).exists()
+    assert machine.reap() == (0, "", "")
+    assert contents(machine.nodes) == {} and contents(machine.root / LEDGER) == {}
+
+
+@pytest.mark.parametrize("how", ["made anew", "changed"])
+def test_a_record_that_somebody_changed_since_stays_and_that_is_said_once(
+    machine: Machine, how: str
+) -> None:
+    portal = made(machine)
+    record = machine.folder(VOL1, portal) / "default"
+    text = record.read_text()
+    if how == "made anew":  # even with the settings that ours have
+        record.unlink()
+        machine.record(VOL1, portal, text)
+    else:
+        machine.record(VOL1, portal, text.replace("browse", "backup"))
+    before = contents(machine.nodes)
+    said = machine.reap("--quiet")
+    assert said.status == 0
+    assert said.err == f"auto-iscsi: {VOL1}: node record of {portal} stays: somebody changed it\n"
+    assert contents(machine.nodes) == before and contents(machine.root / LEDGER) == {}
+    assert machine.reap() == (0, "", "")
+
+
+def test_records_of_an_administrator_stay_after_a_boot(machine: Machine) -> None:
+    made(machine)
+    other = machine.target(VOL10)
+    before = machine.values(VOL10, other)
+    machine.reap()
+    assert machine.values(VOL10, other) == before
+
+
+def test_a_record_from_an_earlier_boot_with_a_session_stays_until_that_ends(
+    machine: Machine,
+) -> None:
+    portal = made(machine)
+    sid = machine.session(VOL1, portal)  # by hand, through our record
+    assert machine.reap() == (0, "", "")
+    assert machine.folder(VOL1, portal).exists()
+    machine.log_out(sid)
+    machine.reap()
+    assert not machine.folder(VOL1, portal).exists()
+
+
+def test_a_lookup_makes_a_record_from_an_earlier_boot_anew_and_it_is_ours_again(
+    machine: Machine,
+) -> None:
+    portal = made(machine)
+    machine.configure(f"portals = {portal}\nreplacement_timeout = 33s")
+    machine.visit(VOL1)
+    assert machine.values(VOL1, portal)["node.session.timeo.replacement_timeout"] == "33"
+    assert machine.claim(VOL1).records == (machine.folder(VOL1, portal).name,)
+
+
+@pytest.mark.parametrize("step", ["update", "update-done"])
+def test_a_record_that_was_half_made_when_the_host_went_down_goes(
+    machine: Machine, step: str
+) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, for a mount namespace")
+    portal = machine.target(VOL1, record=False, chap=["browse", "a-secret-12345", "", ""])
+    machine.files({"/etc/secret": "a-secret-12345\n"})
+    machine.configure(f"portals = {portal}\nchap_user = browse\nchap_secret_file = /etc/secret")
+    machine.stop_before(step)
+    lookup = machine.start(VOL1)
+    machine.reached(step)
+    lookup.kill()
+    for pid in machine.pids(ended=False):
+        os.kill(pid, signal.SIGKILL)
+    machine.wait_for(lambda: not any(map(alive, machine.pids())), "the end of iscsiadm")
+    shutil.rmtree(machine.root / "run/auto-iscsi")
+    machine.files({"/proc/sys/kernel/random/boot_id": "another\n"})
+    assert machine.values(VOL1, portal)["node.session.auth.password"] == "a-secret-12345"
+    assert machine.reap() == (0, "", "")
+    assert contents(machine.nodes) == {} and contents(machine.root / LEDGER) == {}
+
+
+def test_a_record_that_was_never_made_and_that_an_administrator_made_later_stays(
+    machine: Machine,
+) -> None:
+    portal = machine.target(VOL1, record=False)
+    machine.configure(f"portals = {portal}")
+    machine.stop_before("new")
+    lookup = machine.start(VOL1)
+    machine.reached("new")
+    lookup.kill()
+    for pid in machine.pids(ended=False):
+        os.kill(pid, signal.SIGKILL)
+    machine.wait_for(lambda: not any(map(alive, machine.pids())), "the end of iscsiadm")
+    shutil.rmtree(machine.root / "run/auto-iscsi")
+    machine.record(VOL1, portal)
+    before = contents(machine.nodes)
+    assert "stays: somebody changed it" in machine.reap().err
+    assert contents(machine.nodes) == before
+
+
+def test_a_failed_login_leaves_no_note_of_its_record(machine: Machine) -> None:
+    portal = machine.target(VOL1, record=False, answers={"login": {"exit": 19}})
+    machine.configure(f"portals = {portal}")
+    assert machine.lookup(VOL1).status == 1
+    assert contents(machine.root / LEDGER) == {}

@@ -46,15 +46,54 @@ def test_whatever_hangs_is_given_up_and_left_alive(machine: Machine, verb: str) 
     assert alive(pid)
 
 
-def test_after_a_discovery_that_hangs_the_next_portal_is_not_waited_for(machine: Machine) -> None:
-    # Another discovery for this target could start only when the first one has ended.
-    first, second = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
-    machine.target(VOL1, first, second, record=False, answers={f"discover {first}": HANG})
-    machine.configure(f"login_timeout = 3s\nportals = {first}, {second}")
-    answer = machine.lookup(VOL1)
-    check_login_time(answer, 3)
-    assert f"discovery at {first}: " in answer.log
+def test_after_a_discovery_that_hangs_the_next_portal_is_asked(machine: Machine) -> None:
+    silent, portal = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
+    machine.silent(silent)
+    machine.target(VOL1, portal, record=False)
+    machine.target(VOL10, portal, record=False)
+    machine.configure(f"login_timeout = 3s\nportals = {silent}, {portal}\nattempts = 4")
+    assert machine.visit(VOL1) == machine.entry(VOL1, portal)
+    assert len(machine.runs("discovery")) == 2
+    # That iscsiadm still runs; and one portal may use a quarter of the attempts.
+    assert machine.visit(VOL10) == machine.entry(VOL10, portal)
+    assert len(machine.runs(f"-p {silent} ")) == 1
+
+
+def test_a_silent_portal_has_login_timeout_and_is_named(machine: Machine) -> None:
+    silent = machine.portal()
+    machine.silent(silent)
+    machine.configure(f"login_timeout = 2s\nportals = {silent}")
+    for _ in ("asked", "still asked"):
+        answer = machine.lookup(VOL1)
+        check_login_time(answer, 2)
+        reason = f"discovery at {silent}: it accepts connections, but has not answered in 2 s; is"
+        assert reason in answer.log
     assert len(machine.runs()) == 1
+
+
+def test_an_iscsiadm_that_gives_up_a_silent_portal_by_itself(machine: Machine) -> None:
+    portal = machine.target(VOL1, record=False, answers={"discover": {"exit": 19}})
+    machine.configure(f"portals = {portal}")
+    assert "(iscsiadm exit 19)" in machine.lookup(VOL1).log
+    said = "iscsiadm: Login response timeout. Waited 30 seconds and did not get response PDU."
+    machine.plan["complaint"] = said
+    machine.save()
+    line = machine.lookup(VOL1).log
+    assert f"discovery at {portal}: it accepts connections, but has not answered" in line
+
+
+def test_a_silent_portal_holds_up_no_other_target(machine: Machine) -> None:
+    silent, portal = machine.portal("127.0.0.1"), machine.portal("127.0.0.2")
+    machine.silent(silent)
+    machine.target(VOL10, portal, record=False)
+    machine.configure(
+        f"login_timeout = 25s\nportals = {silent}, {portal}\n[*-vol1]\nportals = {silent}"
+    )
+    waiting = machine.start(VOL1)
+    machine.wait_for(lambda: bool(machine.runs(silent)), "a discovery at the silent portal")
+    assert machine.visit(VOL10) == machine.entry(VOL10, portal)
+    assert waiting.process.poll() is None
+    assert len(machine.runs(silent)) == 1
 
 
 def test_while_an_iscsiadm_hangs_no_second_one_starts_and_other_targets_work(

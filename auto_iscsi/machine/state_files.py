@@ -1,4 +1,4 @@
-"""Write files below /run/auto-iscsi, which only root may read.
+"""Write files below /run/auto-iscsi and /var/lib/auto-iscsi, which only root may read.
 
 Each file is replaced in one step: its new content goes to a draft beside it, whose name starts with
 a dot, and the draft is renamed. Whoever reads the file sees the old content or the new one. A
@@ -19,19 +19,28 @@ if TYPE_CHECKING:
 
 FOLDER = "/run/auto-iscsi"
 _NOT_WRITABLE = {
-    errno.ENOSPC: "make room: df -h /run; df -i /run",
-    errno.EDQUOT: "make room: df -h /run; df -i /run",
-    errno.EROFS: "mount -o remount,rw /run",
+    errno.ENOSPC: "make room: df -h {0}; df -i {0}",
+    errno.EDQUOT: "make room: df -h {0}; df -i {0}",
+    errno.EROFS: "mount the filesystem of {0} writable",
 }
 
 
-def write(host: Host, name: str, data: bytes, *, is_locked: bool) -> None:
-    """Replace the file `name` below FOLDER; raise NotPermitted, Failure or OSError.
+def write(
+    host: Host,
+    name: str,
+    data: bytes,
+    *,
+    is_locked: bool,
+    below: str = FOLDER,
+    durable: bool = False,
+) -> None:
+    """Replace the file `name` below a folder; raise NotPermitted, Failure or OSError.
 
     `is_locked`: the caller holds the lock that protects the file. Otherwise two processes can write
-    the file at the same time, and each needs a draft of its own.
+    the file at the same time, and each needs a draft of its own. `durable`: return when the file is
+    on the disk.
     """
-    path = host.path(f"{FOLDER}/{name}")
+    path = host.path(f"{below}/{name}")
     folder, _, base = path.rpartition("/")
     draft = f"{folder}/.{base}" if is_locked else f"{folder}/.{base}.{os.getpid()}"
     make_folder(folder)
@@ -41,9 +50,13 @@ def write(host: Host, name: str, data: bytes, *, is_locked: bool) -> None:
             try:
                 while data:
                     data = data[os.write(handle, data) :]
+                if durable:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
             os.rename(draft, path)
+            if durable:
+                _sync_folder(folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(draft)
@@ -57,13 +70,20 @@ def open_private(path: str, flags: int) -> int:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder FOLDER/NAME, and what is missing above it."""
+    """Make a folder, and what is missing above it."""
     if not os.path.isdir(path):
-        with _expect_refusals(path):
-            parent = os.path.dirname(path)
-            for folder in (os.path.dirname(parent), parent, path):
-                with suppress(FileExistsError):
-                    os.mkdir(folder, 0o700)
+        make_folder(os.path.dirname(path))
+        with _expect_refusals(path), suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def _sync_folder(path: str) -> None:
+    """Return when the names in a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _open(path: str, flags: int) -> int:
@@ -80,5 +100,6 @@ def _expect_refusals(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        why = (error.strerror or "").lower()
-        raise errors.Failure(f"{path}: {why}", _NOT_WRITABLE[error.errno]) from error
+        why, folder = (error.strerror or "").lower(), os.path.dirname(path)
+        hint = _NOT_WRITABLE[error.errno].format(folder)
+        raise errors.Failure(f"{path}: {why}", hint) from error
