@@ -145,11 +145,20 @@ def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tupl
     return None
 
 
+def _devices_to_hold(host: Host, session: sessions.Session) -> list[str]:
+    """Return a session's disks, or our overlays in the place of a disk that they still hold."""
+    devices = []
+    for disk in scsi_disks.list_all(host, session):
+        ours = overlays.list_of_disk(host, disk.path)
+        devices += [n for n in ours if not host.names(f"/sys/block/{n}/holders")] or [disk.name]
+    return devices
+
+
 def _logout(host: Host, target: str, decision: decisions.Decision) -> tuple[str, str] | None:
     """Log out of a session that nobody uses; return a problem and what to do."""
     session = decision.session
     assert session
-    disks = [f"/dev/{name}" for name in decision.disks]
+    disks = [f"/dev/{name}" for name in _devices_to_hold(host, session)]
     with bounded.hold_exclusively(host, disks, _FLUSH, flush=session.up) as results:
         if errno.EBUSY in results:  # somebody whom we cannot see uses it
             claim = claims.read(host, target)

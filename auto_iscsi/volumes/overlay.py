@@ -82,6 +82,8 @@ def find_laid(host: Host, device: Device) -> Device | None:
 def remove(host: Host, target: str, node: str, until: float) -> None:
     """Remove an overlay (dm-N) and with it its store; raise Busy when it is in use."""
     name = overlays.name(host, node)
+    if not overlays.is_finished(host, node):  # a lookup that was killed can have suspended it
+        device_mapper.run(host, until, "resume", name)
     status, text = device_mapper.run(host, until, "remove", "--retry", name)
     if status == 0 or host.stat(f"/sys/block/{node}") is None:
         return

@@ -64,6 +64,7 @@ def test_without_room_or_without_the_module_it_is_refused(vm: Machine, san: San)
 
 #: A dmsetup that kills the lookup which started it, before or after it does its work.
 KILLER = """#!/bin/sh
+grep -q auto-iscsi /proc/$PPID/cmdline || exec /usr/sbin/dmsetup.real "$@" # for udev
 echo >>/run/calls
 if [ $(wc -l </run/calls) = {call} ]; then
     [ {when} = after ] && /usr/sbin/dmsetup.real "$@"
