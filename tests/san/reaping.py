@@ -1,4 +1,4 @@
-"""Run the reaper on the machine, and list what a session left there."""
+"""Run the reaper on the machine, and list what sessions have left there."""
 
 from __future__ import annotations
 
