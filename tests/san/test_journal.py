@@ -26,11 +26,11 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
         assert f"{kind} on {job.session(vm, iqn).disks[0]} was in use" in line and word in line
 
     def skipped(iqn: str) -> None:
-        told = len(job.messages(vm))
+        before_visit = len(job.messages(vm))
         assert job.until(lambda: job.visit(vm, iqn, check=False).stdout) == f"{kind}\n"
         mounted = job.mount(vm, iqn)
         assert mounted is not None and "ro" in mounted.options.split(",")
-        (line, *_) = job.messages(vm)[told:]
+        (line, *_) = job.messages(vm)[before_visit:]
         assert "is mounted without its journal: the newest files can be missing" in line
         assert job.expired(vm, iqn)
 

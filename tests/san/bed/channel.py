@@ -65,7 +65,7 @@ class Channel:
                 raise Lost(f"cannot send to the guest: {error}") from error
         return number, future
 
-    def ask(self, header: dict[str, Any], body: bytes = b"", timeout: float = 60) -> Answer:
+    def exchange(self, header: dict[str, Any], body: bytes = b"", timeout: float = 60) -> Answer:
         """Send a request and wait for its answer."""
         return answer(self.request(header, body)[1], timeout, str(header.get("name", header["op"])))
 

@@ -37,7 +37,7 @@ def folder(tree: Path, name: str) -> Path:
 def keep(vm: Machine, place: Path) -> None:
     """Write the logs of a guest into a directory, as far as it still answers."""
     try:
-        vm.ask("call", timeout=10, name="blocked", args={})
+        vm.request("call", timeout=10, name="blocked", args={})
         time.sleep(0.3)  # so that the console has it
         for name, command in COMMANDS.items():
             result = vm.run(command, timeout=20, check=False)

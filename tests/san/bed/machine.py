@@ -95,11 +95,11 @@ class Command:
 
     def output(self) -> str:
         """Return the command's output so far, stdout and then stderr."""
-        return text(self.machine.ask("peek", to=self.number).body)
+        return text(self.machine.request("peek", to=self.number).body)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the command and its children."""
-        self.machine.ask("signal", to=self.number, signal=int(number))
+        self.machine.request("signal", to=self.number, signal=int(number))
 
     def _story(self, what: str, result: Result) -> str:
         return f"{shlex.join(self.argv)}: {what}\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
@@ -126,7 +126,7 @@ class Machine:
         """End the guest and discard it."""
         self.process.end()
 
-    def ask(
+    def request(
         self,
         op: str,
         body: bytes = b"",
@@ -134,11 +134,11 @@ class Machine:
         **more: Any,
     ) -> channel.Answer:
         """Send a request to the agent and return its answer."""
-        return self.channel.ask({"op": op, **more}, body, timeout)
+        return self.channel.exchange({"op": op, **more}, body, timeout)
 
     def call(self, name: str, **arguments: Any) -> Any:
         """Call one of the agent's own functions (guest/*.py, CALLS)."""
-        return self.ask("call", name=name, args=arguments).header["value"]
+        return self.request("call", name=name, args=arguments).header["value"]
 
     def start(
         self,
@@ -182,7 +182,7 @@ class Machine:
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Write a file, and the directories above it."""
         data = content.encode() if isinstance(content, str) else content
-        self.ask("write", data, path=path, mode=mode)
+        self.request("write", data, path=path, mode=mode)
 
     def put(self, files: Mapping[str, str | bytes], mode: int = 0o644) -> None:
         """Write several files."""
@@ -197,7 +197,7 @@ class Machine:
             for offset, size in extents:
                 file.seek(offset)
                 pieces.append(file.read(size))
-        self.ask(
+        self.request(
             "write",
             b"".join(pieces),
             path=path,
@@ -208,7 +208,7 @@ class Machine:
 
     def read(self, path: str) -> bytes:
         """Return a file's content."""
-        return self.ask("read", path=path).body
+        return self.request("read", path=path).body
 
     def sessions(self, target: str | None = None) -> list[Session]:
         """Return the initiator's sessions, all or those with one target."""
