@@ -13,7 +13,7 @@ replacement_timeout = 5s
 udev_timeout = 60s
 lookup_timeout = 3m
 """
-#: Lists the files of targets: claims, locks, settings, iscsiadm's last words.
+#: Lists the files of targets: claims, locks, caches, iscsiadm's output.
 KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
 
 

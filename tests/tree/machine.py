@@ -323,7 +323,7 @@ class Machine:
         self.files({link: Link(f"../../{disk}1"), link[: -len("-part1")]: Link(f"../../{disk}")})
 
     def mount(self, name: str, other: str = VOL10) -> None:
-        """Have automount's mount of partition 1 of the first disk for a key, `name`.
+        """Have automount mount partition 1 of the first disk for a key, `name`.
 
         For `other` there is automount's trigger mount.
         """
@@ -435,7 +435,7 @@ class Machine:
         return claims.read(self.host, name.lower())
 
     def target_files(self) -> list[str]:
-        """Return the files of targets in /run/auto-iscsi: claims, locks, settings, last words."""
+        """Return the files of targets in /run/auto-iscsi: claims, locks, caches, iscsiadm's output."""
         folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
         top = self.root / "run/auto-iscsi"
         files = [path for path in top.rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ FEWEST = 20  # changes that a cold lookup or a reaper makes at least
 
 
 def killed(machine: Machine, *words: str) -> Iterator[int]:
-    """Kill the program before its first change, its second, … until it comes to its end."""
+    """Kill the program before its first change, its second, … until it ends by itself."""
     for number in itertools.count(1):
         command = (sys.executable, "-m", "tests.tree.steps", f"{number}", "-", str(machine.root))
         done = machine.program(command, *words)

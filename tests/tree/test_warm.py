@@ -72,7 +72,7 @@ CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\
 
 
 class Report(NamedTuple):
-    """What a program did."""
+    """The result of a program: output, imports, started processes and system calls."""
 
     status: int
     out: str
