@@ -435,7 +435,7 @@ class Machine:
         return claims.read(self.host, name.lower())
 
     def target_files(self) -> list[str]:
-        """Return the files of targets in /run/auto-iscsi: claims, locks, caches, iscsiadm's output."""
+        """Return the files of targets in /run/auto-iscsi: claims, locks, caches, and output."""
         folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
         top = self.root / "run/auto-iscsi"
         files = [path for path in top.rglob("*") if path.is_file()]
