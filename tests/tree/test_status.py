@@ -315,8 +315,8 @@ def test_the_manual_shows_the_fields_and_metrics_that_are_printed(used: Machine)
     shown = page.split(".Cm status\nprints:", 1)[1].split(".Ed", 1)[0]
     names = set(re.findall(r'"(\w+)":', shown))
     assert names == {*report.data, *report.data["sessions"][0], "code", "target", "session"}
-    assert claims.age(used.claim(VOL1)) < 60  # so that there is an end, too
+    assert claims.age(used.claim(VOL1)) < 60  # so the metrics include when the session ends
     used.configure("idle = 1h\n")
     make_tree(used.root, {"/proc/self/mountinfo": ""})
-    said = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
-    assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == said
+    printed = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
+    assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == printed
