@@ -154,8 +154,8 @@ def test_a_silent_portal_has_its_login_timeout_and_holds_up_no_other_target(
     waits = vm.start(f"cat {job.ROOT}/{job.ALPHA}/marker", timeout=120)
     assert job.until(lambda: vm.run("pgrep -x iscsiadm", check=False).stdout)
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
-    assert job.said(vm) == []  # the other one still waits
-    (line,) = job.until(lambda: job.said(vm))
+    assert job.messages(vm) == []  # the other one still waits
+    (line,) = job.until(lambda: job.messages(vm))
     assert f"{job.ALPHA}: discovery at 127.0.0.9:3260: it accepts connections, but has not" in line
     assert "in 30 s" in line and san.sessions() == {job.BETA: 1}
     waits.kill()
