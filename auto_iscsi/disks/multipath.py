@@ -21,7 +21,6 @@ from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
-BY_ID = "/dev/disk/by-id"
 _BLOCK = "/sys/block"
 _MAP = "mpath-"
 

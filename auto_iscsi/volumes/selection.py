@@ -144,10 +144,10 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
     candidates = []
     for part, device in scsi_disks.list_devices(host, disk).items():
         record = udev_db.read(host, device.number)
-        if device.link_path[len("/dev/") :] not in record.links:
+        if not scsi_disks.is_recorded(record, device.folder, device.link):
             return None
         path = f"{disk.path}/{device.node}" if part else disk.path
-        if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
+        if device.is_map:
             path = f"/sys/block/{device.node}"
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
         candidates.append(Candidate(part, device, from_udev(record), size))
