@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, multipath, ownership, scsi_disks
+from auto_iscsi.disks import identity, multipath, ownership, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -53,7 +53,20 @@ def apply_rule(
     if act:
         for disk in sorted({_disk_path(part.device) for part in layout.filesystems}):
             set_read_only(host, target, disk, until, rule != "replay")
-    return _decide(target, layout, rule, _read_states(host, target, layout, rule, until))
+    allowed = _decide(target, layout, rule, _read_states(host, target, layout, rule, until))
+    return allowed._replace(filesystems=tuple(_without_fsck(host, f) for f in allowed.filesystems))
+
+
+def _without_fsck(host: Host, filesystem: mountable.Filesystem) -> mountable.Filesystem:
+    """Leave the type of an ext filesystem to mount(8), as long as it finds the same one.
+
+    For ext2, ext3 and ext4 automount first runs fsck (autofs modules/mount_ext2.c): a check of the
+    whole filesystem once it is due, for hours, which can refuse the mount. It runs none for the
+    type auto. mount(8) and udev find a type in the same way (libblkid), or both find none.
+    """
+    found = udev_db.read(host, filesystem.device.number).properties.get("ID_FS_TYPE")
+    is_ext = filesystem.fstype in mount_options.EXT
+    return filesystem._replace(is_type_guessed=is_ext and found == filesystem.fstype)
 
 
 def _decide(

@@ -121,12 +121,12 @@ def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.F
 @pytest.mark.parametrize(
     ("devices", "line"),
     [
-        ([EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb"),
+        ([EXT4], "-nocheck,ro,fstype=auto :/dev/sdb"),
         ([XFS], "-ro,nouuid,fstype=xfs :/dev/sdb"),
-        ([EMPTY, EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb1"),
+        ([EMPTY, EXT4], "-nocheck,ro,fstype=auto :/dev/sdb1"),
         ([EMPTY, ESP, XFS], "-ro,nouuid,fstype=xfs :/dev/sdb2"),
         ([EMPTY, ESP], "-ro,fstype=vfat :/dev/sdb1"),
-        ([EMPTY, SWAP, EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb2"),
+        ([EMPTY, SWAP, EXT4], "-nocheck,ro,fstype=auto :/dev/sdb2"),
         ([On("iso9660"), EMPTY, ESP], "-ro,fstype=iso9660 :/dev/sdb"),
         ([On("ntfs")], "-ro,fstype=ntfs3 :/dev/sdb"),
     ],
@@ -189,7 +189,7 @@ def test_all_filesystems_are_below_the_key_except_the_refused_ones(tmp_path: Pat
     text = AUTO.replace("partition = auto", "partition = all\nlun = all")
     luns = {0: [EMPTY, ESP, EXT4, LVM, EMPTY], 3: [XFS], 5: [SWAP]}
     assert entry(tmp_path, luns, text) == (
-        "/lun0/p1 -ro,fstype=vfat :/dev/sdb1 /lun0/p2 -nocheck,ro,fstype=ext4 :/dev/sdb2 "
+        "/lun0/p1 -ro,fstype=vfat :/dev/sdb1 /lun0/p2 -nocheck,ro,fstype=auto :/dev/sdb2 "
         "/lun3 -ro,nouuid,fstype=xfs :/dev/sdc"
     )
     notes: list[str] = []
@@ -202,11 +202,11 @@ def test_all_filesystems_are_below_the_key_except_the_refused_ones(tmp_path: Pat
 def test_all_of_one_lun_and_one_partition_of_all_luns(tmp_path: Path) -> None:
     text = AUTO.replace("partition = auto", "partition = all")
     assert entry(tmp_path / "1", {0: [EMPTY, EXT4]}, text).startswith("/p1 -nocheck,ro")
-    assert entry(tmp_path / "2", {0: [EXT4]}, text).startswith("-nocheck,ro,fstype=ext4 :/dev/sdb")
+    assert entry(tmp_path / "2", {0: [EXT4]}, text).startswith("-nocheck,ro,fstype=auto :/dev/sdb")
     text = AUTO.replace("partition = auto", "partition = 2\nlun = all")
     line = entry(tmp_path / "3", {0: [EMPTY, ESP, EXT4], 1: [EMPTY, ESP, XFS]}, text)
     assert line == (
-        "/lun0 -nocheck,ro,fstype=ext4 :/dev/sdb2 /lun1 -ro,nouuid,fstype=xfs :/dev/sdc2"
+        "/lun0 -nocheck,ro,fstype=auto :/dev/sdb2 /lun1 -ro,nouuid,fstype=xfs :/dev/sdc2"
     )
 
 
@@ -219,7 +219,7 @@ def test_a_location_that_is_a_link_is_quoted(tmp_path: Path) -> None:
     text = AUTO.replace("device = kernel\n", "").replace("partition = auto", "partition = all")
     link = f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0-part"
     assert entry(tmp_path, {0: [EMPTY, EXT4, XFS]}, text) == (
-        f'/p1 -nocheck,ro,fstype=ext4 ":{link}1" /p2 -ro,nouuid,fstype=xfs ":{link}2"'
+        f'/p1 -nocheck,ro,fstype=auto ":{link}1" /p2 -ro,nouuid,fstype=xfs ":{link}2"'
     )
 
 
@@ -236,6 +236,21 @@ def test_a_given_type_selects_the_partition_and_keeps_all_options(
 ) -> None:
     text = AUTO.replace("fstype = auto", f"fstype = {fstype}")
     assert entry(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text) == line
+
+
+@pytest.mark.parametrize(
+    ("fstype", "on", "said"),
+    [("ext4", EXT4, "auto"), ("ext3", EXT4, "ext3"), ("ext4", EMPTY, "ext4"), ("xfs", XFS, "xfs")],
+    ids=["found", "another", "ambiguous", "no-ext"],
+)
+def test_on_a_disk_that_we_make_read_only_automount_runs_no_fsck_unless_the_type_is_unsure(
+    tmp_path: Path, fstype: str, on: On, said: str
+) -> None:
+    text = AUTO.replace("auto", fstype, 1).replace("partition = auto", "partition = 1")
+    line = entry(tmp_path / "1", {0: [EMPTY, on]}, f"{text}journal = refuse\n")
+    assert f",fstype={said} :" in line
+    # As long as `journal` says nothing, all is as the shell script had it.
+    assert f",fstype={fstype} :" in entry(tmp_path / "2", {0: [EMPTY, on]}, text)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +288,7 @@ def test_without_sequence_numbers_udev_has_finished_when_its_queue_is_empty(tmp_
     [
         ("refuse", None),
         ("auto", None),
-        ("skip", "-nocheck,ro,noload,fstype=ext4 :/dev/sdb"),
+        ("skip", "-nocheck,ro,noload,fstype=auto :/dev/sdb"),
         ("replay", None),
     ],
 )
@@ -312,7 +327,7 @@ def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("journal", "said"),
     [
-        (ext(0), "-nocheck,ro,fstype=ext4 :/dev/sdb"),
+        (ext(0), "-nocheck,ro,fstype=auto :/dev/sdb"),
         (ext(0x4), "was in use when the snapshot was taken"),
         (b"", "another login or user has it"),
     ],
