@@ -35,7 +35,7 @@ PROBLEMS = (
 
 
 class Row(NamedTuple):
-    """One session, or a claim whose session is gone. Times are in seconds."""
+    """One session, or a claim or mount whose session is gone. Times are in seconds."""
 
     target: str  #: folded
     session: sessions.Session | None  #: None: the session is gone
@@ -90,6 +90,8 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
             is_duplicate = per_portal[_target_and_portal(session)] > 1
             problems = tuple(_find_problems(host, row, session, is_duplicate, sections))
             row = row._replace(problems=problems)
+        elif not session and row.mounted:
+            row = row._replace(problems=("lost-in-use",))
         rows.append(row)
     return rows, None
 

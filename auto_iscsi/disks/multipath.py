@@ -82,6 +82,11 @@ def foreign_path(host: Host, path: str, node: str) -> str:
     return ""
 
 
+def has_path(host: Host, node: str) -> bool:
+    """Tell whether the kernel still has a disk below a map."""
+    return any(host.stat(disk) for disk in _disks_below(host, node))
+
+
 def _disks_below(host: Host, node: str, depth: int = 0) -> list[str]:
     """Return the links in slaves/ of a device mapper's device to the disks that it is made of."""
     found = []
