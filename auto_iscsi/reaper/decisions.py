@@ -177,7 +177,7 @@ def _judge(
 def _dead_mounts(
     host: Host, held: str, subjects: Sequence[_Subject]
 ) -> dict[str, tuple[in_use.Use, ...]]:
-    """Return what is mounted although its disk is gone, by target, or of the target that is held."""
+    """Return what is mounted although its disk is gone, by target, or of the held one only."""
     existing = {node.number for subject in subjects for node in subject.usage.nodes}
     dead = in_use.dead_mounts(host, existing)
     return {target: uses for target, uses in dead.items() if held in ("", target)}

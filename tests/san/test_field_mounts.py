@@ -1,4 +1,4 @@
-"""What comes after the lookup: a mount that fails, a check, a name that is too long, a dead mount."""
+"""After the lookup: a mount that fails, a check, a name that is too long, a mount that is dead."""
 
 from __future__ import annotations
 
