@@ -42,6 +42,7 @@ def test_a_mount_that_fails_and_one_that_outlives_its_session(vm: Machine, san: 
     disk = san.disk(whole=san.fs("ext4", {"marker": "here\n"}))
     vm.run(LOG_FSCK)
     vm.run(["tune2fs", "-c", "1", "-C", "5", disk.path])  # a check of the whole of it is due
+    vm.run(["dd", f"if={disk.path}", "of=/run/intact", "bs=4096", "count=1"])
     vm.run(["debugfs", "-w", "-R", "feature FEATURE_I30", disk.path])  # no kernel knows it
     san.target(job.BETA, [disk])
     vm.discover()
@@ -52,7 +53,7 @@ def test_a_mount_that_fails_and_one_that_outlives_its_session(vm: Machine, san: 
     assert job.said(vm) == []
     vm.run("sleep 4")
     assert SAID in job.refusal(vm, job.BETA)
-    vm.run(["debugfs", "-w", "-R", "feature -FEATURE_I30", disk.path])
+    vm.run(["dd", "if=/run/intact", f"of={disk.path}", "bs=4096", "conv=notrunc"])
     vm.run("sleep 2")  # automount's memory of the failure
     assert job.visit(vm, job.BETA).stdout == "here\n"
     told = job.said(vm)
