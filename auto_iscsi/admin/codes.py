@@ -144,11 +144,13 @@ _STATUS = {
         "The connection of a session is down while its disk is in use. A program that reads data "
         "that is not in the cache waits for replacement_timeout and then gets an error; the wait "
         "cannot be interrupted. This is also what happens when a snapshot is revoked at the SAN "
-        "while it is mounted.",
-        "Present the target again, or bring the portal back: the programs then continue by "
-        "themselves. If the target is gone for good, run iscsiadm -m session -r SESSION "
-        "--logout: it ends the wait at once, and the programs get an error. automount then "
-        "unmounts the disk, and the next access logs in again.",
+        "while it is mounted. Or the session or its disk is gone already, and the disk is still "
+        "mounted: status shows that as gone.",
+        "If status shows it as gone: umount /iscsiauto/KEY, or umount -l /iscsiauto/KEY where that "
+        "is busy; the next access logs in again. Otherwise present the target again, or bring the "
+        "portal back: the programs then continue by themselves. If the target is gone for good, "
+        "run iscsiadm -m session -r SESSION --logout: it ends the wait at once, and the programs "
+        "get an error. automount then unmounts the disk, and the next access logs in again.",
     ),
     "disk-offline": (
         "The session is up, but the LUN was unmapped, the SAN has mapped another volume to it, "

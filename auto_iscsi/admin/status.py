@@ -39,7 +39,7 @@ PROBLEMS = (
 
 
 class Row(NamedTuple):
-    """One session, or a claim whose session is gone. Times are in seconds."""
+    """One session, or a claim or mount whose session is gone. Times are in seconds."""
 
     target: str  #: folded
     session: sessions.Session | None  #: None: the session is gone
@@ -97,6 +97,8 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
             is_duplicate = _is_duplicate(host, row.session, per_path)
             problems = tuple(_find_problems(host, row, row.session, is_duplicate, sections))
             rows[index] = row._replace(problems=problems)
+        elif not row.session and row.mounted:
+            rows[index] = row._replace(problems=("lost-in-use",))
     return rows, None
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
@@ -86,6 +86,43 @@ def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[U
                 uses += [Use("inside", process) for process in used.inside.get(target, ())]
         usages.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
     return usages
+
+
+def dead_mounts(host: Host, existing: Collection[str]) -> dict[str, tuple[Use, ...]]:
+    """Return the mounts of keys whose disk is gone from the kernel, by target.
+
+    They outlive their session, and nothing but umount(8) ends them. `existing`: the numbers of
+    disks that are there.
+    """
+    mounted = mounts.list_all(host)
+    roots = tuple(f"{mount.point}/" for mount in mounted if mount.fstype == "autofs")
+    dead: dict[str, tuple[Use, ...]] = {}
+    for mount in mounted:
+        root = next((root for root in roots if mount.point.startswith(root)), "")
+        is_device = mount.fstype != "autofs" and mount.source.startswith("/dev/")
+        if not (root and is_device) or mount.number in existing or not _is_gone(host, mount):
+            continue
+        with contextlib.suppress(errors.BadKey):
+            target = keys.parse(mount.point[len(root) :].partition("/")[0]).target
+            dead[target] = (*dead.get(target, ()), Use("mounted", mount.point))
+    return dead
+
+
+def _is_gone(host: Host, mount: mounts.Mount) -> bool:
+    """Tell whether the kernel has no disk any more below what is mounted.
+
+    The kernel gives the number of a disk to no other one as long as the disk is mounted. A btrfs
+    has no number of a disk, but the node's name. A multipath map outlives its paths.
+    """
+    path = f"/sys/dev/block/{mount.number}"
+    if mount.number.startswith("0:"):
+        path = f"/sys/class/block/{host.link(mount.source) or os.path.basename(mount.source)}"
+        if mount.source.startswith("/dev/mapper/") and not host.link(mount.source):
+            return False
+    if host.stat(path) is None:
+        return True
+    node = os.path.basename(os.path.realpath(host.path(path)))
+    return multipath.is_map(host, node) and not multipath.has_path(host, node)
 
 
 def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:

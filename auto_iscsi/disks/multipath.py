@@ -21,7 +21,6 @@ from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
-BY_ID = "/dev/disk/by-id"
 _BLOCK = "/sys/block"
 _MAP = "mpath-"
 
@@ -81,6 +80,11 @@ def foreign_path(host: Host, path: str, node: str) -> str:
             disk = os.path.basename(slave)
             return f"{disk} (LUN {origin.lun} of {origin.target})" if origin.target else disk
     return ""
+
+
+def has_path(host: Host, node: str) -> bool:
+    """Tell whether the kernel still has a disk below a map."""
+    return any(host.stat(disk) for disk in _disks_below(host, node))
 
 
 def _disks_below(host: Host, node: str, depth: int = 0) -> list[str]:

@@ -262,7 +262,10 @@ def _no_disk(request: Request, up: Sequence[Session], missing: Sequence[str] = (
         )
     part = request.settings.partition
     link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
+    missing = f"no link {scsi_disks.BY_PATH}/{link}"
+    if not disk.link:
+        missing = f"udev has not finished with {disk.name}"
     return errors.NoDisk(
-        f"{request.target}: no link {scsi_disks.BY_PATH}/{link} {after}",
+        f"{request.target}: {missing} {after}",
         "udevadm settle; raise udev_timeout if udev is only slow",
     )

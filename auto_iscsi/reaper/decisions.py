@@ -1,8 +1,9 @@
 """Decide which sessions end, and why.
 
-There is a decision on every session that the kernel has, ours or not, and on every claim whose
-session is gone. A session that is in use, within its lease or not ours is never ended. Nothing is
-changed here: the reaper decides once more while it holds the target, and then ends the session.
+There is a decision on every session that the kernel has, ours or not, and on every claim and mount
+whose session is gone. A session that is in use, within its lease or not ours is never ended.
+Nothing is changed here: the reaper decides once more while it holds the target, and then ends the
+session.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Decision(NamedTuple):
     """What becomes of a session."""
 
     target: str  #: folded
-    session: sessions.Session | None  #: None: a claim whose session is gone
+    session: sessions.Session | None  #: None: a claim, or a mount, whose session is gone
     claim: claims.Claim
     ours: bool  #: a lookup opened the session
     disks: tuple[str, ...]  #: the kernel's names
@@ -84,8 +85,13 @@ def decide(host: Host, held: str = "") -> list[Decision]:
         for target, more in exclusive.items():
             uses[target] += more
         decided = judge_all() if exclusive else decided
+    dead = _dead_mounts(host, held, subjects)
     for target in target_claims.keys() - {subject.target for subject in subjects}:
-        decided.append(_judge_claim(host, target, target_claims[target]))
+        decided.append(_judge_claim(host, target, target_claims[target], dead.pop(target, ())))
+    for target, mounted in dead.items():
+        claim = target_claims.get(target, claims.Claim())
+        why = f"its disk is gone, yet {mounted[0]}"
+        decided.append(Decision(target, None, claim, False, (), mounted, REPORT, why, None))
     return sorted(decided, key=lambda decision: (decision.target, decision.session or ()))
 
 
@@ -168,12 +174,23 @@ def _judge(
     )
 
 
-def _judge_claim(host: Host, target: str, claim: claims.Claim) -> Decision:
-    """Return the decision on a claim whose session is gone."""
+def _dead_mounts(
+    host: Host, held: str, subjects: Sequence[_Subject]
+) -> dict[str, tuple[in_use.Use, ...]]:
+    """Return what is mounted although its disk is gone, by target, or of the held one only."""
+    existing = {node.number for subject in subjects for node in subject.usage.nodes}
+    dead = in_use.dead_mounts(host, existing)
+    return {target: uses for target, uses in dead.items() if held in ("", target)}
+
+
+def _judge_claim(
+    host: Host, target: str, claim: claims.Claim, mounted: tuple[in_use.Use, ...]
+) -> Decision:
+    """Return the decision on a claim whose session is gone; `mounted`: what is left of it."""
     if _is_iscsiadm_running(host, target):
         reason = "a login is under way"
-        return Decision(target, None, claim, claim.ours, (), (), KEEP, reason, None, True)
-    return Decision(target, None, claim, claim.ours, (), (), END, "its session is gone", 0.0)
+        return Decision(target, None, claim, claim.ours, (), mounted, KEEP, reason, None, True)
+    return Decision(target, None, claim, claim.ours, (), mounted, END, "its session is gone", 0.0)
 
 
 def _exclusive_uses(

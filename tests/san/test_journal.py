@@ -59,7 +59,7 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     assert "journal clean" in vm.run(["auto-iscsi", "explain", clean]).stdout
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(writable)
-    # fsck of automount, and all that was mounted: not one byte.
+    # All that was mounted: not one byte.
     assert checksum(vm, disk) == before
     job.configure(vm, AUTO + "journal = replay\n")
     assert job.until(lambda: job.visit(vm, writable, "new8", check=False).stdout) == "new\n"

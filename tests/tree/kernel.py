@@ -167,7 +167,8 @@ def announce(root: str, disk: Disk, partitions: Partitions) -> None:
         present[part] = (name, f"{disk.link}-part{part}", f"{disk.path}/{name}")
     for name, by, path in present.values():
         udev_knows(root, read(root, f"{path}/dev"), by)
-        link(root, f"{BY_PATH}/{by}", f"../../{name}")
+        if len(f"{by}.tmp-b8:17") <= 255:  # the name under which udev first makes a link
+            link(root, f"{BY_PATH}/{by}", f"../../{name}")
 
 
 def udev_knows(root: str, number: str, by: str) -> None:

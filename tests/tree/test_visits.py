@@ -66,6 +66,25 @@ def test_the_configuration_says_what_is_mounted_and_how(machine: Machine) -> Non
     )
 
 
+@pytest.mark.parametrize("length", [190, 198, 199, 210, 216, 223])
+def test_a_name_too_long_for_a_link_is_mounted_by_the_kernels_name(
+    machine: Machine, length: int
+) -> None:
+    name = f"{VOL1}-".ljust(length, "x")
+    portal = machine.target(name, after={"udev": 0.4})
+    by_link, by_node = machine.entry(name, portal), "-nocheck,ro,fstype=ext3 :/dev/sdb1"
+    for _ in ("cold", "warm"):
+        assert machine.visit(name) == (by_node if length > 198 else by_link)
+    assert machine.claim(name).ours
+
+
+def test_a_disk_too_long_for_a_link_waits_for_udev_and_says_so(machine: Machine) -> None:
+    name = f"{VOL1}-".ljust(223, "x")
+    machine.target(name, after={"udev": None})
+    machine.configure("udev_timeout = 1s")
+    assert "udev has not finished with sdb after 1 s" in machine.lookup(name).log
+
+
 def test_with_partition_none_the_whole_disk_is_mounted(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0: {}})
     machine.configure("partition = none")
