@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, scsi_disks
+from auto_iscsi.disks import in_use, scsi_disks, twins
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
@@ -29,6 +29,7 @@ PROBLEMS = (
     "no-disk",
     "disk-offline",
     "duplicate-session",
+    "twin-volumes",
     "reaper-late",
     "bad-configuration",
 )
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     reason: str = ""
     when: float | None = None  #: how long until it can be ended, as things are; None: never
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
+    twins: tuple[str, ...] = ()  #: other volumes that multipathd takes for one of `disks`, in words
     problems: tuple[str, ...] = ()  #: of PROBLEMS
 
 
@@ -83,8 +85,9 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
         return list(_visible_rows(host, (failure.code,))), failure
     per_portal = Counter(_target_and_portal(decision.session) for decision in made)
     rows = []
+    all_twins = twins.find_all(host)
     for decision in made:
-        row = _row(decision)
+        row = _row(decision)._replace(twins=twins.describe_all(host, all_twins, decision.session))
         session = decision.session
         if session and (decision.ours or session.sid in decision.claim.sids):
             is_duplicate = per_portal[_target_and_portal(session)] > 1
@@ -176,6 +179,8 @@ def _find_problems(
         yield "disk-offline"
     if is_duplicate:
         yield "duplicate-session"
+    if row.twins:
+        yield "twin-volumes"
     try:
         idle = schema.resolve(sections, row.target).idle
     except errors.BadConfiguration as failure:
@@ -203,7 +208,7 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         is_foreign = row.ours is False and (row.reason != "not ours" or row.uses)
         mark = paint.dim("  (not ours)") if is_foreign else ""
         lines.append((paint.error(text) if row.problems else text) + mark)
-        lines += [f"      {wording.printable(use)}" for use in row.uses]
+        lines += [f"      {wording.printable(text)}" for text in (*row.uses, *row.twins)]
         lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
 
@@ -258,6 +263,7 @@ def _data(row: Row) -> dict[str, Any]:
         "disks": row.disks,
         "mounted": row.mounted,
         "uses": row.uses,
+        "twins": row.twins,
         "used_seconds_ago": None if row.used is None else round(row.used, 3),
         "action": row.action or None,
         "reason": row.reason or None,

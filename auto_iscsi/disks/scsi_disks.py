@@ -110,7 +110,7 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
 
     Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
     mounted. A disk that udev leaves to multipathd, and that has no map yet, has none, and so has a
-    disk without a size. Raise WrongDisk when the map joins the disk with another volume.
+    disk without a size. Raise TwinVolumes when the map joins the disk with another volume.
     """
     if has_no_size(host, disk):
         return {}

@@ -136,7 +136,7 @@ def conclude_earlier_logins(request: Request, until: float) -> None:
         )
 
 
-def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
+def _no_disk(request: Request, up: Sequence[Session]) -> errors.Failure:
     """Return the failure of a target whose disk did not come in time."""
     after = f"after {request.settings.udev_timeout:.0f} s"
     selected = available.selected_disks(request, up)
@@ -161,6 +161,14 @@ def _no_disk(request: Request, up: Sequence[Session]) -> errors.NoDisk:
     if scsi_disks.is_left_to_multipathd(request.host, disk) and not multipath.map_of(
         request.host, disk.path
     ):
+        from auto_iscsi.disks import twins
+
+        if twin := twins.describe(request.host, twins.find_all(request.host), disk):
+            return errors.TwinVolumes(
+                f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
+                f"{after}: {twin}",
+                multipath.TODO,
+            )
         return errors.NoDisk(
             f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
             f"{after}",

@@ -44,9 +44,17 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         remount = _was_mounted_meanwhile(request)
-        content = (
-            _through_sessions(request) or available.without_session(request) or _brought_up(request)
-        )
+        try:
+            content = (
+                _through_sessions(request)
+                or available.without_session(request)
+                or _brought_up(request)
+            )
+        except errors.TwinVolumes:
+            from auto_iscsi.map import undo_login
+
+            undo_login.log_out(request)
+            raise
         settings_cache.keep(host, key.target, resolved)
         line = entry.format_entry(content, settings, remount)
         if content.notes:

@@ -218,6 +218,5 @@ def test_the_reaper_never_flushes_a_map_with_another_volume(machine: Machine) ->
     for disk in disks:
         kernel.link(str(machine.root), f"/sys/block/{disk.name}", f"..{disk.path[len('/sys') :]}")
     status, _, complaint = machine.reap()
-    assert (status, machine.sids()) == (1, [1, 2])
-    assert f"multipath map dm-0 joins sdb with sdc (LUN 0 of {VOL10})" in complaint
+    assert (status, machine.sids(), complaint) == (0, [], "")
     assert not (machine.root / "flushed").exists()
