@@ -21,6 +21,9 @@ from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine.host import Host
 
 
+_JOINED = "joined/"  # names such a line in the file of a target's disks
+
+
 class Twins(NamedTuple):
     """Disks of several volumes that have one WWID, or that are in one multipath map."""
 
@@ -88,6 +91,28 @@ def describe_all(
 def name(disk: scsi_disks.Disk) -> str:
     """Return a disk's name for a message, with its LUN and target."""
     return f"{disk.name} (LUN {disk.san_lun} of {keys.fold(disk.session.target)})"
+
+
+def remember(host: Host, target: str, disks: Sequence[scsi_disks.Disk]) -> None:
+    """Keep the WWIDs of disks that multipathd joined with other volumes. The caller holds `target`.
+
+    They are kept as long as the target's claim.
+    """
+    wwids = {read_wwid(host, disk).encode().hex() for disk in disks} - {""}
+    lines = {f"{_JOINED}{wwid}": identity.Remembered(wwid) for wwid in wwids}
+    identity.write(host, target, {**identity.read(host, target), **lines})
+
+
+def find_remembered(host: Host, target: str) -> scsi_disks.Disk | None:
+    """Return a disk of another target with which multipathd would join one of `target` again."""
+    remembered = identity.read(host, target).items()
+    wwids = {disk.identity for name, disk in remembered if name.startswith(_JOINED)}
+    for session in sessions.list_all(host) if wwids else ():
+        if keys.fold(session.target) != target:
+            for disk in scsi_disks.list_all(host, session):
+                if read_wwid(host, disk).encode().hex() in wwids:
+                    return disk
+    return None
 
 
 def _volume(disk: scsi_disks.Disk) -> tuple[str, int]:

@@ -38,6 +38,10 @@ def bring_up(request: Request) -> tuple[Mountable, list[Session]]:
             until = request.within(request.settings.udev_timeout)
             _make_read_only_early(request, events, up, until)
             return _wait_for_disk(request, events, up, until)
+        if identity.read(request.host, request.target):  # of disks that were there before
+            from auto_iscsi.map import undo_login
+
+            undo_login.refuse_again(request)
         attempt = login.Login(request.host, request.target, request.settings, request.until, events)
         missing = attempt.open()[1]
         up = _sessions_up(request)  # one login can open several: two interfaces, nr_sessions
