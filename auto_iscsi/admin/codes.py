@@ -106,8 +106,8 @@ _REFUSALS = {
         "Two volumes, of different targets or LUNs, have the same serial number (WWID), or none. "
         "multipathd takes them for one volume and joins their disks in one device; a program that "
         "reads the device gets blocks of either volume. So the lookup is refused and logs out "
-        "again, and there is no other login while the other volume is logged in. Without a serial number of its own, nobody "
-        "can tell either that the SAN has mapped another volume to a LUN.",
+        "again, and there is no other login while the other volume is logged in. Without serial "
+        "numbers, nobody can tell either that the SAN has mapped another volume to a LUN.",
         "Give each volume its own serial number at the SAN (LIO: vpd_unit_serial), then log out of "
         "both. If that cannot be done, blacklist the disks in multipath.conf by the WWID that "
         "multipath -ll shows, and run systemctl reload multipathd.",

@@ -20,7 +20,6 @@ from auto_iscsi.disks import identity, multipath, scsi_disks
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine.host import Host
 
-
 _JOINED = "joined/"  # names such a line in the file of a target's disks
 
 
