@@ -205,6 +205,15 @@ def is_left_to_multipathd(host: Host, disk: Disk) -> bool:
     return _is_multipath_path(_udev_record(host, disk))
 
 
+def is_kept_back(host: Host, disk: Disk) -> bool:
+    """Tell whether udev keeps a lone path back until find_multipaths_timeout is over.
+
+    That is what find_multipaths smart means (multipath-tools, 60-multipath.rules).
+    """
+    until = _udev_record(host, disk).properties.get("FIND_MULTIPATHS_WAIT_UNTIL", "0")
+    return until != "0"
+
+
 def is_known_to_udev(host: Host, disk: Disk) -> bool:
     """Tell whether udev has finished with this disk, and not with one that had its number before.
 

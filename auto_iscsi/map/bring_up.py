@@ -107,14 +107,37 @@ def _wait_for_disk(
     notes: Sequence[str] = (),
 ) -> tuple[Mountable, list[Session]]:
     """Return what the sessions show, with `notes` added, as soon as it can be mounted."""
-    content = events.wait_for(
-        lambda: available.find(request.host, up, request.settings),
-        until,
-        lambda: available.has_link(request, up),
-    )
+
+    def wait() -> Mountable | None:
+        return events.wait_for(
+            lambda: available.find(request.host, up, request.settings),
+            until,
+            lambda: available.has_link(request, up),
+        )
+
+    try:
+        content = wait()
+    except errors.Failure:
+        if not _reread_tables(request, up):
+            raise
+        content = wait()
     if content is None:
         raise _no_disk(request, up)
     return content._replace(notes=(*content.notes, *notes)), up
+
+
+def _reread_tables(request: Request, up: Sequence[Session]) -> bool:
+    """Bring back the partitions that udev has deleted for multipathd; tell whether there are any.
+
+    What failed rests on a disk without them.
+    """
+    from auto_iscsi.disks import reread
+
+    has_more = False
+    for disk in available.selected_disks(request, up):
+        if reread.lacks_partitions(request.host, request.target, disk):
+            has_more |= reread.reread(request.host, request.target, disk, request.until)
+    return has_more
 
 
 def _make_read_only_early(
@@ -176,7 +199,10 @@ def _no_disk(request: Request, up: Sequence[Session]) -> errors.Failure:
         return errors.NoDisk(
             f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
             f"{after}",
-            "see multipath -ll, or blacklist it there",
+            "find_multipaths is smart: raise udev_timeout above find_multipaths_timeout, or "
+            "blacklist the disk in multipath.conf"
+            if scsi_disks.is_kept_back(request.host, disk)
+            else "see multipath -ll, or blacklist it there",
         )
     part = request.settings.partition
     link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link

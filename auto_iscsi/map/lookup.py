@@ -97,6 +97,11 @@ def _through_sessions(request: Request) -> Mountable | None:
         disks = [disk.path for disk in available.selected_disks(request, up)]
         if verification.delete_swapped(request, disks):
             return None
+        from auto_iscsi.disks import reread
+
+        selected = available.selected_disks(request, up)
+        if any(reread.lacks_partitions(request.host, request.target, d) for d in selected):
+            return None
         raise
     if current.mountable is None:
         return None

@@ -34,8 +34,8 @@ def test_twins_never_show_each_others_files(vm: Machine, san: San, mode: str) ->
         seen.append(job.visit(vm, iqn, check=False).stdout)
         assert seen[-1] in ("", f"{iqn}\n")
         assert job.expired(vm, iqn)
-    # smart lets udev keep a lone path back until find_multipaths_timeout is over.
-    assert seen[0] == f"{job.ALPHA}\n" or mode == "smart"
+    # With smart, udev first keeps a lone path back, and deletes its partitions.
+    assert seen[0] == f"{job.ALPHA}\n"
     if mode == "strict":  # which joins only what it knew before
         assert "" not in seen
     else:
