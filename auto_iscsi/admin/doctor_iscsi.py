@@ -184,7 +184,7 @@ def serial_numbers(host: Host) -> Finding:
     found = twins.find_all(host)
     if not found:
         return Finding(OK, "each volume that is logged in has its own serial number (WWID)")
-    disks = ", ".join(sorted(map(twins.name, found[0].disks)))
+    disks = host_check.shorten([twins.name(disk) for disk in found[0].disks])
     more = f", and {len(found) - 1} more such groups" if found[1:] else ""
     text = f"these volumes have one serial number, and multipathd can join them: {disks}{more}"
     wwid = wording.one_line(found[0].wwid, 60)

@@ -74,6 +74,8 @@ def describe(host: Host, found: Sequence[Twins], disk: scsi_disks.Disk) -> str:
     names = [name(other) for other in others(found, disk)] or ([joined] if joined else [])
     if not names:
         return ""
+    if names[3:]:
+        names = [*names[:2], f"{len(names) - 2} more"]
     map_name = multipath.map_of(host, disk.path)
     in_map = f"; multipath map {map_name} joins them" if joined else ""
     return f"{disk.name} has the same WWID as {', '.join(names)}{in_map}"

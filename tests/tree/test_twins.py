@@ -176,6 +176,16 @@ def test_status_and_doctor_name_twins(machine: Machine, portal: str, attribute: 
     assert twins_in_status(machine)[VOL1][0] == (f"{said[0]}; multipath map dm-0 joins them",)
 
 
+def test_many_twins_are_counted(machine: Machine) -> None:
+    machine.target(VOL1, luns={lun: {} for lun in range(9)})
+    machine.session(VOL1, machine.plan["targets"][VOL1]["portals"][0].partition(",")[0])
+    pages(machine, "wwid", *[WWID] * 9)
+    (row,) = status.list_rows(machine.host)[0]
+    said = f"sdb has the same WWID as sdc (LUN 1 of {VOL1}), sdd (LUN 2 of {VOL1}), 6 more"
+    assert (row.twins[0], len(row.twins)) == (said, 9)
+    assert doctor_iscsi.serial_numbers(machine.host).text.endswith(" and 6 more")
+
+
 @pytest.mark.parametrize(
     ("attribute", "first", "second"),
     [
