@@ -103,10 +103,18 @@ _REFUSALS = {
     ),
     "wrong-disk": (
         "The SAN has mapped another volume to a LUN since the kernel found the disk, and "
-        "something on this host still uses the old disk. Or multipathd joins the disk with another "
-        "volume that has the same serial number (WWID).",
-        "End what uses the disk, and enter the directory again: the new volume is then found. Give "
-        "each volume its own serial number at the SAN, or blacklist the disks in multipath.conf.",
+        "something on this host still uses the old disk.",
+        "End what uses the disk, and enter the directory again: the new volume is then found.",
+    ),
+    "twin-volumes": (
+        "Two volumes, of different targets or LUNs, have the same serial number (WWID), or none. "
+        "multipathd takes them for one volume and joins their disks in one device; a program that "
+        "reads the device gets blocks of either volume. So the lookup is refused and logs out "
+        "again, and there is no other login while the other volume is logged in. Without serial "
+        "numbers, nobody can tell either that the SAN has mapped another volume to a LUN.",
+        "Give each volume its own serial number at the SAN (LIO: vpd_unit_serial), then log out of "
+        "both. If that cannot be done, blacklist the disks in multipath.conf by the WWID that "
+        "multipath -ll shows, and run systemctl reload multipathd.",
     ),
     "too-often": (
         "Too many logins or discoveries failed in the last minute, so the SAN is not asked again "

@@ -8,7 +8,8 @@ A disk is used when it, a partition of it or a multipath map of either is
 - open in a process,
 - entered: a process is in the directory of its key (a multi-mount entry),
 - opened exclusively by somebody that none of these shows.
-A multipath map of a disk counts as the disk itself, under another name.
+A multipath map of a disk counts as the disk itself, under another name. Where multipathd joins the
+disks of two targets, a map that is only mounted at the other target's key is no use of this one's.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[U
     )
     usages = []
     for disks in wanted:
-        nodes = [node for disk in disks for node in _nodes(host, disk)]
+        nodes = [
+            node
+            for disk in disks
+            for node in _nodes(host, disk)
+            if not (node.name.startswith("dm-") and _serves_another(host, disk, node, used))
+        ]
         uses = [use for node in nodes for use in _uses(host, node, used)]
         if not any(use.what == "mounted" for use in uses):
             for target in dict.fromkeys(keys.fold(disk.session.target) for disk in disks):
@@ -176,6 +182,32 @@ def _nodes(host: Host, disk: scsi_disks.Disk) -> Iterator[Node]:
         ]
 
 
+def _serves_another(host: Host, disk: scsi_disks.Disk, node: Node, used: _UsedDevices) -> bool:
+    """Tell whether a map of a disk is in use, and only at the keys of other targets.
+
+    multipathd has joined their disks with this one: who is there wants the other volume.
+    """
+    targets = multipath.other_targets(host, disk.path, node.name)
+    if not targets:
+        return False
+
+    def is_of_another(use: Use) -> bool:
+        folders = use.where.partition(" by process ")[0].split("/")
+        return use.what == "mounted" and not targets.isdisjoint(map(keys.fold, folders))
+
+    below = [_node(host, node.name)]
+    for each in below:
+        below += [_node(host, name) for name in each.holders if multipath.is_map(host, name)]
+    uses = [use for each in below for use in _uses(host, each, used)]
+    return bool(uses) and all(map(is_of_another, uses))
+
+
+def _node(host: Host, name: str) -> Node:
+    """Return a device of the device mapper or md."""
+    path = f"/sys/block/{name}"
+    return Node(name, host.read(f"{path}/dev") or "", path, tuple(host.names(f"{path}/holders")))
+
+
 def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
     """Yield the uses of a device, and of all devices that are made of it."""
     paths = [f"/dev/{node.name}"]
@@ -194,11 +226,7 @@ def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
             continue
         label = host.read(f"/sys/block/{holder}/dm/name")
         yield Use("held", f"{holder} ({label})" if label else holder)
-        path = f"/sys/block/{holder}"
-        number = host.read(f"{path}/dev") or ""
-        yield from _uses(
-            host, Node(holder, number, path, tuple(host.names(f"{path}/holders"))), used
-        )
+        yield from _uses(host, _node(host, holder), used)
 
 
 def _mounted_devices(host: Host) -> dict[str, list[str]]:

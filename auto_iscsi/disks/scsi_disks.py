@@ -121,8 +121,8 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
 
     Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
     mounted. A disk that udev leaves to multipathd, and that has no map yet, has none, and so has a
-    disk that is not ready, or that has no link as long as udev works on it. Raise WrongDisk when
-    the map joins the disk with another volume.
+    disk that is not ready, or that has no link as long as udev works on it. Raise TwinVolumes
+    when the map joins the disk with another volume.
     """
     if has_no_size(host, disk):
         return {}
@@ -276,6 +276,15 @@ def is_unread(host: Host, disk: Disk) -> bool:
 def is_left_to_multipathd(host: Host, disk: Disk) -> bool:
     """Tell whether udev leaves a disk to multipathd, with or without a map of it yet."""
     return _is_multipath_path(_udev_record(host, disk))
+
+
+def is_kept_back(host: Host, disk: Disk) -> bool:
+    """Tell whether udev keeps a lone path back until find_multipaths_timeout is over.
+
+    That is what find_multipaths smart means (multipath-tools, 60-multipath.rules).
+    """
+    until = _udev_record(host, disk).properties.get("FIND_MULTIPATHS_WAIT_UNTIL", "0")
+    return until != "0"
 
 
 def is_known_to_udev(host: Host, disk: Disk) -> bool:

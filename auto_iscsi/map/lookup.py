@@ -46,9 +46,17 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         remount = _was_mounted_meanwhile(request)
-        content = (
-            _through_sessions(request) or available.without_session(request) or _brought_up(request)
-        )
+        try:
+            content = (
+                _through_sessions(request)
+                or available.without_session(request)
+                or _brought_up(request)
+            )
+        except errors.TwinVolumes:
+            from auto_iscsi.map import undo_login
+
+            undo_login.log_out(request)
+            raise
         settings_cache.keep(host, key.target, resolved)
         line = entry.format_entry(content, settings, remount)
         notes = content.notes
@@ -107,6 +115,11 @@ def _through_sessions(request: Request) -> Mountable | None:
         if verification.delete_swapped(request, [disk.path for disk in disks]):
             return None
         if any(verification.is_to_be_found_anew(request, disk) for disk in disks):
+            return None
+        from auto_iscsi.disks import reread
+
+        selected = available.selected_disks(request, up)
+        if any(reread.lacks_partitions(request.host, request.target, d) for d in selected):
             return None
         raise
     if current.mountable is None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import identity, in_use, scsi_disks
+from auto_iscsi.disks import identity, in_use, multipath, scsi_disks
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 
@@ -158,7 +158,9 @@ def _judge(
     """Return the decision on one session."""
     at_work = _is_iscsiadm_running(host, subject.target)
     lost = tuple(disk.name for disk in subject.disks if disk.path in lost_paths)
-    basis = _Basis(subject.session, claim, uses, settings, at_work, lost)
+    joined = [multipath.joined_with(host, disk.path) for disk in subject.disks]
+    joined = [stranger for stranger in joined if stranger]
+    basis = _Basis(subject.session, claim, uses, settings, at_work, lost, "".join(joined[:1]))
     names = tuple(disk.name for disk in subject.disks)
     is_ours = claim.owns(subject.session)
     return Decision(
@@ -239,6 +241,7 @@ class _Basis(NamedTuple):
     settings: schema.Settings | errors.Failure
     at_work: bool
     lost: tuple[str, ...]
+    joined: str  #: a disk of another volume with which multipathd joins one of the session's
 
     def judge(self) -> tuple[str, str, float | None]:
         """Return the action, the reason, and the seconds until the session can be ended."""
@@ -274,6 +277,8 @@ class _Basis(NamedTuple):
             return KEEP, f"looked up {ago} ago, lease {term}", left
         if not self.session.up:
             return END, f"{self.session.state}, and nobody uses it", 0.0
+        if self.joined:  # whoever reads the other volume gets blocks of this one
+            return END, f"multipathd joins it with {self.joined}", 0.0
         if idle < self.settings.idle:
             left = self.settings.idle - idle
             return (

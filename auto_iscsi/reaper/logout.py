@@ -82,7 +82,11 @@ def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
 
 
 def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tuple[str, str] | None:
-    """Have multipath remove its maps of a session's disks; return a problem and what to do."""
+    """Have multipath remove its maps of a session's disks; return a problem and what to do.
+
+    A map that joins them with another volume stays: whoever uses that volume uses it through this
+    map. The logout takes our path out of it.
+    """
     for disk in decision.disks:
         for holder in filter(
             lambda name: multipath.is_map(host, name), host.names(f"/sys/block/{disk}/holders")
@@ -90,12 +94,8 @@ def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tupl
             if staying:
                 others = ", ".join(map(str, staying))
                 return f"{disk} is in a multipath map with session {others}, which stays", ""
-            # Whoever uses the other volume uses it through this map.
-            if stranger := multipath.foreign_path(host, f"/sys/block/{disk}", holder):
-                return (
-                    f"multipath map {holder} joins {disk} with {stranger}, which is another volume",
-                    "see multipath -ll, and give each volume its own serial number at the SAN",
-                )
+            if multipath.foreign_path(host, f"/sys/block/{disk}", holder):
+                continue
             null = os.open("/dev/null", os.O_RDWR)
             try:
                 name = host.read(f"/sys/block/{holder}/dm/name") or holder
@@ -112,7 +112,11 @@ def _logout(host: Host, target: str, decision: decisions.Decision) -> tuple[str,
     """Log out of a session that nobody uses; return a problem and what to do."""
     session = decision.session
     assert session
-    disks = [f"/dev/{name}" for name in decision.disks]
+    disks = [
+        f"/dev/{name}"
+        for name in decision.disks
+        if not multipath.joined_with(host, f"/sys/block/{name}")  # that map stays: see _unmap()
+    ]
     with bounded.hold_exclusively(host, disks, _FLUSH, flush=session.up) as results:
         if errno.EBUSY in results:  # somebody whom we cannot see uses it
             claim = claims.read(host, target)
