@@ -114,6 +114,12 @@ class WrongDisk(Failure):
     code = "wrong-disk"
 
 
+class TwinVolumes(Failure):
+    """multipathd takes the disk and another volume for one: they have the same serial number."""
+
+    code = "twin-volumes"
+
+
 class Busy(Failure):
     """Another run for the same target has not ended yet."""
 

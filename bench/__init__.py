@@ -1,1 +1,1 @@
-"""How fast is it, against what it cannot beat, and against the script that it replaces?"""
+"""How fast is auto-iscsi, compared with the minimum and with the script that it replaces?"""

@@ -1,16 +1,16 @@
-"""`make bench`: measures everything, prints it, and writes bench/RESULTS.md.
+"""`make bench`: measure everything, print the results and write them to bench/RESULTS.md.
 
-Only ratios of what was run side by side, in turn, in one go: they hold from machine to machine,
-times don't. Each is one median divided by another; the spread is the middle eight tenths of the
-single rounds' ratios.
+Each result is a ratio of two commands that ran in turn: ratios hold from machine to machine, times
+do not. A ratio is one median divided by the other. Its spread is the middle eight tenths of the
+ratios of single rounds.
 
-On this machine (bench/host.py): processor time, user and system, of the programs as they were
-built, on a made-up sysfs tree; so what else runs here hardly counts. In the virtual machine
-(bench/guest.py): elapsed time on its own clock, which QEMU advances by one nanosecond an
-instruction (-icount, one processor), with a real SAN, kernel, udev, iscsid and mount; idle waits
-count as they are. There a process costs relatively more than on hardware, and what could be done
-beside something else is not: one processor does one thing. The machine has Debian 12, and Debian 13
-for one part: one package, built here, on two Pythons.
+On this machine (bench/host.py), the measure is the processor time, user and system, of the built
+programs on an artificial sysfs tree, so other load hardly matters. In the virtual machine
+(bench/guest.py), it is the elapsed time with a real SAN, kernel, udev, iscsid and mount. QEMU
+advances the clock of the guest by one nanosecond per instruction (-icount); idle waits take their
+real time. In the guest, a process costs relatively more than on hardware, and nothing runs in
+parallel, because it has one processor. The guest has Debian 12, and for one part Debian 13: the
+same package, built here, on two Pythons.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 HEAD = "# The last `make bench`\n\nHow it is measured: bench/__main__.py.\n"
 PARTS = {
     "host": "A lookup on this machine",
-    "warm": "What is there, in the virtual machine",
-    "trixie": "What is there, in the virtual machine with Debian 13",
-    "cold": "The first visit, in the virtual machine",
-    "together": "Many at once, in the virtual machine",
+    "warm": "A warm lookup in the virtual machine",
+    "trixie": "A warm lookup in the virtual machine with Debian 13",
+    "cold": "A first visit in the virtual machine",
+    "together": "Many first lookups at once in the virtual machine",
 }
 
 
 def about() -> str:
-    """Say which machine this is."""
+    """Describe this machine: processor, system and Python."""
     model = "an unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -52,8 +52,12 @@ def about() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="measure, print, write RESULTS.md")
-    parser.add_argument("--rounds", type=int, default=31, help="on this machine (default 31)")
-    parser.add_argument("--only", choices=PARTS, help="one part; RESULTS.md keeps the others")
+    parser.add_argument(
+        "--rounds", type=int, default=31, help="number of rounds on this machine (default 31)"
+    )
+    parser.add_argument(
+        "--only", choices=PARTS, help="measure one part; RESULTS.md keeps the others"
+    )
     options = parser.parse_args()
     for part in PARTS:
         if options.only in (None, part):
@@ -66,12 +70,14 @@ def main() -> int:
 
 
 def write(part: str, text: str) -> None:
-    """Put one part's results into RESULTS.md, in the place of its last ones."""
+    """Replace the results of one part in RESULTS.md."""
     head, *parts = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [HEAD]
-    known = dict(each.split("\n\n", 1) for each in parts)
-    known[PARTS[part]] = text.strip()
-    said = [f"## {title}\n\n{known[title].strip()}\n" for title in PARTS.values() if title in known]
-    RESULTS.write_text("\n".join([head.strip() + "\n", *said]))
+    results = dict(each.split("\n\n", 1) for each in parts)
+    results[PARTS[part]] = text.strip()
+    sections = [
+        f"## {title}\n\n{results[title].strip()}\n" for title in PARTS.values() if title in results
+    ]
+    RESULTS.write_text("\n".join([head.strip() + "\n", *sections]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What takes how long in the guest? One job by its name; its times go to stdout as JSON, seconds.
+"""Run one measurement in the guest; print its times as JSON, in seconds.
 
-It runs inside the virtual machine (bench/machine.py brings it there), as root, with Python's own
-modules and pyudev alone. The clock is the guest's, which is QEMU's virtual time.
+bench/machine.py copies this file into the virtual machine and starts it as root. It needs only the
+standard library and pyudev. The guest's clock is QEMU's virtual time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 import pyudev
 
 MAP = "/etc/auto.iscsi"
-MENDED = "/root/mended"  #: the shell script: no sleep, and nothing but the entry on its stdout
-SLEEPING = "/root/original"  #: as it was, with its `sleep 1`
+MENDED = "/root/mended"  #: the shell script, corrected: no sleep, and only the entry on stdout
+SLEEPING = "/root/original"  #: the shell script as it was, with its `sleep 1`
 NULL = subprocess.DEVNULL
 POINT = "/mnt"
 BARE = ("python3", "-I", "-S", "-c", "pass")
@@ -40,19 +40,19 @@ def link(target: str) -> str:
     return f"/dev/disk/by-path/ip-127.0.0.1:3260-iscsi-{target}-lun-0-part1"
 
 
-def rest() -> None:
-    """Wait until nobody works any more."""
+def settle() -> None:
+    """Wait until the guest is idle."""
     run("udevadm", "settle")
     time.sleep(0.3)
 
 
 def forget(*targets: str) -> None:
-    """Log out, and forget what a lookup kept of the targets, as after the reaper."""
+    """Log out of targets and delete what lookups stored about them, as the reaper does."""
     some = ["-T", targets[0], "--logout"] if len(targets) == 1 else ["--logoutall=all"]
     run("iscsiadm", "-m", "node", *some, check=False)
     for folder in ("claims", "settings"):
         shutil.rmtree(f"/run/auto-iscsi/{folder}", ignore_errors=True)
-    rest()
+    settle()
 
 
 def listen() -> pyudev.Monitor:
@@ -63,13 +63,13 @@ def listen() -> pyudev.Monitor:
 
 
 def links(monitor: pyudev.Monitor, *targets: str) -> None:
-    """Wait for udev's events of all the targets' partitions."""
-    wanted = {link(target) for target in targets}
-    while wanted:
+    """Wait for udev's events for the partitions of all targets."""
+    missing = {link(target) for target in targets}
+    while missing:
         event = monitor.poll(timeout=30)
-        assert event is not None, wanted
+        assert event is not None, missing
         if event.action == "add":
-            wanted -= set(
+            missing -= set(
                 event.device_links
                 if hasattr(event, "device_links")
                 else event.get("DEVLINKS", "").split()
@@ -77,7 +77,7 @@ def links(monitor: pyudev.Monitor, *targets: str) -> None:
 
 
 def mount(source: str) -> float:
-    """Mount as automount does, and undo it; return what the mount took."""
+    """Mount as automount does, and unmount; return the time of the mount."""
     seconds = timed("mount", "-n", "-t", "ext3", "-o", "ro", source, POINT)
     run("umount", POINT)
     return seconds
@@ -88,7 +88,7 @@ def source(entry: str) -> str:
 
 
 def floor(target: str) -> tuple[float, float]:
-    """Log in, wait for the partition's link, mount: what nobody can be quicker than."""
+    """Time a login, the wait for the partition's link, and a mount: no program can be quicker."""
     monitor = listen()
     began = time.monotonic()
     run("iscsiadm", "-m", "node", "-T", target, "--login")
@@ -98,14 +98,14 @@ def floor(target: str) -> tuple[float, float]:
 
 
 def started(target: str) -> tuple[float, float]:
-    """The same after a bare Python: what nothing written in it can be quicker than."""
+    """Time a bare Python and then the floor: no program in Python can be quicker."""
     seconds = timed(*BARE)
     ready, mounted = floor(target)
     return seconds + ready, seconds + mounted
 
 
 def program(*command: str) -> Callable[[str], tuple[float, float]]:
-    """Return what times a map program: until it answers, and with the mount."""
+    """Return a function that times a map program until it answers, and with the mount."""
 
     def once(target: str) -> tuple[float, float]:
         began = time.monotonic()
@@ -127,7 +127,7 @@ COLD = {
 
 def cold(rounds: int, target: str) -> dict[str, list[float]]:
     """Time first visits."""
-    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     forget(target)
     for turn in range(rounds + 1):
         for name, once in COLD.items():
@@ -135,16 +135,16 @@ def cold(rounds: int, target: str) -> dict[str, list[float]]:
                 ready, mounted = once(target)
             except (subprocess.CalledProcessError, IndexError):
                 ready = mounted = float("nan")  # the script was too early for udev's link
-            if turn:  # the first warms the page cache
-                found.setdefault(name, []).append(ready)
-                found.setdefault(f"{name}, mounted", []).append(mounted)
+            if turn:  # the first round warms the page cache
+                times.setdefault(name, []).append(ready)
+                times.setdefault(f"{name}, mounted", []).append(mounted)
             forget(target)
-    return found
+    return times
 
 
-def unasked() -> str:
-    """Return a map that does not ask the disk who it is, but else is ours."""
-    place = os.path.join(os.path.dirname(os.path.realpath(MAP)), "unasked")
+def make_unverified_map() -> str:
+    """Write a copy of our map that does not check the identity of the disk; return its path."""
+    place = os.path.join(os.path.dirname(os.path.realpath(MAP)), "unverified")
     with open(MAP) as file:
         script = file.read()
     begin = "from auto_iscsi.map import program\n"
@@ -159,17 +159,17 @@ def unasked() -> str:
 
 
 def warm(rounds: int, target: str) -> dict[str, list[float]]:
-    """Time visits of what is there."""
-    found: dict[str, list[float]] = {}
-    trusting = unasked()
+    """Time lookups of a target whose session is up."""
+    times: dict[str, list[float]] = {}
+    unverified = make_unverified_map()
     run(MAP, target)
-    rest()
-    time.sleep(3.1)  # or it waits for the mount of the run before
+    settle()
+    time.sleep(3.1)  # or it would wait for the mount of the first run
     for turn in range(rounds + 2):
         for name, command in (
             ("bare", BARE),
             ("ours", (MAP, target)),
-            ("unasked", (trusting, target)),
+            ("unverified", (unverified, target)),
             ("mended", (MENDED, target)),
             ("refused", (MAP, ".git")),
             ("true", ("/bin/true",)),
@@ -177,17 +177,17 @@ def warm(rounds: int, target: str) -> dict[str, list[float]]:
             began = time.monotonic()
             subprocess.run(command, check=False, stdin=NULL, stdout=NULL, stderr=NULL)
             if turn > 1:
-                found.setdefault(name, []).append(time.monotonic() - began)
+                times.setdefault(name, []).append(time.monotonic() - began)
     forget(target)
-    return found
+    return times
 
 
 def together(rounds: int, *targets: str) -> dict[str, list[float]]:
-    """Time one and many targets that are entered at once, ours and bare logins."""
-    found: dict[str, list[float]] = {}
+    """Time one target and many at once: our lookups, and bare logins."""
+    times: dict[str, list[float]] = {}
     forget(*targets)
     for turn in range(rounds + 1):
-        for many in (targets[:1], targets)[: turn + 1]:  # the first one warms the page cache
+        for many in (targets[:1], targets)[: turn + 1]:  # the first round warms the page cache
             for name in ("floor", "ours"):
                 monitor = listen()
                 monitor.set_receive_buffer_size(1 << 24)
@@ -208,9 +208,9 @@ def together(rounds: int, *targets: str) -> dict[str, list[float]]:
                 failed = sum(job.wait() != 0 for job in jobs)
                 seconds = time.monotonic() - began if not failed else float("nan")
                 if turn:
-                    found.setdefault(f"{name} {len(many)}", []).append(seconds)
+                    times.setdefault(f"{name} {len(many)}", []).append(seconds)
                 forget(*many)
-    return found
+    return times
 
 
 def main() -> None:
@@ -218,8 +218,8 @@ def main() -> None:
     os.makedirs(POINT, exist_ok=True)
     jobs: dict[str, Callable[..., dict[str, list[float]]]]
     jobs = {"cold": cold, "warm": warm, "together": together}
-    found = jobs[job](int(rounds), *targets)
-    print(json.dumps(found))
+    times = jobs[job](int(rounds), *targets)
+    print(json.dumps(times))
 
 
 main()

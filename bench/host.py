@@ -1,7 +1,7 @@
-"""What does a lookup cost on this machine, of the processor and of memory?
+"""Measure the processor time and memory of a lookup on this machine.
 
-The programs as they are built, on a made-up tree in the place of /sys, /etc and /run: what a
-lookup reads when session and disk are there. A Python that does nothing is the measure.
+The built programs run on an artificial tree with the files of /sys, /etc and /run that a lookup
+reads when the session is up. They are compared with a Python that does nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PEAK = "print(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()
 
 
 def session(number: int, target: str) -> dict[str, Content]:
-    """Return what sysfs and udev have of a session with one disk of one partition."""
+    """Return the files and links of a session whose one disk has one partition."""
     path = f"{SESSIONS}/session{number}"
     disk = f"{path}/device/target{number}:0:0/{number}:0:0:0"
     name = f"sd{number}"
@@ -55,7 +55,7 @@ def session(number: int, target: str) -> dict[str, Content]:
 
 
 def sections(number: int) -> dict[str, Content]:
-    """Return files with so many sections, of which the last one matches."""
+    """Return configuration files with this many sections; the last one matches BETA."""
     some = [
         f"[iqn.2001-05.com.equallogic:*-vm-{n}-*]\n    fstype = xfs\n    options = ro, nosuid\n"
         for n in range(number - 1)
@@ -68,7 +68,7 @@ def sections(number: int) -> dict[str, Content]:
 
 
 class Machine:
-    """A host below a directory."""
+    """A host whose files are below a directory."""
 
     def __init__(self, folder: Path, more: Mapping[str, Content] | None = None) -> None:
         self.root = folder
@@ -83,7 +83,7 @@ class Machine:
                 **(more or {}),
             },
         )
-        # The map as it is built, but for the machine that it looks at.
+        # The built map, changed to look below the folder.
         script = (DIST / "auto.iscsi").read_text()
         end = "os._exit(program.main())"
         assert end in script
@@ -98,7 +98,7 @@ class Machine:
         return [str(self.map), key]
 
     def warmed(self) -> Machine:
-        """Return it as it is after some lookups; its configuration was written long ago by now."""
+        """Run some lookups, which fill the caches; return the machine."""
         for _ in range(3):
             subprocess.run(self.lookup(), check=True, stdout=subprocess.DEVNULL)
         assert (self.root / f"run/auto-iscsi/settings/{BETA}").exists()
@@ -114,22 +114,22 @@ def seconds(command: Sequence[str], null: int) -> float:
 
 
 def in_turn(rounds: int, *commands: Sequence[str]) -> list[list[float]]:
-    """Run each once in a round; return their times."""
+    """Run every command once per round; return the times of each."""
     null = os.open(os.devnull, os.O_RDWR)
-    found: list[list[float]] = [[] for _ in commands]
+    times_of_each: list[list[float]] = [[] for _ in commands]
     for number in range(rounds + 1):
-        for command, times in zip(commands, found):
+        for command, times in zip(commands, times_of_each):
             took = seconds(command, null)
-            if number:  # the first reads what the page cache has not yet
+            if number:  # the first round fills the page cache
                 times.append(took)
     os.close(null)
-    return found
+    return times_of_each
 
 
 def peak(command: Sequence[str]) -> float:
-    """Return the most memory that a program which says so itself had in use, KiB."""
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(said.split()[-1])
+    """Return the peak memory, in KiB, that a program prints of itself."""
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(output.split()[-1])
 
 
 def calls(command: Sequence[str], trace: Path) -> int:
@@ -143,13 +143,13 @@ def calls(command: Sequence[str], trace: Path) -> int:
 
 
 def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
-    """Return hosts that have little and much of something."""
+    """Return pairs of hosts: one has few, the other many sessions, records, sections or claims."""
 
     def many(number: int) -> dict[str, Content]:
-        found: dict[str, Content] = {}
+        files: dict[str, Content] = {}
         for n in range(2, number + 1):
-            found.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
-        return found
+            files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
+        return files
 
     def records(number: int) -> dict[str, Content]:
         return {
@@ -170,7 +170,7 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
         "sections, more": (sections, 10, 10000),
         "claims": (claims, 10, 10000),
     }
-    found = {}
+    pairs = {}
     for name, (make, few, lots) in kinds.items():
         print(f"bench: making {lots} {name.partition(',')[0]}", file=sys.stderr)
         pair = []
@@ -182,12 +182,12 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
             if (ours := place / "run/auto-iscsi").exists():
                 ours.chmod(0o700)
         label = f"warm lookup, {few} → {lots:,} {name.partition(',')[0]}"
-        found[label] = (pair[0], pair[1])
-    return found
+        pairs[label] = (pair[0], pair[1])
+    return pairs
 
 
 def rows(rounds: int) -> list[Row]:
-    """Measure all that needs no SAN."""
+    """Measure everything that needs no SAN."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -207,39 +207,39 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
         rounds, BARE, shipped.lookup(), shipped.lookup(".git"), shipped.lookup(unknown)
     )
     each = statistics.median(refused)
-    found = [
+    rows = [
         compared("warm lookup ÷ bare Python", warm, bare, "≤ 1.75"),
         compared(
-            "key that is no name ÷ bare Python",
+            "refused key ÷ bare Python",
             refused,
             bare,
             "",
-            f"{1 / each:.0f} a second keep one processor busy",
+            f"{1 / each:.0f} per second keep one processor busy",
         ),
-        compared("invented name ÷ bare Python", invented, bare, "", "nobody has a record of it"),
+        compared("invented name ÷ bare Python", invented, bare, "", "it has no node record"),
     ]
     memory = peak([str(shipped.peak), BETA]) / peak([PYTHON, "-I", "-S", "-c", PEAK])
-    found.append(Row("warm lookup, peak memory ÷ bare Python", f"{memory:.2f}", ""))
+    rows.append(Row("warm lookup, peak memory ÷ bare Python", f"{memory:.2f}", ""))
     if shutil.which("strace"):
         trace = shipped.root / "trace"
         ours, none = calls(shipped.lookup(), trace), calls(BARE, trace)
         ratio, note = f"{ours / none:.2f}", f"{ours} and {none}"
-        found.append(Row("warm lookup, system calls ÷ bare Python", ratio, "", "", note))
-    return found
+        rows.append(Row("warm lookup, system calls ÷ bare Python", ratio, "", "", note))
+    return rows
 
 
 def _grown(pairs: Mapping[str, tuple[Machine, Machine]], rounds: int) -> list[Row]:
-    found = []
+    rows = []
     for label, (few, lots) in pairs.items():
         print(f"bench: {label}", file=sys.stderr)
         small, big = in_turn(rounds, few.lookup(), lots.lookup())
-        found.append(compared(label, big, small, "≤ 1.5"))
-    return found
+        rows.append(compared(label, big, small, "≤ 1.5"))
+    return rows
 
 
 def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
-    """Time what goes through all sessions, where the program has it."""
-    found = []
+    """Time the verbs that go through all sessions."""
+    rows = []
     few, lots = next(iter(pairs.values()))
     for verb in ("status", "reap --dry-run"):
         took = []
@@ -251,7 +251,7 @@ def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
             if done.returncode > 1:
                 break
         else:
-            found.append(
+            rows.append(
                 Row(
                     f"{verb}, 10 → 1,000 sessions",
                     f"{took[1] / took[0]:.2f}",
@@ -260,4 +260,4 @@ def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
                     f"{took[1]:.2f} s with 1,000; the goal is 2 s",
                 )
             )
-    return found
+    return rows

@@ -1,6 +1,6 @@
-"""What does a visit take with a real SAN, beside the shell script and beside bare iscsiadm?
+"""Compare a visit on a real SAN with the shell script and with a bare iscsiadm.
 
-In the virtual machine of tests/san, on QEMU's virtual clock. bench/guest.py does it there.
+bench/guest.py measures in the virtual machine of tests/san, on QEMU's virtual clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUITES = ("bookworm", "trixie")
 
 
 def mended(script: str) -> str:
-    """Return the shell script without its sleep, and with nothing but the entry on its stdout."""
+    """Return the shell script, corrected: without its sleep, and with only the entry on stdout."""
     for old, new in (
         ("sleep 1\n", "\n"),
         ('| grep "$IQN"', '| grep -q "$IQN"'),
@@ -35,7 +35,7 @@ def mended(script: str) -> str:
 
 
 def prepared(vm: Machine, many: int) -> list[str]:
-    """Make a SAN and what the guest needs; return the targets."""
+    """Make the targets and the files that the guest needs; return the targets."""
     san = San(vm)
     targets = [f"iqn.2001-05.com.equallogic:0-8a0906-vol{number:02}" for number in range(many)]
     for target in targets:
@@ -65,14 +65,14 @@ def rows(part: str) -> list[Row]:
         python = vm.run(f"{PYTHON} --version").stdout.strip()
         print(f"bench: {job} visits in the virtual machine, {suite}, {python}", file=sys.stderr)
         command = ["python3", "/root/guest.py", job, str(ROUNDS[job]), *targets]
-        found = json.loads(vm.run(command, timeout=3000).stdout)
+        times = json.loads(vm.run(command, timeout=3000).stdout)
     if job == "warm":
-        return _warm(found, python)
-    return {"cold": _cold, "together": _together}[job](found)
+        return _warm(times, python)
+    return {"cold": _cold, "together": _together}[job](times)
 
 
 def _whose(python: str) -> str:
-    """Say whether that is the version (major and minor) that this host, the builder, has."""
+    """Return the guest's Python, and whether this host, the builder, has that version too."""
     here = subprocess.run([PYTHON, "--version"], check=True, capture_output=True, text=True).stdout
     same = here.split(".")[:2] == python.split(".")[:2]
     return f"{python}: {'the' if same else 'another Python than the'} builder's"
@@ -81,15 +81,15 @@ def _whose(python: str) -> str:
 def _warm(warm: dict[str, list[float]], python: str) -> list[Row]:
     return [
         compared("warm lookup ÷ bare Python", warm["ours"], warm["bare"], "≤ 1.75", _whose(python)),
-        compared("warm lookup ÷ the script, mended, without sleep", warm["ours"], warm["mended"]),
+        compared("warm lookup ÷ the corrected script without sleep", warm["ours"], warm["mended"]),
         compared(
-            "warm lookup ÷ one that does not ask the disk who it is",
+            "warm lookup ÷ one without the disk's identity check",
             warm["ours"],
-            warm["unasked"],
+            warm["unverified"],
             "",
             "INQUIRY",
         ),
-        compared("key that is no name ÷ bare Python", warm["refused"], warm["bare"]),
+        compared("refused key ÷ bare Python", warm["refused"], warm["bare"]),
     ]
 
 
@@ -111,7 +111,7 @@ def _cold(cold: dict[str, list[float]]) -> list[Row]:
             cold["started"],
             cold["floor"],
             "",
-            "what no Python is quicker than",
+            "no Python program is quicker",
         ),
         compared(
             "first visit ÷ login, link and mount", cold["ours, mounted"], cold["floor, mounted"], ""
@@ -140,4 +140,4 @@ def _together(together: dict[str, list[float]]) -> list[Row]:
 
 def _failures(times: list[float]) -> str:
     failed = sum(each != each for each in times)
-    return f"the script failed {failed} of {len(times)} times: udev was later" if failed else ""
+    return f"the script failed {failed} of {len(times)} times: udev was slower" if failed else ""

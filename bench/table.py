@@ -1,4 +1,4 @@
-"""How is what was measured said? Ratios with their spread, in a table that people read."""
+"""Format results as a table: each a ratio with its spread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One thing that was measured."""
+    """One result."""
 
     what: str
     ratio: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 def compared(
     what: str, ours: Sequence[float], other: Sequence[float], goal: str = "", note: str = ""
 ) -> Row:
-    """Return the row of two things that were run in turn, `other` being the measure."""
+    """Return a row that compares the times of two commands which ran in turn: ours ÷ other."""
     pairs = [(a, b) for a, b in zip(ours, other) if not (math.isnan(a) or math.isnan(b))]
     if not pairs:
         return Row(what, "–", "", goal, "it failed each time")

@@ -1,4 +1,4 @@
-"""What holds for every test: where CI runs them, a test that cannot run has failed."""
+"""With CI=true, a skipped test has failed: CI must run every test."""
 
 from __future__ import annotations
 

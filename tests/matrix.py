@@ -3,11 +3,12 @@
     python3 tests/matrix.py [--results=FOLDER] [pytest's arguments]
     python3 tests/matrix.py --sets    print each set: its Python, then its libraries
 
-For each set of a Python and the three libraries: a virtual environment in the tests' cache, a copy
-of the tree in build/matrix in which the programs are built for that Python, and there the tests
-that need no root. A Python that this machine lacks is named; it is a failure where CI=true, unless
-the set is for a Python that few machines have yet. The sets overlap by pairs; what a distribution
-combines today is what the other tests run on. FOLDER gets the results of each set, as JUnit XML.
+Each set is a Python and the three libraries. It gets a virtual environment in the tests' cache, and
+a copy of the tree in build/matrix: there the programs are built for that Python, and the tests that
+need no root run. A Python that this machine lacks is reported; with CI=true that is a failure, but
+not if the set is for a Python that few machines have yet. The sets overlap by pairs. The other
+tests run on what a distribution combines today. FOLDER gets the results of each
+set, as JUnit XML.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ TESTS = (
     "tests/program/test_standalone.py",
     "tests/program/test_completion.py",
 )
-#: Long, and of nothing but our own code: once, on the Python of the host, is enough.
+#: Slow, and only about our own code: the run on the Python of the host is enough.
 LEFT_OUT = (
     "--ignore=tests/unit/test_language_properties.py",
     "--ignore=tests/unit/test_keys.py",
     "--ignore=tests/unit/test_patterns.py",
-    # Somebody who is not root cannot read root's virtual environment.
+    # A user who is not root cannot read root's virtual environment.
     "--deselect=tests/unit/test_doctor.py::test_without_root_checks_that_need_it_are_unknown",
 )
 
@@ -61,7 +62,7 @@ NO_TESTS = 5  #: pytest's exit status when it has selected no test
 
 
 class Set(NamedTuple):
-    """What is combined."""
+    """A Python and the versions of the three libraries."""
 
     python: str
     sh: str
@@ -88,11 +89,11 @@ SETS = (
 
 
 def find(version: str) -> str:
-    """Return a Python of a version, "" when this machine has none."""
+    """Return the path of a Python of a version, "" if this machine has none."""
     home = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    found = [shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or ""]
-    found += sorted(glob.glob(f"{home}/versions/{version}.*/bin/python3"))
-    return next((path for path in found if path), "")
+    candidates = [shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or ""]
+    candidates += sorted(glob.glob(f"{home}/versions/{version}.*/bin/python3"))
+    return next((path for path in candidates if path), "")
 
 
 def locked(chosen: Set) -> str:
@@ -105,7 +106,7 @@ def locked(chosen: Set) -> str:
 
 
 def environment(chosen: Set, python: str) -> Path:
-    """Return the folder of a set's virtual environment, made if need be."""
+    """Return the folder of a set's virtual environment, which is made if need be."""
     libraries = locked(chosen)
     digest = hashlib.sha256(repr((python, TOOLS.read_text(), libraries)).encode()).hexdigest()[:12]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -120,7 +121,7 @@ def environment(chosen: Set, python: str) -> Path:
         ]
         (folder / "builders.txt").write_text("\n".join(builders))
         (folder / "libraries.txt").write_text(libraries)
-        # The old libraries come as sources, which the locked setuptools builds, and no newer one.
+        # Old libraries exist only as sources: the locked setuptools builds them, not a newer one.
         for file in (TOOLS, folder / "builders.txt", folder / "libraries.txt"):
             subprocess.run(
                 [
@@ -143,7 +144,7 @@ def environment(chosen: Set, python: str) -> Path:
 
 
 def copied(chosen: Set) -> Path:
-    """Return a fresh copy of the tree, with the libraries that were downloaded for standalone."""
+    """Make a new copy of the tree, with the libraries that `make standalone` downloaded."""
     folder = ROOT / "build/matrix" / "-".join(chosen[:4])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -103,10 +103,18 @@ _REFUSALS = {
     ),
     "wrong-disk": (
         "The SAN has mapped another volume to a LUN since the kernel found the disk, and "
-        "something on this host still uses the old disk. Or multipathd joins the disk with another "
-        "volume that has the same serial number (WWID).",
-        "End what uses the disk, and enter the directory again: the new volume is then found. Give "
-        "each volume its own serial number at the SAN, or blacklist the disks in multipath.conf.",
+        "something on this host still uses the old disk.",
+        "End what uses the disk, and enter the directory again: the new volume is then found.",
+    ),
+    "twin-volumes": (
+        "Two volumes, of different targets or LUNs, have the same serial number (WWID), or none. "
+        "multipathd takes them for one volume and joins their disks in one device; a program that "
+        "reads the device gets blocks of either volume. So the lookup is refused and logs out "
+        "again, and there is no other login while the other volume is logged in. Without serial "
+        "numbers, nobody can tell either that the SAN has mapped another volume to a LUN.",
+        "Give each volume its own serial number at the SAN (LIO: vpd_unit_serial), then log out of "
+        "both. If that cannot be done, blacklist the disks in multipath.conf by the WWID that "
+        "multipath -ll shows, and run systemctl reload multipathd.",
     ),
     "too-often": (
         "Too many logins or discoveries failed in the last minute, so the SAN is not asked again "
@@ -144,11 +152,13 @@ _STATUS = {
         "The connection of a session is down while its disk is in use. A program that reads data "
         "that is not in the cache waits for replacement_timeout and then gets an error; the wait "
         "cannot be interrupted. This is also what happens when a snapshot is revoked at the SAN "
-        "while it is mounted.",
-        "Present the target again, or bring the portal back: the programs then continue by "
-        "themselves. If the target is gone for good, run iscsiadm -m session -r SESSION "
-        "--logout: it ends the wait at once, and the programs get an error. automount then "
-        "unmounts the disk, and the next access logs in again.",
+        "while it is mounted. Or the session or its disk is gone already, and the disk is still "
+        "mounted: status shows that as gone.",
+        "If status shows it as gone: umount /iscsiauto/KEY, or umount -l /iscsiauto/KEY where that "
+        "is busy; the next access logs in again. Otherwise present the target again, or bring the "
+        "portal back: the programs then continue by themselves. If the target is gone for good, "
+        "run iscsiadm -m session -r SESSION --logout: it ends the wait at once, and the programs "
+        "get an error. automount then unmounts the disk, and the next access logs in again.",
     ),
     "disk-offline": (
         "The session is up, but the LUN was unmapped, the SAN has mapped another volume to it, "

@@ -24,7 +24,7 @@ def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[st
         return [("changed", "the SAN has mapped another volume here since the kernel found it")]
     try:
         candidates = selection.read_contents(host, disk)
-    except errors.WrongDisk as failure:  # its multipath map joins it with another volume
+    except errors.TwinVolumes as failure:  # its multipath map joins it with another volume
         return [("contents", failure.reason)]
     if candidates is None:
         if why := scsi_disks.why_unreadable(host, disk):

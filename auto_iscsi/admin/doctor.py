@@ -111,6 +111,15 @@ CHECKS = {
         "for ever, whatever replacement_timeout is.",
         "In multipath.conf, set find_multipaths to yes, and no_path_retry to fail or a number.",
     ),
+    "serial-numbers": Check(
+        doctor_iscsi.serial_numbers,
+        "multipathd takes two volumes that have the same serial number (WWID) for one, and so does "
+        "everything else that knows volumes by their identity: a program that reads the multipath "
+        "device gets blocks of either. A copied configuration of a target has this fault, and so "
+        "has LIO without vpd_unit_serial. Only volumes that are logged in can be compared.",
+        "Give each volume its own serial number at the SAN, or blacklist the disks in "
+        "multipath.conf.",
+    ),
     "lvm-activation": Check(
         doctor_host.lvm,
         "On a snapshot of a disk with LVM, the volume groups have the names and UUIDs of the "

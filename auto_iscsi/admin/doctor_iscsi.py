@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import host_check
 from auto_iscsi.admin.host_check import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from auto_iscsi.disks import multipath, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine.host import Host
 
@@ -176,6 +177,19 @@ def secrets(host: Host) -> Finding:
         text = f"users other than root can read a CHAP secret: {host_check.shorten(readable)}"
         return Finding(PROBLEM, text, f"chmod 600 {readable[0]}, and set a new secret")
     return Finding(OK, "only root can read open-iscsi's CHAP secrets")
+
+
+def serial_numbers(host: Host) -> Finding:
+    """Check that no two volumes have the same serial number, or none."""
+    found = twins.find_all(host)
+    if not found:
+        return Finding(OK, "each volume that is logged in has its own serial number (WWID)")
+    disks = host_check.shorten([twins.name(disk) for disk in found[0].disks])
+    more = f", and {len(found) - 1} more such groups" if found[1:] else ""
+    text = f"these volumes have one serial number, and multipathd can join them: {disks}{more}"
+    wwid = wording.one_line(found[0].wwid, 60)
+    mend = f"{multipath.TODO}; then log out of both (their WWID is {wwid})"
+    return Finding(WARNING, text, mend)
 
 
 def _record_files(host: Host, folder: str) -> list[str]:

@@ -190,7 +190,7 @@ def _one_disk(host: Host, disk: scsi_disks.Disk) -> list[Step]:
     joined = f", in the multipath map {map_name}" if map_name else ""
     try:
         devices = scsi_disks.list_devices(host, disk).items()
-    except errors.WrongDisk as failure:  # its multipath map joins it with another volume
+    except errors.TwinVolumes as failure:  # its multipath map joins it with another volume
         return [Step("disk", failure.reason)]
     partitions = sorted((number, device.node) for number, device in devices if number)
     return [

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, scsi_commands, scsi_disks
+from auto_iscsi.disks import in_use, scsi_commands, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
@@ -33,13 +33,14 @@ PROBLEMS = (
     "disk-offline",
     _NOT_READY,
     "duplicate-session",
+    "twin-volumes",
     "reaper-late",
     "bad-configuration",
 )
 
 
 class Row(NamedTuple):
-    """One session, or a claim whose session is gone. Times are in seconds."""
+    """One session, or a claim or mount whose session is gone. Times are in seconds."""
 
     target: str  #: folded
     session: sessions.Session | None  #: None: the session is gone
@@ -54,6 +55,7 @@ class Row(NamedTuple):
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
     not_ready: tuple[str, ...] = ()  #: those of `disks` that cannot be read, each with the reason
     unreadable: bool = False  #: one of these cannot be read through any other session either
+    twins: tuple[str, ...] = ()  #: other volumes that multipathd takes for one of `disks`, in words
     problems: tuple[str, ...] = ()  #: of PROBLEMS
 
 
@@ -91,12 +93,16 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
     per_path = Counter(_path(host, session) for session in present)
     rows = [_row(decision) for decision in made]
     used = [d.ours or (d.session is not None and d.session.sid in d.claim.sids) for d in made]
+    all_twins = twins.find_all(host)
+    rows = [row._replace(twins=twins.describe_all(host, all_twins, row.session)) for row in rows]
     rows = _with_reasons(host, rows, used)
     for index, row in enumerate(rows):
         if row.session and used[index]:
             is_duplicate = _is_duplicate(host, row.session, per_path)
             problems = tuple(_find_problems(host, row, row.session, is_duplicate, sections))
             rows[index] = row._replace(problems=problems)
+        elif not row.session and row.mounted:
+            rows[index] = row._replace(problems=("lost-in-use",))
     return rows, None
 
 
@@ -227,6 +233,8 @@ def _find_problems(
         yield _NOT_READY
     if is_duplicate:
         yield "duplicate-session"
+    if row.twins:
+        yield "twin-volumes"
     try:
         idle = schema.resolve(sections, row.target).idle
     except errors.BadConfiguration as failure:
@@ -254,8 +262,8 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         is_foreign = row.ours is False and (row.reason != "not ours" or row.uses)
         mark = paint.dim("  (not ours)") if is_foreign else ""
         lines.append((paint.error(text) if row.problems else text) + mark)
-        lines += [f"      {wording.printable(use)}" for use in row.uses]
-        lines += [f"      {wording.printable(why)}" for why in row.not_ready]
+        details = (*row.uses, *row.not_ready, *row.twins)
+        lines += [f"      {wording.printable(detail)}" for detail in details]
         lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
 
@@ -310,6 +318,7 @@ def _data(row: Row) -> dict[str, Any]:
         "disks": row.disks,
         "mounted": row.mounted,
         "uses": row.uses,
+        "twins": row.twins,
         "used_seconds_ago": None if row.used is None else round(row.used, 3),
         "action": row.action or None,
         "reason": row.reason or None,

@@ -128,7 +128,7 @@ def _delete(host: Host, node: str, delete: str) -> tuple[bool, int]:
 
 
 def read(host: Host, target: str) -> dict[str, Remembered]:
-    """Return what is remembered of a target's disks, by disk_name()."""
+    """Return what is remembered of a target's disks, by disk_name(); twins adds other names."""
     disks = {}
     for line in (host.read(f"{FOLDER}/{target}") or "").splitlines():
         fields = line.split()

@@ -8,7 +8,9 @@ A disk is used when it, a partition of it or a multipath map of either is
 - open in a process,
 - entered: a process is in the directory of its key (a multi-mount entry),
 - opened exclusively by somebody that none of these shows.
-A multipath map or an overlay of ours counts as the disk itself, under another name.
+A multipath map or an overlay of ours counts as the disk itself, under another name. Where multipathd
+joins the disks of two targets, a map that is only mounted at the other target's key is no use of
+this one's.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
@@ -79,13 +81,55 @@ def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[U
     )
     usages = []
     for disks in wanted:
-        nodes = [node for disk in disks for node in _nodes(host, disk)]
+        nodes = [
+            node
+            for disk in disks
+            for node in _nodes(host, disk)
+            if not (node.name.startswith("dm-") and _serves_another(host, disk, node, used))
+        ]
         uses = [use for node in nodes for use in _uses(host, node, used)]
         if not any(use.what == "mounted" for use in uses):
             for target in dict.fromkeys(keys.fold(disk.session.target) for disk in disks):
                 uses += [Use("inside", process) for process in used.inside.get(target, ())]
         usages.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
     return usages
+
+
+def dead_mounts(host: Host, existing: Collection[str]) -> dict[str, tuple[Use, ...]]:
+    """Return the mounts of keys whose disk is gone from the kernel, by target.
+
+    They outlive their session, and nothing but umount(8) ends them. `existing`: the numbers of
+    disks that are there.
+    """
+    mounted = mounts.list_all(host)
+    roots = tuple(f"{mount.point}/" for mount in mounted if mount.fstype == "autofs")
+    dead: dict[str, tuple[Use, ...]] = {}
+    for mount in mounted:
+        root = next((root for root in roots if mount.point.startswith(root)), "")
+        is_device = mount.fstype != "autofs" and mount.source.startswith("/dev/")
+        if not (root and is_device) or mount.number in existing or not _is_gone(host, mount):
+            continue
+        with contextlib.suppress(errors.BadKey):
+            target = keys.parse(mount.point[len(root) :].partition("/")[0]).target
+            dead[target] = (*dead.get(target, ()), Use("mounted", mount.point))
+    return dead
+
+
+def _is_gone(host: Host, mount: mounts.Mount) -> bool:
+    """Tell whether the kernel has no disk any more below what is mounted.
+
+    The kernel gives the number of a disk to no other one as long as the disk is mounted. A btrfs
+    has no number of a disk, but the node's name. A multipath map outlives its paths.
+    """
+    path = f"/sys/dev/block/{mount.number}"
+    if mount.number.startswith("0:"):
+        path = f"/sys/class/block/{host.link(mount.source) or os.path.basename(mount.source)}"
+        if mount.source.startswith("/dev/mapper/") and not host.link(mount.source):
+            return False
+    if host.stat(path) is None:
+        return True
+    node = os.path.basename(os.path.realpath(host.path(path)))
+    return multipath.is_map(host, node) and not multipath.has_path(host, node)
 
 
 def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:
@@ -149,6 +193,32 @@ def _is_alias(host: Host, name: str) -> bool:
     return multipath.is_map(host, name) or overlays.is_overlay(host, name)
 
 
+def _serves_another(host: Host, disk: scsi_disks.Disk, node: Node, used: _UsedDevices) -> bool:
+    """Tell whether a map of a disk is in use, and only at the keys of other targets.
+
+    multipathd has joined their disks with this one: who is there wants the other volume.
+    """
+    targets = multipath.other_targets(host, disk.path, node.name)
+    if not targets:
+        return False
+
+    def is_of_another(use: Use) -> bool:
+        folders = use.where.partition(" by process ")[0].split("/")
+        return use.what == "mounted" and not targets.isdisjoint(map(keys.fold, folders))
+
+    below = [_node(host, node.name)]
+    for each in below:
+        below += [_node(host, name) for name in each.holders if multipath.is_map(host, name)]
+    uses = [use for each in below for use in _uses(host, each, used)]
+    return bool(uses) and all(map(is_of_another, uses))
+
+
+def _node(host: Host, name: str) -> Node:
+    """Return a device of the device mapper or md."""
+    path = f"/sys/block/{name}"
+    return Node(name, host.read(f"{path}/dev") or "", path, tuple(host.names(f"{path}/holders")))
+
+
 def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
     """Yield the uses of a device, and of all devices that are made of it."""
     paths = [f"/dev/{node.name}"]
@@ -167,11 +237,7 @@ def _uses(host: Host, node: Node, used: _UsedDevices) -> Iterator[Use]:
             continue
         label = host.read(f"/sys/block/{holder}/dm/name")
         yield Use("held", f"{holder} ({label})" if label else holder)
-        path = f"/sys/block/{holder}"
-        number = host.read(f"{path}/dev") or ""
-        yield from _uses(
-            host, Node(holder, number, path, tuple(host.names(f"{path}/holders"))), used
-        )
+        yield from _uses(host, _node(host, holder), used)
 
 
 def _mounted_devices(host: Host) -> dict[str, list[str]]:

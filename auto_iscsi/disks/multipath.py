@@ -21,7 +21,11 @@ from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
 
-BY_ID = "/dev/disk/by-id"
+#: What helps when two volumes have one WWID.
+TODO = (
+    "give each volume its own serial number (WWID) at the SAN, or blacklist the disks in "
+    "multipath.conf"
+)
 _BLOCK = "/sys/block"
 _MAP = "mpath-"
 
@@ -44,7 +48,7 @@ def map_of(host: Host, path: str) -> str:
 def map_and_partitions(host: Host, path: str) -> dict[int, str]:
     """Return the map of the disk at `path` in sysfs, as 0, and the map's partitions, by number.
 
-    The result is empty when no map holds the disk. Raise WrongDisk when the map, or one of its
+    The result is empty when no map holds the disk. Raise TwinVolumes when the map, or one of its
     partitions, is also made of a disk that is not this LUN of this target.
     """
     map_name = map_of(host, path)
@@ -58,11 +62,10 @@ def map_and_partitions(host: Host, path: str) -> dict[int, str]:
     for node in nodes.values():
         if stranger := foreign_path(host, path, node):
             name = host.read(f"{_BLOCK}/{map_name}/dm/name") or map_name
-            raise errors.WrongDisk(
+            raise errors.TwinVolumes(
                 f"{_origin(host, path).target}: multipath map {name} joins "
                 f"{os.path.basename(path)} with {stranger}, which is another volume",
-                "give each volume its own serial number (WWID) at the SAN, or blacklist the disks "
-                f"in multipath.conf; then umount both volumes, and multipath -f {name}",
+                f"{TODO}; then umount both volumes, and multipath -f {name}",
             )
     return nodes
 
@@ -73,14 +76,38 @@ def foreign_path(host: Host, path: str, node: str) -> str:
     It is described for a message, with its target and LUN where it is a disk of an iSCSI session.
     "" when there is none.
     """
+    for disk, origin in _foreign_paths(host, path, node):
+        return f"{disk} (LUN {origin.lun} of {origin.target})" if origin.target else disk
+    return ""
+
+
+def joined_with(host: Host, path: str) -> str:
+    """Return a disk of another volume that a map joins with the disk at `path`, "" for none."""
+    map_name = map_of(host, path)
+    return foreign_path(host, path, map_name) if map_name else ""
+
+
+def other_targets(host: Host, path: str, node: str) -> set[str]:
+    """Return the other targets whose disks a map joins with the disk at `path`, folded."""
+    own = _origin(host, path).target
+    return {origin.target for _, origin in _foreign_paths(host, path, node)} - {own, ""}
+
+
+def _foreign_paths(host: Host, path: str, node: str) -> list[tuple[str, _Origin]]:
+    """Return the disks below a map that are not the same LUN of the same target as another one."""
     own = _origin(host, path)
+    found = []
     for slave in _disks_below(host, node):
         origin = _origin(host, slave)
         # A slave that is gone from the kernel stays in the list until multipathd drops it.
         if (own.target == "" or origin != own) and host.stat(slave):
-            disk = os.path.basename(slave)
-            return f"{disk} (LUN {origin.lun} of {origin.target})" if origin.target else disk
-    return ""
+            found.append((os.path.basename(slave), origin))
+    return found
+
+
+def has_path(host: Host, node: str) -> bool:
+    """Tell whether the kernel still has a disk below a map."""
+    return any(host.stat(disk) for disk in _disks_below(host, node))
 
 
 def _disks_below(host: Host, node: str, depth: int = 0) -> list[str]:

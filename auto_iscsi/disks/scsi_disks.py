@@ -4,7 +4,8 @@ In sysfs they are below /sys/class/iscsi_session/sessionSID/device/targetH:C:T/H
 sdX/sdXN. A disk is only ever found from its session downwards, never by the name of a link: the
 name of one target can begin with the name of another, and udev may not have removed an old link
 yet. The by-path link that a map entry names is computed (systemd
-src/udev/udev-builtin-path_id.c), and must then lead to that very disk.
+src/udev/udev-builtin-path_id.c), and must then lead to that very disk. A target's name can be too
+long for such a link: the entry then names the disk as the kernel does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 BY_PATH = "/dev/disk/by-path"
+BY_ID = "/dev/disk/by-id"
+# A file's name has at most 255 bytes. udev first makes a link under another name, which is up to
+# 18 bytes longer (systemd src/udev/udev-node.c); and a partition's link ends in -part128, say.
+_LONGEST_LINK = 255 - 18 - len("-part128")
 _DIRECT_ACCESS = "0"  # the peripheral device type of a disk (SPC)
 _FLAT = 1  # the address method in bits 14 and 15 of a LUN: flat space addressing
 
@@ -41,22 +46,28 @@ class Disk(NamedTuple):
 
     @property
     def link(self) -> str:
-        """The name of the disk's by-path link."""
+        """The name of the disk's by-path link; "": udev can make none of a name that long."""
         portal = f"{self.session.portal.address}:{self.session.portal.port}"
         lun = f"{self.lun}"
         if self.lun > 255:
             lun = f"0x{self.lun & 0xFFFF:04x}{self.lun >> 16 & 0xFFFF:04x}00000000"
-        return f"ip-{portal}-iscsi-{self.session.target}-lun-{lun}"
+        link = f"ip-{portal}-iscsi-{self.session.target}-lun-{lun}"
+        return link if len(link) <= _LONGEST_LINK else ""
 
 
 class Device(NamedTuple):
     """A block device that can be mounted: a disk, a partition, or multipath's map of either."""
 
     node: str  #: its name in /dev: sdX, sdXN, dm-N
-    link: str  #: the name of its by-path or by-id link; "": it has none
+    link: str  #: the name of its by-path or by-id link; "": it has none, the node is its name
     number: str  #: MAJOR:MINOR
     disk: str = ""  #: the path of its disk in sysfs; "": the device is mounted, its disk is gone
     folder: str = BY_PATH  #: the directory of the link
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is multipath's map of a disk or of a partition."""
+        return self.folder == BY_ID
 
     @property
     def link_path(self) -> str:
@@ -110,7 +121,8 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
 
     Where multipathd holds the disk, these are its map and the map's partitions: nothing else can be
     mounted. A disk that udev leaves to multipathd, and that has no map yet, has none, and so has a
-    disk that is not ready. Raise WrongDisk when the map joins the disk with another volume.
+    disk that is not ready, or that has no link as long as udev works on it. Raise TwinVolumes
+    when the map joins the disk with another volume.
     """
     if has_no_size(host, disk):
         return {}
@@ -128,13 +140,13 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
                     multipath.link(host, name),
                     multipath.number(host, name),
                     disk.path,
-                    multipath.BY_ID,
+                    BY_ID,
                 )
                 for number, name in sorted(names.items())
                 if part in (None, number)
             }
     record = _udev_record(host, disk)
-    if _is_multipath_path(record):
+    if _is_multipath_path(record) or not (disk.link or is_known_to_udev(host, disk)):
         return {}
     nodes = {0: disk.name, **(list_partitions(host, disk) if part != 0 else {})}
     if part in (None, 0) and len(nodes) == 1 and record.is_empty and why_unreadable(host, disk):
@@ -143,7 +155,7 @@ def list_devices(host: Host, disk: Disk, part: int | None = None) -> dict[int, D
     for number, node in sorted(nodes.items()):
         if part in (None, number):
             path = f"{disk.path}/{node}" if number else disk.path
-            link = f"{disk.link}-part{number}" if number else disk.link
+            link = f"{disk.link}-part{number}" if number and disk.link else disk.link
             numbered[number] = Device(node, link, host.read(f"{path}/dev") or "", disk.path)
     return numbered
 
@@ -189,9 +201,12 @@ def find_device(host: Host, sessions: Sequence[Session], settings: Settings) -> 
 def first_linked(host: Host, matching: Sequence[Device]) -> Device | None:
     """Return the first of several devices that one of their links leads to, None for none.
 
-    Two sessions through one portal share a link, which leads to the disk of either session.
+    Two sessions through one portal share a link, which leads to the disk of either session. A
+    device without a link is taken as it is.
     """
     for device in _maps_first(matching):
+        if not device.link:
+            return device
         node = host.link(device.link_path)
         for other in matching:
             if other.node == node and other.link == device.link:
@@ -201,7 +216,7 @@ def first_linked(host: Host, matching: Sequence[Device]) -> Device | None:
 
 def _maps_first(matching: Sequence[Device]) -> list[Device]:
     """Sort multipath maps before disks: multipathd may have yet to add such a disk to the map."""
-    return sorted(matching, key=lambda device: device.folder == BY_PATH)
+    return sorted(matching, key=lambda device: not device.is_map)
 
 
 def has_no_size(host: Host, disk: Disk) -> bool:
@@ -263,6 +278,15 @@ def is_left_to_multipathd(host: Host, disk: Disk) -> bool:
     return _is_multipath_path(_udev_record(host, disk))
 
 
+def is_kept_back(host: Host, disk: Disk) -> bool:
+    """Tell whether udev keeps a lone path back until find_multipaths_timeout is over.
+
+    That is what find_multipaths smart means (multipath-tools, 60-multipath.rules).
+    """
+    until = _udev_record(host, disk).properties.get("FIND_MULTIPATHS_WAIT_UNTIL", "0")
+    return until != "0"
+
+
 def is_known_to_udev(host: Host, disk: Disk) -> bool:
     """Tell whether udev has finished with this disk, and not with one that had its number before.
 
@@ -279,11 +303,16 @@ def is_known_to_udev(host: Host, disk: Disk) -> bool:
         if multipath.map_of(host, disk.path):
             return multipath.is_settled(host, disk.path)
     record = _udev_record(host, disk)
-    if _is_multipath_path(record) or f"disk/by-path/{disk.link}" not in record.links:
+    if _is_multipath_path(record) or not is_recorded(record, BY_PATH, disk.link):
         return False
     if any(link.startswith("disk/by-diskseq/") for link in record.links):
         return f"disk/by-diskseq/{host.read(f'{disk.path}/diskseq')}" in record.links
     return not udev_db.is_busy(host)
+
+
+def is_recorded(record: udev_db.Record, folder: str, link: str) -> bool:
+    """Tell whether udev has recorded a device with its link `link`; "": a device without one."""
+    return f"{folder[len('/dev/') :]}/{link}" in record.links if link else bool(record.properties)
 
 
 def _udev_record(host: Host, disk: Disk) -> udev_db.Record:

@@ -47,6 +47,7 @@ class Claim(NamedTuple):
     watched: tuple[tuple[int, int], ...] = ()  #: others' sessions that may end: idle since `used`
     looked_up: float = 0.0  #: when the target was last looked up
     used: float = 0.0  #: when the reaper last saw a session in use; 0: never
+    asked_by: int = 0  #: the process group of the last lookup: automount's, if it was a visit
 
     @property
     def ours(self) -> bool:
@@ -78,6 +79,7 @@ def read(host: Host, target: str) -> Claim:
             _pairs(values.get("watched", "")),
             float(values["looked_up"]),
             float(values.get("used", "0")),
+            int(values.get("asked_by", "0")),
         )
     except (KeyError, ValueError):
         return Claim()
@@ -103,6 +105,7 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "watched": " ".join(f"{sid}:{inode}" for sid, inode in claim.watched),
         "looked_up": f"{claim.looked_up:.3f}",
         "used": f"{claim.used:.3f}",
+        "asked_by": f"{claim.asked_by}",
         "boot": _boot(host),
     }
     text = "".join(f"{name} {value}\n" for name, value in values.items() if value)
@@ -132,7 +135,9 @@ def renew_lease(
     claim = claim or read(host, target)
     inodes = {session.sid: session.inode for session in up}
     opened = tuple(pair for pair in claim.opened if _exists(host, pair, inodes))
-    claim = claim._replace(sids=tuple(inodes), opened=opened, looked_up=now())
+    claim = claim._replace(
+        sids=tuple(inodes), opened=opened, looked_up=now(), asked_by=os.getpgrp()
+    )
     write(host, target, claim)
     return claim
 

@@ -21,6 +21,7 @@ class Mount(NamedTuple):
     number: str  #: MAJOR:MINOR; 0:N for filesystems that span devices
     fstype: str
     source: str
+    options: str = ""  #: those of the filesystem itself
 
 
 def list_all(host: Host, process: str = "self") -> list[Mount]:
@@ -30,7 +31,8 @@ def list_all(host: Host, process: str = "self") -> list[Mount]:
         first, dash, second = line.partition(" - ")
         fields, rest = first.split(), second.split()
         if dash and len(fields) > 4 and len(rest) > 1:
-            mounts.append(Mount(_unescaped(fields[4]), fields[2], rest[0], _unescaped(rest[1])))
+            point, source = _unescaped(fields[4]), _unescaped(rest[1])
+            mounts.append(Mount(point, fields[2], rest[0], source, "".join(rest[2:3])))
     return mounts
 
 

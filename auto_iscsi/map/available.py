@@ -72,7 +72,7 @@ def has_link(request: Request, up: Sequence[Session]) -> bool:
         return True
     numbers = (lun, lun | 0x4000)  # both ways in which the kernel counts it: Disk.san_lun
     links = [scsi_disks.Disk("", each, session, "").link for session in up for each in numbers]
-    return any(request.host.link(f"{scsi_disks.BY_PATH}/{link}") for link in links)
+    return any(not link or request.host.link(f"{scsi_disks.BY_PATH}/{link}") for link in links)
 
 
 def selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.Disk]:

@@ -50,6 +50,10 @@ class _BringUp(NamedTuple):
                 for session in _without_disk(request, up) or up[:1]:
                     rescan(request, session)
         else:
+            if identity.read(request.host, request.target):  # of disks that were there before
+                from auto_iscsi.map import undo_login
+
+                undo_login.refuse_again(request)
             missing = self._log_in(())
             up = _sessions_up(request)  # one login can open several: two interfaces, nr_sessions
             self._scan_where_nobody_did(up)
@@ -124,7 +128,7 @@ class _BringUp(NamedTuple):
         try:
             content = available.find(request.host, up, request.settings)
         except errors.Failure:
-            if not self._find_anew(up):
+            if not (self._find_anew(up) or _reread_tables(request, up)):
                 raise
             content = None
         else:
@@ -223,6 +227,20 @@ def rescan(request: Request, session: Session) -> None:
     iscsiadm.rescan(request.host, request.target, session, limit)
 
 
+def _reread_tables(request: Request, up: Sequence[Session]) -> bool:
+    """Bring back the partitions that udev has deleted for multipathd; tell whether there are any.
+
+    What failed rests on a disk without them.
+    """
+    from auto_iscsi.disks import reread
+
+    has_more = False
+    for disk in available.selected_disks(request, up):
+        if reread.lacks_partitions(request.host, request.target, disk):
+            has_more |= reread.reread(request.host, request.target, disk, request.until)
+    return has_more
+
+
 def conclude_earlier_logins(request: Request, until: float) -> None:
     """Find out whose a session is that a killed lookup asked for, before iscsiadm runs again.
 
@@ -234,7 +252,9 @@ def conclude_earlier_logins(request: Request, until: float) -> None:
         )
 
 
-def _no_disk(request: Request, up: Sequence[Session], missing: Sequence[str] = ()) -> errors.NoDisk:
+def _no_disk(
+    request: Request, up: Sequence[Session], missing: Sequence[str] = ()
+) -> errors.Failure:
     """Return the failure of a target whose disk did not come in time; `missing`: further paths."""
     after = f"after {request.settings.udev_timeout:.0f} s"
     selected = available.selected_disks(request, up)
@@ -255,14 +275,28 @@ def _no_disk(request: Request, up: Sequence[Session], missing: Sequence[str] = (
     if scsi_disks.is_left_to_multipathd(request.host, disk) and not multipath.map_of(
         request.host, disk.path
     ):
+        from auto_iscsi.disks import twins
+
+        if twin := twins.describe(request.host, twins.find_all(request.host), disk):
+            return errors.TwinVolumes(
+                f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
+                f"{after}: {twin}",
+                multipath.TODO,
+            )
         return errors.NoDisk(
             f"{request.target}: udev leaves {disk.name} to multipathd, which has no map of it "
             f"{after}",
-            "see multipath -ll, or blacklist it there",
+            "find_multipaths is smart: raise udev_timeout above find_multipaths_timeout, or "
+            "blacklist the disk in multipath.conf"
+            if scsi_disks.is_kept_back(request.host, disk)
+            else "see multipath -ll, or blacklist it there",
         )
     part = request.settings.partition
     link = f"{disk.link}-part{part}" if part and isinstance(part, int) else disk.link
+    reason = f"no link {scsi_disks.BY_PATH}/{link}"
+    if not disk.link:
+        reason = f"udev has not finished with {disk.name}"
     return errors.NoDisk(
-        f"{request.target}: no link {scsi_disks.BY_PATH}/{link} {after}",
+        f"{request.target}: {reason} {after}",
         "udevadm settle; raise udev_timeout if udev is only slow",
     )

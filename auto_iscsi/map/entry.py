@@ -40,7 +40,8 @@ def format_entry(content: Mountable, settings: Settings, remount: bool = False) 
 
 def _options_and_location(filesystem: Filesystem, settings: Settings, remount: bool = False) -> str:
     extra = ("remount",) if remount else ()
-    options = ",".join((*filesystem.options, *extra, f"fstype={filesystem.fstype}"))
+    fstype = "auto" if filesystem.is_type_guessed else filesystem.fstype
+    options = ",".join((*filesystem.options, *extra, f"fstype={fstype}"))
     device = filesystem.device
     if settings.device == "kernel" or not device.link:
         return f"-{options} :/dev/{device.node}"

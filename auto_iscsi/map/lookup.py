@@ -6,6 +6,7 @@ path the session and its disk are there: a few files are read, and no process is
 
 from __future__ import annotations
 
+import os
 import time
 
 from auto_iscsi import errors, keys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _READING = 60.0  # seconds to read the configuration: what lookup_timeout is unless it says more
 _MOUNTING = 3.0  # seconds that automount takes from our answer to the mount
 _STEP = 0.02  # seconds between two looks at the mounts
+_RECENT = 300.0  # seconds; a mount of the shipped master line cannot have expired by then
 
 
 def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
@@ -44,13 +46,24 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         remount = _was_mounted_meanwhile(request)
-        content = (
-            _through_sessions(request) or available.without_session(request) or _brought_up(request)
-        )
+        try:
+            content = (
+                _through_sessions(request)
+                or available.without_session(request)
+                or _brought_up(request)
+            )
+        except errors.TwinVolumes:
+            from auto_iscsi.map import undo_login
+
+            undo_login.log_out(request)
+            raise
         settings_cache.keep(host, key.target, resolved)
         line = entry.format_entry(content, settings, remount)
-        if content.notes:
-            log(f"{key.target}: {'; '.join(content.notes)}")
+        notes = content.notes
+        if not remount:
+            notes = (*_notes_on_last_mount(request, content), *notes)
+        if notes:
+            log(f"{key.target}: {'; '.join(notes)}")
         return line
 
 
@@ -76,6 +89,17 @@ def _was_mounted_meanwhile(request: Request) -> bool:
     return False
 
 
+def _notes_on_last_mount(request: Request, content: Mountable) -> tuple[str, ...]:
+    """Return a line for the log if automount could not mount what the last lookup gave it."""
+    claim = request.claim
+    was_used = claim.used > claim.looked_up
+    if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
+        return ()
+    from auto_iscsi.map import last_mount
+
+    return last_mount.notes(request, content)
+
+
 def _through_sessions(request: Request) -> Mountable | None:
     """Return what the sessions that are up show, None when there is work to do first."""
     try:
@@ -91,6 +115,11 @@ def _through_sessions(request: Request) -> Mountable | None:
         if verification.delete_swapped(request, [disk.path for disk in disks]):
             return None
         if any(verification.is_to_be_found_anew(request, disk) for disk in disks):
+            return None
+        from auto_iscsi.disks import reread
+
+        selected = available.selected_disks(request, up)
+        if any(reread.lacks_partitions(request.host, request.target, d) for d in selected):
             return None
         raise
     if current.mountable is None:

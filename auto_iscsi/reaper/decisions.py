@@ -1,8 +1,9 @@
 """Decide which sessions end, and why.
 
-There is a decision on every session that the kernel has, ours or not, and on every claim whose
-session is gone. A session that is in use, within its lease or not ours is never ended. Nothing is
-changed here: the reaper decides once more while it holds the target, and then ends the session.
+There is a decision on every session that the kernel has, ours or not, and on every claim and mount
+whose session is gone. A session that is in use, within its lease or not ours is never ended.
+Nothing is changed here: the reaper decides once more while it holds the target, and then ends the
+session.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import identity, in_use, scsi_disks
+from auto_iscsi.disks import identity, in_use, multipath, scsi_disks
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 
@@ -26,7 +27,7 @@ class Decision(NamedTuple):
     """What becomes of a session."""
 
     target: str  #: folded
-    session: sessions.Session | None  #: None: a claim whose session is gone
+    session: sessions.Session | None  #: None: a claim, or a mount, whose session is gone
     claim: claims.Claim
     ours: bool  #: a lookup opened the session
     disks: tuple[str, ...]  #: the kernel's names
@@ -84,8 +85,13 @@ def decide(host: Host, held: str = "") -> list[Decision]:
         for target, more in exclusive.items():
             uses[target] += more
         decided = judge_all() if exclusive else decided
+    dead = _dead_mounts(host, held, subjects)
     for target in target_claims.keys() - {subject.target for subject in subjects}:
-        decided.append(_judge_claim(host, target, target_claims[target]))
+        decided.append(_judge_claim(host, target, target_claims[target], dead.pop(target, ())))
+    for target, mounted in dead.items():
+        claim = target_claims.get(target, claims.Claim())
+        why = f"its disk is gone, yet {mounted[0]}"
+        decided.append(Decision(target, None, claim, False, (), mounted, REPORT, why, None))
     return sorted(decided, key=lambda decision: (decision.target, decision.session or ()))
 
 
@@ -152,7 +158,9 @@ def _judge(
     """Return the decision on one session."""
     at_work = _is_iscsiadm_running(host, subject.target)
     lost = tuple(disk.name for disk in subject.disks if disk.path in lost_paths)
-    basis = _Basis(subject.session, claim, uses, settings, at_work, lost)
+    joined = [multipath.joined_with(host, disk.path) for disk in subject.disks]
+    joined = [stranger for stranger in joined if stranger]
+    basis = _Basis(subject.session, claim, uses, settings, at_work, lost, "".join(joined[:1]))
     names = tuple(disk.name for disk in subject.disks)
     is_ours = claim.owns(subject.session)
     return Decision(
@@ -168,12 +176,23 @@ def _judge(
     )
 
 
-def _judge_claim(host: Host, target: str, claim: claims.Claim) -> Decision:
-    """Return the decision on a claim whose session is gone."""
+def _dead_mounts(
+    host: Host, held: str, subjects: Sequence[_Subject]
+) -> dict[str, tuple[in_use.Use, ...]]:
+    """Return what is mounted although its disk is gone, by target, or of the held one only."""
+    existing = {node.number for subject in subjects for node in subject.usage.nodes}
+    dead = in_use.dead_mounts(host, existing)
+    return {target: uses for target, uses in dead.items() if held in ("", target)}
+
+
+def _judge_claim(
+    host: Host, target: str, claim: claims.Claim, mounted: tuple[in_use.Use, ...]
+) -> Decision:
+    """Return the decision on a claim whose session is gone; `mounted`: what is left of it."""
     if _is_iscsiadm_running(host, target):
         reason = "a login is under way"
-        return Decision(target, None, claim, claim.ours, (), (), KEEP, reason, None, True)
-    return Decision(target, None, claim, claim.ours, (), (), END, "its session is gone", 0.0)
+        return Decision(target, None, claim, claim.ours, (), mounted, KEEP, reason, None, True)
+    return Decision(target, None, claim, claim.ours, (), mounted, END, "its session is gone", 0.0)
 
 
 def _exclusive_uses(
@@ -222,6 +241,7 @@ class _Basis(NamedTuple):
     settings: schema.Settings | errors.Failure
     at_work: bool
     lost: tuple[str, ...]
+    joined: str  #: a disk of another volume with which multipathd joins one of the session's
 
     def judge(self) -> tuple[str, str, float | None]:
         """Return the action, the reason, and the seconds until the session can be ended."""
@@ -257,6 +277,8 @@ class _Basis(NamedTuple):
             return KEEP, f"looked up {ago} ago, lease {term}", left
         if not self.session.up:
             return END, f"{self.session.state}, and nobody uses it", 0.0
+        if self.joined:  # whoever reads the other volume gets blocks of this one
+            return END, f"multipathd joins it with {self.joined}", 0.0
         if idle < self.settings.idle:
             left = self.settings.idle - idle
             return (

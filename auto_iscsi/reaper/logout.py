@@ -119,7 +119,11 @@ def remove_orphans(host: Host) -> list[Ended]:
 
 
 def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tuple[str, str] | None:
-    """Have multipath remove its maps of a session's disks; return a problem and what to do."""
+    """Have multipath remove its maps of a session's disks; return a problem and what to do.
+
+    A map that joins them with another volume stays: whoever uses that volume uses it through this
+    map. The logout takes our path out of it.
+    """
     for disk in decision.disks:
         for holder in filter(
             lambda name: multipath.is_map(host, name), host.names(f"/sys/block/{disk}/holders")
@@ -127,12 +131,8 @@ def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tupl
             if staying:
                 others = ", ".join(map(str, staying))
                 return f"{disk} is in a multipath map with session {others}, which stays", ""
-            # Whoever uses the other volume uses it through this map.
-            if stranger := multipath.foreign_path(host, f"/sys/block/{disk}", holder):
-                return (
-                    f"multipath map {holder} joins {disk} with {stranger}, which is another volume",
-                    "see multipath -ll, and give each volume its own serial number at the SAN",
-                )
+            if multipath.foreign_path(host, f"/sys/block/{disk}", holder):
+                continue
             null = os.open("/dev/null", os.O_RDWR)
             try:
                 name = host.read(f"/sys/block/{holder}/dm/name") or holder
@@ -149,6 +149,8 @@ def _devices_to_hold(host: Host, session: sessions.Session) -> list[str]:
     """Return a session's disks, or our overlays in the place of a disk that they still hold."""
     devices = []
     for disk in scsi_disks.list_all(host, session):
+        if multipath.joined_with(host, disk.path):  # that map stays: see _unmap()
+            continue
         ours = overlays.list_of_disk(host, disk.path)
         devices += [n for n in ours if not host.names(f"/sys/block/{n}/holders")] or [disk.name]
     return devices

@@ -16,7 +16,7 @@ from typing import Callable
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import OVERLAY, Settings
-from auto_iscsi.disks import identity, multipath, ownership, scsi_commands, scsi_disks
+from auto_iscsi.disks import identity, multipath, ownership, scsi_commands, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -73,7 +73,8 @@ def apply_rule(
             )
         return filesystem._replace(device=overlay.find_laid(host, device) or device)
 
-    return _decide(target, layout, rule, states, lay_overlay)
+    allowed = _decide(target, layout, rule, states, lay_overlay)
+    return allowed._replace(filesystems=tuple(_without_fsck(host, f) for f in allowed.filesystems))
 
 
 def _refuse_unreadable(
@@ -90,6 +91,18 @@ def _refuse_unreadable(
                 f"{target}: {filesystem.device.node} cannot be read: {why}",
                 "make the LUN ready at the SAN, and visit the key again",
             )
+
+
+def _without_fsck(host: Host, filesystem: mountable.Filesystem) -> mountable.Filesystem:
+    """Leave the type of an ext filesystem to mount(8), as long as it finds the same one.
+
+    For ext2, ext3 and ext4 automount first runs fsck (autofs modules/mount_ext2.c): a check of the
+    whole filesystem once it is due, for hours, which can refuse the mount. It runs none for the
+    type auto. mount(8) and udev find a type in the same way (libblkid), or both find none.
+    """
+    found = udev_db.read(host, filesystem.device.number).properties.get("ID_FS_TYPE")
+    is_ext = filesystem.fstype in mount_options.EXT
+    return filesystem._replace(is_type_guessed=is_ext and found == filesystem.fstype)
 
 
 def _decide(

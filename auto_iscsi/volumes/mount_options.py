@@ -58,7 +58,7 @@ def for_type(fstype: str, options: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_only(options: Sequence[str]) -> tuple[str, ...]:
-    """Return options with `ro` and without `rw`; for `ro`, automount's fsck repairs nothing."""
+    """Return options with `ro` and without `rw`."""
     if "ro" in options:
         return tuple(option for option in options if option != "rw")
     return ("ro", *(option for option in options if option != "rw"))

@@ -22,6 +22,7 @@ class Filesystem(NamedTuple):
     device: scsi_disks.Device
     fstype: str
     options: tuple[str, ...]
+    is_type_guessed: bool = False  #: mount(8) finds the type itself, so that automount runs no fsck
 
 
 class Mountable(NamedTuple):

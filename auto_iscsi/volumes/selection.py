@@ -123,10 +123,10 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
     candidates: list[Candidate] = []
     for part, device in devices.items():
         record = udev_db.read(host, device.number)
-        if device.link_path[len("/dev/") :] not in record.links:
+        if not scsi_disks.is_recorded(record, device.folder, device.link):
             return None
         path = f"{disk.path}/{device.node}" if part else disk.path
-        if device.folder != scsi_disks.BY_PATH:  # a multipath map, or a partition of one
+        if device.is_map:  # of multipath, or a partition of one
             path, content = f"/sys/block/{device.node}", from_udev(record)
         elif part:
             content = of_partition(record)

@@ -1,8 +1,8 @@
-"""A host that browses snapshots: the kernel's autofs, automount and the map as it was built.
+"""A host that browses snapshots: the kernel's autofs, the real automount and the built map.
 
-The host is this one, seen through an overlay that is thrown away, in a mount namespace of its own.
-What it has not: a SAN. sysfs, udev's links and iscsiadm are tests/tree's, and the partition that
-appears at a login is a loop device.
+The host is this machine, seen through an overlay in its own mount namespace, which is discarded
+afterwards. It has no SAN: sysfs, udev's links and iscsiadm are those of tests/tree, and the
+partition that appears at a login is a loop device.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MASTER = "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nos
 BUILT = REPOSITORY / "dist/auto.iscsi"
 LOOP_CTL_REMOVE = 0x4C81  # linux/loop.h
 FILE = "etc/really_important_file"
-MEMORY = 2.1  # seconds: automount counts its negative_timeout of 1 s in whole ones
+MEMORY = 2.1  # seconds; automount rounds its negative_timeout of 1 s to whole seconds
 
-# /run and /dev are empty but for what follows: nothing of this machine's daemons is to be seen.
+# /run and /dev are empty except for what follows: the daemons of this machine must not show.
 OVERLAY = """
 set -e
 mount -t tmpfs none {top}
@@ -76,7 +76,7 @@ class Browse:
         assert self.holder.stdin and self.holder.stdout
         if go_on:
             print(go_on, file=self.holder.stdin, flush=True)
-        assert self.holder.stdout.readline().strip() == word, "no overlay filesystem here?"
+        assert self.holder.stdout.readline().strip() == word, "the overlay could not be mounted"
 
     def command(self, *words: str, user: int = 0) -> list[str]:
         enter = ["nsenter", "--mount", f"--target={self.holder.pid}"]
@@ -102,12 +102,12 @@ class Browse:
             self.wait_for(lambda: self._serving() > before, "automount")
         self.wait_for(lambda: any(line[1] == "/iscsiauto" for line in self.mounts()), "automount")
         if not debug:
-            # It does not say when it is ready; before that it refuses all without asking the map.
-            self.wait_for(lambda: self.read("knock") and self.said(), "automount")
+            # It does not log when it is ready. Before that, it refuses every key without the map.
+            self.wait_for(lambda: self.read("knock") and self.logged(), "automount")
 
     def _serving(self) -> int:
-        """Return how often automount said that it serves /iscsiauto, new or taken over."""
-        lines = self.said(debug=True) if self.log.exists() else []
+        """Return how often automount logged that it serves /iscsiauto, new or taken over."""
+        lines = self.logged(debug=True) if self.log.exists() else []
         return sum("mounted indirect on" in line or "re-connected to" in line for line in lines)
 
     def stop(self) -> None:
@@ -116,36 +116,36 @@ class Browse:
         self.daemon.send_signal(signal.SIGTERM)
         self.daemon.wait(PATIENCE)
 
-    def said(self, debug: bool = False) -> list[str]:
-        """Return what the map wrote to stderr, as automount logs it."""
+    def logged(self, debug: bool = False) -> list[str]:
+        """Return what automount logged of the map's stderr; with `debug`, its whole log."""
         lines = self.log.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         return [line for line in lines if line and (debug or ">> " in line)]
 
     def looked_up(self, key: str) -> int:
         """Return how often automount ran the map for a key."""
-        return sum(f"looking up {key}" in line for line in self.said(debug=True))
+        return sum(f"looking up {key}" in line for line in self.logged(debug=True))
 
     def mounts(self) -> list[list[str]]:
-        """Return source, place, type and options of what is mounted at and below /iscsiauto."""
+        """Return source, mount point, type and options of each mount at and below /iscsiauto."""
         root = f"{self.folder}/root"
         text = Path(f"/proc/{self.holder.pid}/mounts").read_text()
         lines = [line.replace(f" {root}/", " /").split() for line in text.splitlines()]
         return [line for line in lines if line[1].startswith("/iscsiauto")]
 
     def mounted(self, key: str) -> list[str]:
-        """Return source, type and options of what is mounted for a key."""
-        found = [line for line in self.mounts() if line[1] == f"/iscsiauto/{key}"]
-        return [found[0][0], found[0][2], found[0][3]] if found else []
+        """Return source, type and options of a key's mount, [] if there is none."""
+        mounts = [line for line in self.mounts() if line[1] == f"/iscsiauto/{key}"]
+        return [mounts[0][0], mounts[0][2], mounts[0][3]] if mounts else []
 
     def expired(self, key: str) -> None:
-        """Wait until nobody has used a key for long enough."""
+        """Wait until automount has unmounted a key that nobody uses."""
         self.wait_for(lambda: not self.mounted(key), f"the expiry of {key}")
 
     # Users
 
     def enter(self, *words: str, user: int = 65534) -> subprocess.Popen[str]:
-        """Have a user do something."""
-        # In a session of its own: processes of automount's group trigger no mount.
+        """Start a command as a user on the host."""
+        # In its own session: processes of automount's group trigger no mount.
         person = subprocess.Popen(
             self.command(*words, user=user),
             stdin=subprocess.DEVNULL,
@@ -159,24 +159,24 @@ class Browse:
         return person
 
     def read(self, key: str) -> str:
-        """Return the important file of a key, or what a user sees instead."""
+        """Return the content of a key's important file, or the error that a user sees."""
         return result(self.enter("cat", f"/iscsiauto/{key}/{FILE}"))
 
     def stay(self, key: str) -> subprocess.Popen[str]:
-        """Have a user work in a key's folder, for as long as the test wants."""
+        """Have a user stay in a key's folder until the test kills the process."""
         script = 'cd "$1" && echo there && exec sleep 300'
         user = self.enter("sh", "-c", script, "sh", f"/iscsiauto/{key}")
         assert user.stdout and user.stdout.readline() == "there\n"
         return user
 
-    def wait_for(self, true: object, what: str) -> None:
+    def wait_for(self, condition: object, what: str) -> None:
         until = time.monotonic() + PATIENCE
-        while not (true() if callable(true) else true):
-            assert time.monotonic() < until, f"waited for {what}: {self.said(debug=True)[-30:]}"
+        while not (condition() if callable(condition) else condition):
+            assert time.monotonic() < until, f"waited for {what}: {self.logged(debug=True)[-30:]}"
             time.sleep(0.02)
 
     def close(self) -> None:
-        """End everything: processes first, then the namespace goes with its mounts."""
+        """End the processes of the host, then its namespace, whose mounts go with it."""
         with contextlib.suppress(ProcessLookupError):
             mine = os.stat(f"/proc/{self.holder.pid}/ns/mnt").st_ino
             self.machine.go_on()
@@ -192,22 +192,22 @@ class Browse:
 
 
 def _interruptible() -> None:
-    """Have Ctrl-C be what it is at a terminal: in the background of a shell it is ignored."""
+    """Let Ctrl-C end the process, as at a terminal; a background process would ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def living(namespace: int) -> set[int]:
     """Return the processes in a mount namespace."""
-    found = set()
+    pids = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{name}/ns/mnt").st_ino == namespace:
-                found.add(int(name))
-    return found
+                pids.add(int(name))
+    return pids
 
 
 def result(user: subprocess.Popen[str]) -> str:
-    """Return what a user got to see."""
+    """Return the output of a user's command, or its error."""
     out, err = user.communicate(timeout=PATIENCE)
     return (out or err.rpartition(": ")[2]).strip()
 
@@ -218,10 +218,10 @@ class Disks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.made: dict[int, str] = {}
-        self.there = set(os.listdir("/dev"))
+        self.existing = set(os.listdir("/dev"))
 
     def __getitem__(self, number: int) -> str:
-        """Return MAJOR:MINOR of one."""
+        """Return MAJOR:MINOR of a disk, which is made if need be."""
         if number not in self.made:
             self.made[number] = self._make(number)
         device = os.stat(self.made[number]).st_rdev
@@ -245,10 +245,10 @@ class Disks:
         ).stdout.strip()
 
     def close(self) -> None:
-        """Take them away, and those that the kernel had to add for them."""
+        """Detach the loop devices, and remove those that did not exist before."""
         for device in self.made.values():
             subprocess.run(["losetup", "--detach", device], check=True)
             name = os.path.basename(device)
-            if name not in self.there:
+            if name not in self.existing:
                 with open("/dev/loop-control", "rb") as control, contextlib.suppress(OSError):
                     fcntl.ioctl(control, LOOP_CTL_REMOVE, int(name[len("loop") :]))

@@ -1,4 +1,4 @@
-"""Loop devices to be mounted, and a host with automount for each test, of which nothing is left."""
+"""A host with automount for each test, and loop devices as its disks; both are removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.automount.browse import BUILT, Browse, Disks
 
 
 def missing() -> str:
-    """Return what these tests would need and this machine has not, "" when it has all."""
+    """Return what these tests need and this machine lacks, "" if it has everything."""
     if os.geteuid():
         return "root"
     for program in ("automount", "mke2fs", "fsck.ext3", "losetup", "unshare", "nsenter"):
@@ -33,7 +33,7 @@ def modprobe(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def disks() -> Iterator[Disks]:
-    """Loop devices that are made when they are asked for."""
+    """Loop devices, each made when a test asks for it."""
     if what := missing():
         pytest.skip(f"needs {what}")
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:

@@ -1,8 +1,7 @@
-"""What does a host go through whose package comes and goes?
+"""Install, upgrade, remove and purge the packages on a host with a real automount.
 
-The host is this one, seen through an overlay that is thrown away, with dpkg's real database, a
-real automount and filesystems on loop devices. Only systemd and the SAN are missing, which
-tests/san has.
+The host is this machine, seen through an overlay that is discarded afterwards, with dpkg's real
+database and filesystems on loop devices. It has neither systemd nor a SAN; tests/san has both.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ DEB = ROOT / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
 RPM = ROOT / f"dist/auto-iscsi-{auto_iscsi.__version__}.noarch.rpm"
 LINE = "/etc/auto.master.d/iscsi.autofs"
 MASTER = "+dir:/etc/auto.master.d\n"
-#: The original, as far as automount can tell: it answers with a disk for every name.
+#: Stands in for the original shell script: it answers every key with the same disk.
 SCRIPT = '#!/bin/sh\necho "-ro,fstype=ext4 :{device}"\n'
 
 OVERLAY = """
@@ -44,7 +43,7 @@ cat
 
 
 class Host:
-    """A host on which everything can be tried."""
+    """This machine behind an overlay: packages can be installed, and automount started."""
 
     def __init__(self, holder: int, root: Path, device: str) -> None:
         self.holder, self.root, self.device = holder, root, device
@@ -55,7 +54,7 @@ class Host:
         return ["nsenter", "--mount", "--root", f"--target={self.holder}", *inside]
 
     def run(self, script: str, check: bool = True) -> str:
-        """Run shell commands on it and return what they say."""
+        """Run shell commands on the host and return their output."""
         done = subprocess.run(
             self.command("sh", "-c", script),
             stdin=subprocess.DEVNULL,
@@ -67,7 +66,7 @@ class Host:
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        # In a group of its own: processes of automount's group trigger nothing.
+        # In its own process group: processes of automount's group trigger no mount.
         process = subprocess.Popen(
             self.command(*words), stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -95,38 +94,38 @@ class Host:
         return self.dpkg("--install", str(DEB))
 
     def dpkg(self, *words: str) -> str:
-        said = self.run(f"dpkg --force-depends --force-unsafe-io {shlex.join(words)} 2>&1")
-        assert "dpkg: error" not in said
-        return said
+        output = self.run(f"dpkg --force-depends --force-unsafe-io {shlex.join(words)} 2>&1")
+        assert "dpkg: error" not in output
+        return output
 
     def mounts(self) -> dict[str, str]:
-        """Return what is mounted where below /iscsiauto, and at it."""
+        """Return type and source of each mount at and below /iscsiauto, by mount point."""
         pairs = [line.split()[:3] for line in self.run("cat /proc/mounts").splitlines()]
         return {p: f"{fs} {what}" for what, p, fs in pairs if p.startswith("/iscsiauto")}
 
     def stay(self, path: str) -> subprocess.Popen[bytes]:
-        """Have somebody work in a folder."""
+        """Start a process whose current folder is `path`."""
         process = self.start("sh", "-c", f"cd {path} && exec sleep 300")
         wait(lambda: os.readlink(f"/proc/{process.pid}/cwd").endswith(path))
         return process
 
     def code(self, folder: str = "/usr/share/auto-iscsi") -> set[str]:
-        """Return what Python takes a lookup's modules from, as its -v says: ".py" or ".pyc"."""
+        """Return the suffixes of the files from which Python loads a lookup's modules."""
         load = f"import sys; sys.path.insert(0, '{folder}'); import auto_iscsi.map.lookup"
-        told = self.run(f'/usr/bin/python3 -v -BIS -c "{load}" 2>&1')
-        return set(re.findall(rf"# code object from '?{folder}/\S*(\.pyc?)\b", told))
+        output = self.run(f'/usr/bin/python3 -v -BIS -c "{load}" 2>&1')
+        return set(re.findall(rf"# code object from '?{folder}/\S*(\.pyc?)\b", output))
 
 
-def wait(true: Callable[[], bool], seconds: float = 5) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 5) -> None:
     until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"not within {seconds} s"
+    while not condition():
+        assert time.monotonic() < until, f"the condition is still false after {seconds} s"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A loop device with a filesystem, whose one file says what it is."""
+    """A loop device with a filesystem that has one file."""
     folder = tmp_path_factory.mktemp("disk")
     (folder / "files").mkdir()
     (folder / "files/really_important_file").write_text("here\n")
@@ -134,14 +133,14 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run(
         ["mke2fs", "-q", "-t", "ext4", "-d", str(folder / "files"), str(image), "8M"], check=True
     )
-    found = subprocess.run(
+    loop = subprocess.run(
         ["losetup", "--find", "--show", "--read-only", str(image)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     ).stdout.strip()
-    yield found
-    subprocess.run(["losetup", "--detach", found], check=True)
+    yield loop
+    subprocess.run(["losetup", "--detach", loop], check=True)
 
 
 @pytest.fixture
@@ -155,18 +154,18 @@ def host(tmp_path: Path, device: str) -> Iterator[Host]:
         text=True,
     )
     assert holder.stdin and holder.stdout
-    assert holder.stdout.readline() == "ready\n", "no overlay filesystem here?"
-    this = Host(holder.pid, tmp_path / "root", device)
-    this.write("/etc/auto.master", MASTER)
-    yield this
-    for process in reversed(this.started):
+    assert holder.stdout.readline() == "ready\n", "the overlay could not be mounted"
+    made = Host(holder.pid, tmp_path / "root", device)
+    made.write("/etc/auto.master", MASTER)
+    yield made
+    for process in reversed(made.started):
         process.kill()
         process.wait()
     holder.stdin.close()
     holder.wait()
 
 
-def test_after_the_installation_automount_serves_it(host: Host) -> None:
+def test_after_the_installation_automount_serves_the_map(host: Host) -> None:
     host.automount()
     host.install()
     assert host.mounts() == {"/iscsiauto": "autofs /usr/libexec/auto-iscsi/auto.iscsi"}
@@ -184,14 +183,14 @@ def test_the_shipped_line_keeps_setuid_programs_and_device_nodes_out(host: Host)
     assert {"ro", "nosuid", "nodev"} <= set(options)
 
 
-def test_automount_that_is_not_running_reads_the_line_later(host: Host) -> None:
+def test_an_automount_that_starts_later_reads_the_line(host: Host) -> None:
     host.install()
     host.automount()
     assert host.mounts() == {"/iscsiauto": "autofs /usr/libexec/auto-iscsi/auto.iscsi"}
 
 
 @pytest.mark.parametrize("map_name", ["program:/etc/auto.iscsi", "/etc/auto.iscsi --timeout=7"])
-def test_a_host_of_the_script_keeps_its_line_its_script_and_its_mounts(
+def test_a_host_with_the_shell_script_keeps_its_line_its_script_and_its_mounts(
     host: Host, map_name: str
 ) -> None:
     host.script()
@@ -200,9 +199,9 @@ def test_a_host_of_the_script_keeps_its_line_its_script_and_its_mounts(
     before = host.run("ls /iscsiauto/iqn.a/; cat /etc/auto.iscsi")
     worker = host.stay("/iscsiauto/iqn.a")
     mounted = host.mounts()
-    said = host.install()
-    assert "kept as /etc/auto.iscsi.orig" in said
-    assert f"/etc/auto.master:2:/iscsiauto {map_name}" in said
+    output = host.install()
+    assert "kept as /etc/auto.iscsi.orig" in output
+    assert f"/etc/auto.master:2:/iscsiauto {map_name}" in output
     assert host.mounts() == mounted
     assert worker.poll() is None
     assert host.run("ls /iscsiauto/iqn.a/; cat /etc/auto.iscsi.orig") == before
@@ -222,7 +221,7 @@ def test_a_line_for_another_mount_point_is_enough(host: Host) -> None:
 @pytest.mark.parametrize(
     "line", ["#/iscsiauto program:/etc/auto.iscsi", "/iscsiauto2 /etc/auto.misc", "/net -hosts"]
 )
-def test_other_lines_do_not_keep_it_out(host: Host, line: str) -> None:
+def test_unrelated_lines_do_not_prevent_the_shipped_line(host: Host, line: str) -> None:
     host.write("/etc/auto.master", f"{MASTER}{line}\n")
     host.install()
     assert "/iscsiauto program:" in host.run(f"cat {LINE}")
@@ -247,11 +246,11 @@ def test_an_upgrade_keeps_what_was_edited_and_what_was_deleted(host: Host) -> No
     assert not host.run(f"ls {LINE}", check=False).startswith(LINE)
 
 
-def test_removed_and_installed_again_it_works_again(host: Host) -> None:
+def test_after_a_removal_the_package_can_be_installed_again(host: Host) -> None:
     host.install()
     host.dpkg("--remove", "auto-iscsi")
     assert "/iscsiauto program:" in host.run(f"cat {LINE}")
-    host.automount()  # which finds the line, and no program
+    host.automount()  # it finds the line, but no program
     assert host.mounts() == {}
     host.install()
     assert "/iscsiauto" in host.mounts()
@@ -265,12 +264,12 @@ def test_what_is_in_use_stays_mounted(host: Host, action: str) -> None:
     host.run("ls /iscsiauto/iqn.a/")
     worker = host.stay("/iscsiauto/iqn.a")
     host.dpkg(action, "auto-iscsi")
-    time.sleep(1)  # in which automount would have done it
+    time.sleep(1)  # automount would have unmounted it by now
     assert host.mounts().get("/iscsiauto/iqn.a") == f"ext4 {host.device}"
     assert worker.poll() is None
 
 
-def test_the_purge_leaves_nothing_of_ours_and_all_of_theirs(host: Host) -> None:
+def test_a_purge_removes_our_files_and_no_others(host: Host) -> None:
     host.script()
     before = host.run("find /etc /usr/libexec /usr/share/man /usr/sbin /usr/lib/tmpfiles.d | sort")
     host.automount()
@@ -284,7 +283,7 @@ def test_the_purge_leaves_nothing_of_ours_and_all_of_theirs(host: Host) -> None:
     wait(lambda: host.mounts() == {})
 
 
-def test_after_a_purge_it_can_be_installed_anew(host: Host) -> None:
+def test_after_a_purge_the_package_can_be_installed_again(host: Host) -> None:
     host.install()
     host.dpkg("--purge", "auto-iscsi")
     host.automount()
@@ -292,14 +291,14 @@ def test_after_a_purge_it_can_be_installed_anew(host: Host) -> None:
     assert "/iscsiauto" in host.mounts()
 
 
-def test_the_host_makes_byte_code_for_its_own_python_and_it_goes_with_the_package(
+def test_byte_code_is_made_for_the_host_s_python_and_removed_with_the_package(
     host: Host,
 ) -> None:
     host.install()
     assert host.code() == {".pyc"}
     others = r"find /usr/share/auto-iscsi \( ! -user root -o -perm /022 \)"
     assert host.run(f"{others}; dpkg --verify auto-iscsi") == ""
-    # Another Python comes: python3's own scripts call this.
+    # A new Python is installed: the scripts of the package python3 call this.
     host.run("find /usr/share/auto-iscsi -name '*.pyc' -delete")
     assert host.code() == {".py"}
     host.run("/usr/share/python3/runtime.d/auto-iscsi.rtupdate rtupdate python3.10 python3.11")
@@ -308,12 +307,12 @@ def test_the_host_makes_byte_code_for_its_own_python_and_it_goes_with_the_packag
     assert "auto-iscsi" not in host.run("ls /usr/share /usr/libexec /usr/share/python3/runtime.d")
 
 
-def test_so_does_the_rpm(host: Host) -> None:
+def test_the_rpm_makes_and_removes_byte_code_too(host: Host) -> None:
     host.run(f"rpm --install --nodeps {RPM}")
     assert host.code() == {".pyc"}
     host.run(f"rpm --upgrade --replacepkgs --nodeps {RPM}")
     assert host.code() == {".pyc"}
-    # Another Python comes: a package of that name.
+    # A new Python is installed: a package of that name.
     host.run("find /usr/share/auto-iscsi -name '*.pyc' -delete")
     head = "Name: python3\nVersion: 3.99\nRelease: 1\nSummary: a new one\nLicense: none\n"
     host.write("/python3.spec", f"{head}BuildArch: noarch\n%description\n%files\n")
@@ -325,20 +324,20 @@ def test_so_does_the_rpm(host: Host) -> None:
     assert "auto-iscsi" not in host.run("ls /usr/share /usr/libexec")
 
 
-def test_so_does_make_install(host: Host) -> None:
+def test_make_install_makes_byte_code_too(host: Host) -> None:
     host.run(f"make -C {ROOT} install 2>&1")
     assert host.code("/usr/local/share/auto-iscsi") == {".pyc"}
     host.run(f"make -C {ROOT} uninstall 2>&1")
     assert "auto-iscsi" not in host.run("ls /usr/local/share; ls /usr/local/libexec", check=False)
 
 
-def test_the_rpm_goes_the_same_way(host: Host) -> None:
-    # Its dependencies are what dpkg has installed; rpm cannot know.
+def test_the_rpm_is_installed_upgraded_and_erased_like_the_deb(host: Host) -> None:
+    # --nodeps: dpkg has installed the dependencies, which rpm does not know.
     host.script()
     before = host.run("find /etc /usr/libexec /usr/share/man /usr/sbin /usr/lib/tmpfiles.d | sort")
     host.automount()
-    said = host.run(f"rpm --install --nodeps {RPM} 2>&1")
-    assert "kept as /etc/auto.iscsi.orig" in said
+    output = host.run(f"rpm --install --nodeps {RPM} 2>&1")
+    assert "kept as /etc/auto.iscsi.orig" in output
     assert host.mounts() == {"/iscsiauto": "autofs /usr/libexec/auto-iscsi/auto.iscsi"}
     host.script("/usr/libexec/auto-iscsi/auto.iscsi")
     host.run("ls /iscsiauto/iqn.a/; echo 'lun = 3' >> /etc/auto.iscsi.conf")

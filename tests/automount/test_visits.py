@@ -1,4 +1,4 @@
-"""`cd /iscsiauto/TARGET`, as a person does it: the real automount runs the map as it was built."""
+"""Users enter /iscsiauto/TARGET, and the real automount runs the built map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VM_BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta-2010-05-03-04:00:01.50612
 VM_GAMMA = "iqn.2001-05.com.equallogic:0-8a0906-vm-gamma-2010-05-03-04:00:02.50613"
 ENOENT = "No such file or directory"
 
-# One user, who tries names that a shell would not let through.
+# Tries names that a shell would not pass on unchanged.
 TRY_ALL = """\
 import json, os, sys
 for name in json.loads(sys.argv[1]):
@@ -47,7 +47,7 @@ def test_the_first_visit_shows_the_snapshots_files(browse: Browse) -> None:
     assert len(browse.machine.runs()) == 1
 
 
-def test_the_second_visit_shows_them_again_without_another_login(browse: Browse) -> None:
+def test_the_second_visit_shows_the_files_again_without_another_login(browse: Browse) -> None:
     present(browse, VM_BETA, 0)
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
@@ -64,10 +64,12 @@ def test_a_link_with_the_colons_of_an_ipv6_portal(browse: Browse) -> None:
     browse.start()
     assert browse.read(VM_BETA) == "disk-0"
     link = f"/dev/disk/by-path/ip-{portal.replace('[', '').replace(']', '')}-iscsi-{VM_BETA}-lun-0"
-    assert any(f'-> -nocheck,ro,fstype=ext3 ":{link}-part1"' in line for line in browse.said(True))
+    assert any(
+        f'-> -nocheck,ro,fstype=ext3 ":{link}-part1"' in line for line in browse.logged(True)
+    )
 
 
-def test_with_device_kernel_the_same_is_mounted(browse: Browse) -> None:
+def test_with_device_kernel_the_same_disk_is_mounted(browse: Browse) -> None:
     present(browse, VM_BETA, 0, after={"udev": None})
     browse.machine.configure("device = kernel")
     browse.start()
@@ -92,7 +94,7 @@ def test_eight_keys_at_once(browse: Browse) -> None:
     browse.start()
     users = [browse.enter("cat", f"/iscsiauto/{name}/{FILE}") for name in names]
     read = [result(user) for user in users]
-    assert read == [f"disk-{number}" for number in range(8)], browse.said()
+    assert read == [f"disk-{number}" for number in range(8)], browse.logged()
     assert len(browse.machine.sids()) == len(browse.machine.runs("--login")) == 8
 
 
@@ -104,7 +106,7 @@ def test_eight_users_of_one_key(browse: Browse) -> None:
     assert len(browse.machine.runs()) == 1
 
 
-def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(browse: Browse) -> None:
+def test_after_ctrl_c_another_visit_of_the_key_is_mounted_with_one_login(browse: Browse) -> None:
     present(browse, VM_BETA, 0)
     browse.machine.stop_before("login")
     browse.start()
@@ -122,7 +124,7 @@ def test_after_ctrl_c_the_same_key_again_is_one_login_and_mounted(browse: Browse
     assert len(browse.machine.runs()) == 1
 
 
-def test_restarted_with_the_target_unreachable_it_serves_at_once_and_expires_later(
+def test_a_restarted_automount_serves_at_once_and_expires_an_unreachable_target_later(
     browse: Browse,
 ) -> None:
     portal = present(browse, VM_BETA, 0)
@@ -156,18 +158,18 @@ def test_another_snapshot_is_never_shown_even_while_automount_remembers_an_old_a
     browse.expired(VM_BETA)
     browse.machine.log_out(1)
     assert browse.read(VM_GAMMA) == "disk-1"
-    assert browse.mounted(VM_GAMMA)[0] == "/dev/sdb1"  # which was the other one's
+    assert browse.mounted(VM_GAMMA)[0] == "/dev/sdb1"  # which was the disk of VM_BETA
     browse.expired(VM_GAMMA)
     shown = browse.read(VM_BETA)
-    # The entry of the original, which `device = kernel` is there for, shows the wrong files.
+    # `device = kernel` gives the entry of the original, which shows the wrong files.
     assert shown == (ENOENT if device == "by-path" else "disk-1")
 
 
-def test_once_the_cause_is_gone_the_next_try_works(browse: Browse) -> None:
+def test_once_the_cause_of_a_failure_is_gone_the_next_visit_works(browse: Browse) -> None:
     present(browse, VM_BETA, 0, answers={"login": {"exit": 19}})
     browse.start()
     assert browse.read(VM_BETA) == ENOENT
-    (line,) = browse.said()
+    (line,) = browse.logged()
     assert f">> auto.iscsi: {VM_BETA}: login through " in line and "(iscsiadm exit 19)" in line
     browse.machine.change(VM_BETA, answers={})
     time.sleep(MEMORY)
@@ -192,11 +194,11 @@ def test_whatever_a_user_types_is_refused_with_one_clean_line_and_starts_nothing
     portal = present(browse, VM_BETA, 0)
     browse.machine.configure(f"portals = {portal}\n")
     browse.start(debug=False)
-    before = len(browse.said(debug=True))
+    before = len(browse.logged(debug=True))
     keys = [key for key in (*HOSTILE, *NEARLY) if not {"/", "\0"} & set(key)]
     user = browse.enter("/usr/bin/python3", "-c", TRY_ALL, json.dumps(keys))
     assert result(user) == "tried"
-    lines = browse.said(debug=True)[before:]
+    lines = browse.logged(debug=True)[before:]
     ours = [line for line in lines if ">> " in line]
     assert len(ours) == len(keys) > 80, lines[-30:]
     for line in ours:

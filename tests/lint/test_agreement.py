@@ -24,46 +24,46 @@ def text(name: str) -> str:
 
 def first(pattern: str, name: str) -> str:
     """Return the first group of the pattern's first match in a file."""
-    found = re.search(pattern, text(name), re.MULTILINE)
-    assert found, f"{name}: nothing like {pattern}"
-    return found[1]
+    match = re.search(pattern, text(name), re.MULTILINE)
+    assert match, f"{name}: nothing matches {pattern}"
+    return match[1]
 
 
 def rendered(page: str) -> str:
     """Return a manual page as plain text, its lines joined."""
-    said = subprocess.run(
+    mandoc = subprocess.run(
         ["mandoc", "-T", "utf8", f"man/{page}"],
         cwd=ROOT,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return re.sub(r"\s+", " ", re.sub(".\b", "", said.stdout))
+    return re.sub(r"\s+", " ", re.sub(".\b", "", mandoc.stdout))
 
 
 def test_there_is_one_version() -> None:
-    said = {
+    versions = {
         "debian/changelog": first(r"\Aauto-iscsi \((.*?)\)", "debian/changelog"),
         "rpm/auto-iscsi.spec": first(r"^Version:\s*(\S+)$", "rpm/auto-iscsi.spec"),
         "its changelog": first(r"^\* .* - (\S+)-\d+$", "rpm/auto-iscsi.spec"),
         "NEWS": first(r"\Aauto-iscsi (\S+)$", "NEWS"),
     }
-    assert said == dict.fromkeys(said, VERSION)
+    assert versions == dict.fromkeys(versions, VERSION)
     assert first(r"^version = (.*)$", "setup.cfg") == "attr: auto_iscsi.__version__"
 
 
 def test_both_packages_depend_on_what_setup_cfg_says() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    wanted = [f"python3 {setup['options']['python_requires'].replace('>=', '>= ')}"]
+    dependencies = [f"python3 {setup['options']['python_requires'].replace('>=', '>= ')}"]
     for line in setup["options"]["install_requires"].split():
-        wanted.append("python3-" + line.replace(">=", " >= "))
-    for need in wanted:
-        name, least = need.split(" ", 1)
-        assert f" {name} ({least})," in text("debian/control"), need
-        assert re.search(rf"^Requires: +{re.escape(need)}$", text("rpm/auto-iscsi.spec"), re.M), (
-            need
-        )
+        dependencies.append("python3-" + line.replace(">=", " >= "))
+    for dependency in dependencies:
+        name, least = dependency.split(" ", 1)
+        assert f" {name} ({least})," in text("debian/control"), dependency
+        assert re.search(
+            rf"^Requires: +{re.escape(dependency)}$", text("rpm/auto-iscsi.spec"), re.M
+        ), dependency
 
 
 def test_the_manual_names_every_setting_and_no_other() -> None:
@@ -74,9 +74,9 @@ def test_the_manual_knows_the_defaults() -> None:
     page = text("man/auto.iscsi.conf.5")
     for name, setting in schema.TABLE.items():
         item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n.Sh ")[0]
-        said = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
-        assert said, f"{name}: no default"
-        default = (said[1] or "").replace(" , ", ", ")
+        match = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
+        assert match, f"{name}: no default"
+        default = (match[1] or "").replace(" , ", ", ")
         value = default.split(", ") if ", " in default else default
         assert setting.parse(value) == setting.default, f"{name}: the manual says {default!r}"
 
@@ -136,14 +136,14 @@ def test_the_manual_has_the_shipped_master_line() -> None:
 
 
 def test_no_address_of_a_mirror_or_registry() -> None:
-    # Pieces, so that this file is not what it looks for.
+    # In pieces, so that this file itself does not match.
     hosts = r"(deb\.debian|ftp\.[a-z]+\.debian|security\.debian|archive\.ubuntu|pypi\.python|pypi|"
     hosts += r"files\.pythonhosted|registry\.npmjs|proxy\.golang|snapshot\.debian)" + r"\.org"
     options = r"(extra-)?index" + r"-url|find" + r"-links"
-    found = []
+    addresses = []
     for name in tracked():
         content = (ROOT / name).read_bytes().decode("utf-8", "replace")
         for number, line in enumerate(content.splitlines(), 1):
             if re.search(f"{hosts}|{options}", line, re.IGNORECASE):
-                found.append(f"{name}:{number}: {line.strip()[:80]}")
-    assert not found
+                addresses.append(f"{name}:{number}: {line.strip()[:80]}")
+    assert not addresses

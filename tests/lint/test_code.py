@@ -1,4 +1,4 @@
-"""What do the tools say that read code without running it?"""
+"""Do ruff, mypy, shellcheck and mandoc find nothing?"""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ RUFF = (
 )
 
 
-#: The shell script that the VM runs beside ours: to be compared with, not to be mended.
+#: The shell script that auto-iscsi replaces: tests compare with it, so it is not corrected.
 ORIGINAL = "tests/san/original/auto.iscsi"
 
 
 def shell_scripts() -> list[str]:
     """Return the tracked files whose first line names a shell."""
-    found = []
+    scripts = []
     for name in set(tracked()) - {ORIGINAL}:
         with open(ROOT / name, "rb") as stream:
             if stream.readline(40).startswith((b"#!/bin/sh", b"#!/bin/bash")):
-                found.append(name)
-    return found
+                scripts.append(name)
+    return scripts
 
 
 def clean(*command: str) -> None:
-    """Run a tool in the project's folder; it may neither fail nor say anything."""
+    """Run a tool in the project's folder; it must neither fail nor print anything."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     done = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""Do the tests run with what the lock files name, and with nothing else?"""
+"""Do the tests run with the packages of the lock files, and with no others?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tests/requirements.lock"
 LOCKS = (TOOLS, ROOT / "tests/matrix.lock", ROOT / "tools/libraries.txt")
-#: What makes a virtual environment.
+#: The packages that every virtual environment has.
 OWN = {"pip", "setuptools", "wheel"}
 REQUIREMENT = re.compile(r"^([a-z][\w.-]*)==(\S+)", re.MULTILINE)
 
@@ -27,7 +27,7 @@ def locked(file: Path) -> set[tuple[str, str]]:
     return {(canonical(name), version) for name, version in REQUIREMENT.findall(file.read_text())}
 
 
-def test_nothing_is_installed_that_is_not_locked() -> None:
+def test_every_installed_package_is_locked() -> None:
     if sys.prefix == sys.base_prefix:
         pytest.skip("not in the tests' own Python: tests/prepare run")
     folder = sysconfig.get_path("purelib")
@@ -41,9 +41,9 @@ def test_nothing_is_installed_that_is_not_locked() -> None:
     assert others <= locked(TOOLS)
 
 
-def test_what_is_asked_for_by_name_is_locked() -> None:
-    wanted = locked(ROOT / "tests/requirements.txt")
-    assert wanted and wanted <= locked(TOOLS)
+def test_every_required_package_is_locked() -> None:
+    required = locked(ROOT / "tests/requirements.txt")
+    assert required and required <= locked(TOOLS)
 
 
 @pytest.mark.parametrize("file", LOCKS, ids=lambda file: file.name)

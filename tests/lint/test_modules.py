@@ -1,4 +1,4 @@
-"""Does the code keep the order of its folders?"""
+"""Do the imports keep the order of the folders, and do only programs print?"""
 
 from __future__ import annotations
 

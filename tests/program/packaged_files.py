@@ -1,11 +1,11 @@
-"""Which files does each package install?"""
+"""The files that both packages install."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Path → mode and, for a link, where it leads.
+#: By path, the mode and, for a link, where it leads.
 FILES = {
     "/etc/auto.iscsi": "lrwxrwxrwx /usr/libexec/auto-iscsi/auto.iscsi",
     "/etc/auto.iscsi.conf": "-rw-r--r--",

@@ -1,4 +1,4 @@
-"""Build packages twice, far from each other, and compare them; start the programs as installed."""
+"""Are the packages the same when they are built elsewhere, and do the programs start?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.program import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("auto.iscsi", "auto-iscsi")
-#: Nothing of these may show in what is built. In Estonian, names have another order: z before t.
+#: None of these may change the packages. In Estonian, z comes before t.
 ELSEWHERE = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/nonexistent",
@@ -23,13 +23,13 @@ ELSEWHERE = {
     "PYTHONHASHSEED": "7",
     "SOURCE_DATE_EPOCH": "86400",
     "DEB_BUILD_OPTIONS": "parallel=3",
-    # What is compared with other files' times goes by these as they are.
+    # faketime leaves the times of files alone, which make compares.
     "NO_FAKE_STAT": "1",
 }
 DATE = "2031-02-03 04:05:06"
 
 
-def said(*command: str | Path, **how: Any) -> str:
+def run(*command: str | Path, **how: Any) -> str:
     done = subprocess.run(
         command,
         text=True,
@@ -46,13 +46,13 @@ def said(*command: str | Path, **how: Any) -> str:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second build: another folder, umask, time zone, locale, date."""
     top = tmp_path_factory.mktemp("far")
-    said("localedef", "-i", "et_EE", "-f", "UTF-8", top / "et_EE.UTF-8")
-    there = {**ELSEWHERE, "LOCPATH": str(top)}
-    names = said("sh", "-c", "printf 't\nz\n' | sort", env=there)
-    assert names.split()[:2] == ["z", "t"], "this is no other locale"
+    run("localedef", "-i", "et_EE", "-f", "UTF-8", top / "et_EE.UTF-8")
+    environment = {**ELSEWHERE, "LOCPATH": str(top)}
+    names = run("sh", "-c", "printf 't\nz\n' | sort", env=environment)
+    assert names.split()[:2] == ["z", "t"], "the locale is not Estonian"
     folder = sources.copy_to(top / "folder")
-    # And without a network: all that it takes is on this machine.
-    said(
+    # Without a network, too: the build needs nothing from outside.
+    run(
         "unshare",
         "--net",
         "faketime",
@@ -61,19 +61,19 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "deb",
         "rpm",
         cwd=folder,
-        env=there,
+        env=environment,
         umask=0o077,
     )
     return folder / "dist"
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
-def test_two_packages_are_one(kind: str, elsewhere: Path) -> None:
+def test_a_second_build_has_the_same_bytes(kind: str, elsewhere: Path) -> None:
     [second] = elsewhere.glob(f"*.{kind}")
     assert second.read_bytes() == (ROOT / "dist" / second.name).read_bytes()
 
 
-def test_the_map_is_found_through_links(tmp_path: Path) -> None:
+def test_the_map_starts_through_links(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "one").symlink_to(ROOT / "dist/auto.iscsi")
     (tmp_path / "a/two").symlink_to("../one")
@@ -88,10 +88,10 @@ def test_the_map_is_found_through_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_it_starts_the_python_of_the_system_shut_off_from_the_caller(program: str) -> None:
+def test_a_program_starts_the_system_s_python_isolated_from_the_caller(program: str) -> None:
     path = ROOT / "dist" / program
-    # Nothing is written beside the modules. The map starts without what the distribution installed,
-    # too, as long as it does not need it.
+    # -B: a lookup writes no byte-code. -S: the map adds the folders of the distribution's libraries
+    # only when it needs one.
     options = b"-BIS" if program == "auto.iscsi" else b"-BI"
     assert path.read_bytes().startswith(b"#!/usr/bin/python3 " + options + b"\n")
     assert path.stat().st_mode & 0o777 == 0o755
@@ -100,18 +100,18 @@ def test_it_starts_the_python_of_the_system_shut_off_from_the_caller(program: st
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """Return the folder in which `make install` put everything, without byte-code."""
-    # With a DESTDIR it neither tells the host anything nor makes byte-code.
+    # With a DESTDIR, `make install` makes no byte-code and tells systemd nothing.
     where = (f"PREFIX={tmp_path}", f"sysconfdir={tmp_path}/etc")
-    said("make", "install", "DESTDIR=/.", *where, cwd=ROOT)
+    run("make", "install", "DESTDIR=/.", *where, cwd=ROOT)
     assert not list(tmp_path.rglob("*.pyc"))
     return tmp_path
 
 
 def code_of_modules(installed: Path) -> dict[str, str]:
-    """Return whether Python took .py or .pyc for each of the map's modules, by `python3 -v`."""
+    """Return, by module of a lookup, the suffix of the file that Python loaded: .py or .pyc."""
     modules = installed / "share/auto-iscsi"
     code = f"import sys; sys.path.insert(0, {str(modules)!r}); import auto_iscsi.map.lookup"
-    lines = said("/usr/bin/python3", "-v", "-BIS", "-c", code).splitlines()
+    lines = run("/usr/bin/python3", "-v", "-BIS", "-c", code).splitlines()
     begin = "# code object from "
     files = [Path(line[len(begin) :].strip("'")) for line in lines if line.startswith(begin)]
     return {path.name.split(".")[0]: path.suffix for path in files if modules in path.parents}
@@ -123,11 +123,11 @@ def test_byte_code_of_the_hosts_python_is_used_and_no_other(installed: Path) -> 
     assert {"lookup", "keys", "errors"} <= set(sources)
     assert set(sources.values()) == {".py"}
     assert not list(modules.rglob("*.pyc")), "a lookup wrote byte-code"
-    said("/usr/bin/python3", "-m", "compileall", "-q", modules)
+    run("/usr/bin/python3", "-m", "compileall", "-q", modules)
     assert set(code_of_modules(installed).values()) == {".pyc"}
-    # Another build's: the module is not the one that it was made from.
+    # Byte-code of another build: the module has changed since.
     os.utime(modules / "keys.py", (10**9, 10**9))
-    # Another Python's: the first two bytes count CPython's formats.
+    # Byte-code of another Python: the first two bytes are the number of its format.
     [errors] = modules.glob("__pycache__/errors.*.pyc")
     errors.write_bytes(b"\0\0\r\n" + errors.read_bytes()[4:])
     others = {name for name, kind in code_of_modules(installed).items() if kind == ".py"}

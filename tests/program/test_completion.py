@@ -87,20 +87,20 @@ def test_targets_come_from_node_records_and_sessions(root: Path, verb: str) -> N
 
 
 def test_a_name_is_completed_after_the_last_colon(root: Path) -> None:
-    asked = f"auto-iscsi --root {root} explain "
-    assert complete(asked + "iqn.2001-05.com.equallogic:") == [
+    command = f"auto-iscsi --root {root} explain "
+    assert complete(command + "iqn.2001-05.com.equallogic:") == [
         ALPHA.partition(":")[2],
         BETA.partition(":")[2],
     ]
-    assert complete(asked + BETA[:-4]) == ["00:01"]
-    assert complete(asked + "iqn.2001-05.com.equallogic:no-such") == []
+    assert complete(command + BETA[:-4]) == ["00:01"]
+    assert complete(command + "iqn.2001-05.com.equallogic:no-such") == []
 
 
 def test_explain_takes_codes_too() -> None:
     assert set(complete("auto-iscsi explain no-")) == {c for c in codes.table() if c[:3] == "no-"}
 
 
-def test_one_target_is_enough(root: Path) -> None:
+def test_after_one_target_no_other_is_offered(root: Path) -> None:
     assert complete(f"auto-iscsi --root {root} lookup {ALPHA} ") == []
 
 
@@ -113,8 +113,8 @@ def test_files_are_offered_where_a_file_is_expected(tmp_path: Path) -> None:
     assert complete("auto-iscsi --root ", tmp_path) == ["folder"]
 
 
-def test_in_a_shell_at_a_terminal_the_name_is_whole(root: Path) -> None:
-    # Typed, with the Tab, into a bash whose readline splits at colons.
+def test_in_a_shell_at_a_terminal_the_whole_name_is_inserted(root: Path) -> None:
+    # The line and the Tab go to a real bash, whose readline splits words at colons.
     typed = f'source {SCRIPT}\nauto-iscsi() {{ echo "<$4>"; }}\n'
     typed += f"auto-iscsi --root {root} lookup {BETA[:-12]}\t\nexit\n"
     done = subprocess.run(

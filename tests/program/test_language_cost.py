@@ -1,4 +1,4 @@
-"""What do a thousand sections cost a lookup?"""
+"""A thousand sections are parsed once, and the next lookup reads the cache."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configuration(sections: int) -> str:
 
 
 def imported(root: Path) -> str:
-    """Return what the map program imports for a target whose session is up."""
+    """Return the modules that the map program imports for a target whose session is up."""
     code = (
         f"import sys; sys.path.insert(0, {str(MODULES)!r});"
         f"from auto_iscsi.machine import host; from auto_iscsi.map import program;"
@@ -51,6 +51,6 @@ def imported(root: Path) -> str:
 def test_a_thousand_sections_are_parsed_once(tmp_path: Path) -> None:
     make_tree(tmp_path, {**UP, "/etc/auto.iscsi.conf": configuration(1000)})
     assert "configobj" in imported(tmp_path)
-    time.sleep(2.1)  # what was changed just now is not kept
+    time.sleep(2.1)  # a file that was changed just now is not cached
     assert "configobj" in imported(tmp_path)
     assert "configobj" not in imported(tmp_path)

@@ -1,4 +1,4 @@
-"""What is in the packages?"""
+"""The packages have the right files, modes and dependencies."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from tests.program.packaged_files import FILES, ROOT
 DEB = ROOT / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
 RPM = ROOT / f"dist/auto-iscsi-{auto_iscsi.__version__}.noarch.rpm"
 
-#: What dh_python3 adds: byte-code for a new Python.
+#: dh_python3 adds it: it makes byte-code for a new Python.
 DEBIAN_HOOK = "/usr/share/python3/runtime.d/auto-iscsi.rtupdate"
 DEBIAN_DOCS = {"NEWS", "README.md", "changelog", "copyright"}
 
 
-def said(*command: str) -> str:
+def run(*command: str) -> str:
     if not shutil.which(command[0]):
         pytest.fail(f"{command[0]} is not installed: tests/prepare test", pytrace=False)
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def control(field: str) -> str:
-    return said("dpkg-deb", "--field", str(DEB), field).strip()
+    return run("dpkg-deb", "--field", str(DEB), field).strip()
 
 
 def deb_files() -> dict[str, str]:
-    """Return path → mode and link; what debhelper compresses or puts in /lib has its own name."""
-    found = {}
-    for line in said("dpkg-deb", "--contents", str(DEB)).splitlines():
+    """Return path → mode and link; without .gz, and with /usr/lib for /lib."""
+    files = {}
+    for line in run("dpkg-deb", "--contents", str(DEB)).splitlines():
         mode, owner, _, _, _, name = line.split(None, 5)
         assert owner == "root/root", line
         if mode[0] != "d":
             path, _, link = name[1:].partition(" -> ")
             path = re.sub("^/lib/", "/usr/lib/", path)
-            found[path.removesuffix(".gz")] = f"{mode} {link}".strip()
-    return found
+            files[path.removesuffix(".gz")] = f"{mode} {link}".strip()
+    return files
 
 
 def test_the_debian_package_has_these_files_and_modes() -> None:
     docs, lintian = "/usr/share/doc/auto-iscsi/", "/usr/share/lintian/overrides/auto-iscsi"
-    found = deb_files()
-    assert found.pop(lintian) == "-rw-r--r--"
-    assert found.pop(DEBIAN_HOOK) == "-rwxr-xr-x"
+    files = deb_files()
+    assert files.pop(lintian) == "-rw-r--r--"
+    assert files.pop(DEBIAN_HOOK) == "-rwxr-xr-x"
     examples = {f"examples/{path.name}" for path in (ROOT / "etc").glob("*.rules")}
-    shown = {name[len(docs) :] for name in found if name.startswith(docs)}
+    shown = {name[len(docs) :] for name in files if name.startswith(docs)}
     assert shown == DEBIAN_DOCS | examples
-    assert {name: mode for name, mode in found.items() if not name.startswith(docs)} == FILES
+    assert {name: mode for name, mode in files.items() if not name.startswith(docs)} == FILES
 
 
-def test_its_folders_are_open_to_read() -> None:
-    listing = said("dpkg-deb", "--contents", str(DEB)).splitlines()
+def test_the_folders_of_the_package_are_readable_for_all() -> None:
+    listing = run("dpkg-deb", "--contents", str(DEB)).splitlines()
     assert {line.split()[0] for line in listing if line[0] == "d"} == {"drwxr-xr-x"}
 
 
 def test_only_configuration_and_cron_line_are_conffiles() -> None:
-    # The master line is not: what it becomes depends on the host (tools/join-automount).
-    assert said("dpkg-deb", "--info", str(DEB), "conffiles").split() == [
+    # The master line is none, because it depends on the host (tools/join-automount).
+    assert run("dpkg-deb", "--info", str(DEB), "conffiles").split() == [
         "/etc/auto.iscsi.conf",
         "/etc/cron.d/auto-iscsi",
     ]
 
 
-def test_the_programs_and_modules_in_it_are_those_of_the_clone(tmp_path: Path) -> None:
-    said("dpkg-deb", "--extract", str(DEB), str(tmp_path))
+def test_the_programs_and_modules_of_the_package_are_those_of_the_clone(tmp_path: Path) -> None:
+    run("dpkg-deb", "--extract", str(DEB), str(tmp_path))
     for program in ("auto.iscsi", "auto-iscsi"):
         packed = tmp_path / "usr/libexec/auto-iscsi" / program
         assert packed.read_bytes() == (ROOT / "tools" / program).read_bytes()
@@ -77,9 +77,9 @@ def test_the_programs_and_modules_in_it_are_those_of_the_clone(tmp_path: Path) -
         assert packed.read_bytes() == module.read_bytes()
 
 
-def test_it_depends_on_each_library_and_carries_none() -> None:
-    needs = [need.split()[0] for need in control("Depends").split(", ")]
-    assert needs == [
+def test_the_package_depends_on_each_library_and_contains_none() -> None:
+    dependencies = [dependency.split()[0] for dependency in control("Depends").split(", ")]
+    assert dependencies == [
         "autofs",
         "iproute2",
         "open-iscsi",
@@ -93,26 +93,26 @@ def test_it_depends_on_each_library_and_carries_none() -> None:
 
 
 def test_lintian_finds_nothing() -> None:
-    assert said("lintian", "--info", "--display-info", "--pedantic", "--allow-root", str(DEB)) == ""
+    assert run("lintian", "--info", "--display-info", "--pedantic", "--allow-root", str(DEB)) == ""
 
 
 def test_rpmlint_finds_nothing() -> None:
     config = str(ROOT / "rpm/rpmlint.toml")
-    assert " 0 errors, 0 warnings" in said("rpmlint", "-c", config, str(RPM))
+    assert " 0 errors, 0 warnings" in run("rpmlint", "-c", config, str(RPM))
 
 
 def test_the_rpm_has_the_same_files() -> None:
     form = "[%{FILENAMES} %{FILEMODES:perms} %{FILELINKTOS} %{FILEFLAGS:fflags}|\n]"
-    found = {}
-    for line in said("rpm", "-qp", "--qf", form, str(RPM)).splitlines():
+    files = {}
+    for line in run("rpm", "-qp", "--qf", form, str(RPM)).splitlines():
         path, mode, link = line.split("|")[0].split(" ")[:3]
         if mode[0] != "d" and not re.match("/usr/share/(doc|licenses)/", path):
-            found[path.removesuffix(".gz")] = f"{mode} {link}".strip()
-    # The last is rpm's to remove, and join-automount's to make.
-    assert found == {**FILES, "/etc/auto.master.d/iscsi.autofs": "-rw-r--r--"}
+            files[path.removesuffix(".gz")] = f"{mode} {link}".strip()
+    # rpm owns the master line, which join-automount writes.
+    assert files == {**FILES, "/etc/auto.master.d/iscsi.autofs": "-rw-r--r--"}
 
 
-def test_cron_ends_sessions_where_systemd_does_not_and_says_nothing_once_it_is_removed(
+def test_cron_runs_the_reaper_without_systemd_and_prints_nothing_after_the_removal(
     tmp_path: Path,
 ) -> None:
     [line] = [text for text in (ROOT / "etc/cron").read_text().splitlines() if " root " in text]
@@ -121,9 +121,9 @@ def test_cron_ends_sessions_where_systemd_does_not_and_says_nothing_once_it_is_r
     program, systemd = tmp_path / "auto-iscsi", tmp_path / "systemd"
     command = command.replace("/usr/sbin/auto-iscsi", str(program))
     command = command.replace("/run/systemd/system", str(systemd))
-    assert said("/bin/sh", "-c", command) == ""  # removed, not purged
+    assert run("/bin/sh", "-c", command) == ""  # removed, not purged
     program.write_text('#!/bin/sh\necho "$*"\n')
     program.chmod(0o755)
-    assert said("/bin/sh", "-c", command) == "reap --quiet\n"
+    assert run("/bin/sh", "-c", command) == "reap --quiet\n"
     systemd.mkdir()
-    assert said("/bin/sh", "-c", command) == ""
+    assert run("/bin/sh", "-c", command) == ""

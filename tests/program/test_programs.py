@@ -1,4 +1,4 @@
-"""What do the two programs say to those who call them wrongly, or only ask?"""
+"""The two programs on the command line: help, usage errors, expected failures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_map_takes_one_argument(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("key", ["--help", "--version", "-h", "--root=/", "lookup", "", "-"])
-def test_to_the_map_its_argument_is_a_key_whatever_it_looks_like(key: str) -> None:
+def test_the_map_takes_its_argument_for_a_key_whatever_it_looks_like(key: str) -> None:
     status, out, err = run("auto.iscsi", key)
     assert (status, out) == (1, "")
     assert "not an iSCSI target name" in err and err.count("\n") == 1
@@ -74,7 +74,7 @@ def test_an_expected_failure_is_one_line_and_status_1(program: str) -> None:
 
 
 def test_the_environment_and_folder_of_a_stranger_change_nothing(tmp_path: Path) -> None:
-    # The programs run as root: what a caller left in the way must not be imported.
+    # The programs run as root: a module that a caller put in their way must not be imported.
     for name in ("os", "sh", "configobj", "auto_iscsi", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "PYTHONINSPECT": "1"}

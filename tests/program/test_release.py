@@ -1,4 +1,4 @@
-"""Does a release refuse what is not one, and leave what can be checked?"""
+"""`make release` refuses a wrong state, and makes a tag, artefacts and checksums."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def release(folder: Path, *words: str) -> tuple[int, str]:
-    """Run make release, and return its status and all that it says."""
+    """Run make release; return its status and its output."""
     done = subprocess.run(
         ["make", "release", *words],
         cwd=folder,
@@ -49,20 +49,20 @@ def release(folder: Path, *words: str) -> tuple[int, str]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A repository of its own that holds what this folder holds, committed."""
-    where = tmp_path / "clone"
-    where.mkdir()
+    """A new repository in which the tracked files of this folder are committed."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
     names = git(ROOT, "ls-files", "-z", "--cached").split("\0")
     for name in names:
         if name and (ROOT / name).exists():
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, where / name, follow_symlinks=False)
-    git(where, "init", "--quiet")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    git(folder, "init", "--quiet")
     for name, value in (("user.name", "Tester"), ("user.email", "tester@auto-iscsi.invalid")):
-        git(where, "config", name, value)
-    git(where, "add", "--all")
-    git(where, "commit", "--quiet", "--message", "all")
-    return where
+        git(folder, "config", name, value)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "all")
+    return folder
 
 
 def tags(clone: Path) -> list[str]:
@@ -73,40 +73,40 @@ def change(path: Path, edit: Callable[[str], str]) -> None:
     path.write_text(edit(path.read_text()))
 
 
-def test_what_is_not_a_release_is_refused(clone: Path) -> None:
+def test_a_wrong_version_an_unclean_tree_or_an_existing_tag_is_refused(clone: Path) -> None:
     assert release(clone)[0] == 2
-    status, said = release(clone, "VERSION=next")
-    assert status and "no version" in said
-    status, said = release(clone, "VERSION=9.9.9")
+    status, output = release(clone, "VERSION=next")
+    assert status and "no version" in output
+    status, output = release(clone, "VERSION=9.9.9")
     assert status
     for place in ("__init__.py", "(first line)", "debian/changelog", "(Version)", "(%changelog)"):
-        assert place in said
-    assert said.count(f"says {VERSION}") == 5
+        assert place in output
+    assert output.count(f"says {VERSION}") == 5
     change(clone / "NEWS", lambda text: text + "  * One more.\n")
-    status, said = release(clone, f"VERSION={VERSION}")
-    assert status and "not clean" in said
+    status, output = release(clone, f"VERSION={VERSION}")
+    assert status and "not clean" in output
     git(clone, "checkout", "--", "NEWS")
     change(clone / "NEWS", lambda text: text.replace(VERSION, "9.9.9", 1))
     git(clone, "commit", "--quiet", "--all", "--message", "one of them is ahead")
-    status, said = release(clone, f"VERSION={VERSION}")
-    assert status and "NEWS (first line) says 9.9.9" in said and "changelog" not in said
+    status, output = release(clone, f"VERSION={VERSION}")
+    assert status and "NEWS (first line) says 9.9.9" in output and "changelog" not in output
     git(clone, "reset", "--quiet", "--hard", "HEAD^")
     git(clone, "tag", f"v{VERSION}", "HEAD")
     git(clone, "commit", "--quiet", "--allow-empty", "--message", "after it")
-    status, said = release(clone, f"VERSION={VERSION}")
-    assert status and f"a tag v{VERSION} already" in said
+    status, output = release(clone, f"VERSION={VERSION}")
+    assert status and f"a tag v{VERSION} already" in output
     assert not (clone / "dist").exists()
 
 
-def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
-    status, said = release(clone, f"VERSION={VERSION}")
-    assert status == 0, said
+def test_a_release_is_a_tag_and_artefacts_with_their_checksums(clone: Path) -> None:
+    status, output = release(clone, f"VERSION={VERSION}")
+    assert status == 0, output
     assert tags(clone) == [f"v{VERSION}"]
     assert git(clone, "cat-file", "-t", f"v{VERSION}") == "tag\n"
     assert git(clone, "status", "--porcelain") == ""
     dist = clone / "dist"
-    found = {str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file()}
-    assert found == {
+    artefacts = {str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file()}
+    assert artefacts == {
         "SHA256SUMS",
         "standalone/auto-iscsi",
         "standalone/auto.iscsi",
@@ -116,8 +116,8 @@ def test_a_release_is_a_tag_and_artefacts_with_their_sums(clone: Path) -> None:
     }
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=dist, check=True)
     listed = {line.split()[1] for line in (dist / "SHA256SUMS").read_text().splitlines()}
-    assert listed == found - {"SHA256SUMS"}
-    for name in sorted(found - {"SHA256SUMS", f"auto-iscsi-{VERSION}.tar.gz"}):
+    assert listed == artefacts - {"SHA256SUMS"}
+    for name in sorted(artefacts - {"SHA256SUMS", f"auto-iscsi-{VERSION}.tar.gz"}):
         assert (dist / name).read_bytes() == (ROOT / "dist" / name).read_bytes(), name
     content = subprocess.run(
         ["tar", "-tzf", dist / f"auto-iscsi-{VERSION}.tar.gz"],

@@ -1,4 +1,4 @@
-"""Do the programs with their libraries inside need nothing but a Python?"""
+"""The standalone programs contain their libraries, and need only a Python."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def built() -> None:
 
 @pytest.fixture
 def bare() -> Iterator[list[str]]:
-    """A Python that finds no library that anybody installed: no site-packages at all."""
+    """The command of a Python without any site-packages."""
     command = [sys.executable, "-I", "-S"]
     missing = "import sys; assert not [p for p in sys.path if 'packages' in p]"
     subprocess.run([*command, "-c", missing], check=True)
@@ -39,15 +39,15 @@ def bare() -> Iterator[list[str]]:
 def machine() -> Iterator[Machine]:
     """A machine whose SAN has nothing yet."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        here = Machine(Path(folder))
+        made = Machine(Path(folder))
         try:
-            yield here
+            yield made
         finally:
-            here.close()
+            made.close()
 
 
-def test_it_does_the_whole_job_without_any_library(machine: Machine, bare: list[str]) -> None:
-    # All three have work: configobj for the file, sh for iscsiadm, pyudev to wait for the disk.
+def test_a_lookup_works_without_any_installed_library(machine: Machine, bare: list[str]) -> None:
+    # It needs all three: configobj for the file, sh for iscsiadm, pyudev to wait for the disk.
     portal = machine.target(VOL1, record=False)
     machine.configure(f"portals = {portal}\nfstype = ext4\n")
     ours = [*bare, str(BUILT / "auto-iscsi"), "--root", str(machine.root), "lookup", VOL1]
@@ -57,14 +57,14 @@ def test_it_does_the_whole_job_without_any_library(machine: Machine, bare: list[
     assert machine.runs("--login")
 
 
-def test_the_map_is_the_map(bare: list[str]) -> None:
+def test_the_standalone_map_refuses_a_wrong_key(bare: list[str]) -> None:
     done = subprocess.run([*bare, BUILT / "auto.iscsi", "foo"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert "not an iSCSI target name" in done.stderr
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_pinned_libraries_are_in_it_with_their_licences(program: str) -> None:
+def test_each_program_contains_the_pinned_libraries_and_their_licences(program: str) -> None:
     pins = [
         line.split()[0]
         for line in (ROOT / "tools/libraries.txt").read_text().splitlines()
@@ -81,10 +81,10 @@ def test_the_pinned_libraries_are_in_it_with_their_licences(program: str) -> Non
     assert all(name.endswith((".py", ".pyc")) for name in rest)
 
 
-def test_the_doctor_knows_the_libraries_that_are_inside(bare: list[str]) -> None:
+def test_doctor_reports_the_libraries_inside_the_program(bare: list[str]) -> None:
     ours = [*bare, str(BUILT / "auto-iscsi"), "doctor"]
-    said = subprocess.run(ours, capture_output=True, text=True).stdout
-    (line,) = [line for line in said.splitlines() if " libraries " in line]
+    output = subprocess.run(ours, capture_output=True, text=True).stdout
+    (line,) = [line for line in output.splitlines() if " libraries " in line]
     assert line.startswith("ok ") and "configobj 5.0.9" in line, line
 
 
@@ -97,7 +97,7 @@ def test_each_library_comes_from_the_program_even_where_the_host_has_it() -> Non
     assert all(path.startswith(str(BUILT)) for path in done.stdout.split())
 
 
-def test_two_builds_are_one(tmp_path: Path) -> None:
+def test_a_second_build_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("auto_iscsi", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "LICENSE", tmp_path)

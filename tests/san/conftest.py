@@ -1,7 +1,7 @@
-"""Which machine does a test get?
+"""The fixtures of the tests in the virtual machine: `vm`, `bare` and `san`.
 
-`vm`: the .deb of `make deb` installed, its machine resumed for this test alone; `bare`: the same
-without it; `san`: the SAN inside either. The bed is built when the first test wants it.
+`vm` has the .deb of `make deb` installed, `bare` does not. Each test resumes its own machine. `san`
+is the SAN inside. The saved states are made when the first test needs them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a person choose the guest's suite."""
+    """Add the options for the guest's suite and package, and for the soak test."""
     parser.addoption("--bed-suite", help="the guest's Debian suite (BED_SUITE, else bookworm)")
     parser.addoption("--soak", help="how long test_soak.py lasts, in seconds")
     parser.addoption("--bed-deb", help="the package to install (else the newest in dist/)")
@@ -32,22 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Remember how a test went, for the fixtures that clean up after it."""
+    """Keep the report of a test, for the fixture that saves the logs of a failure."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     item.stash.setdefault(REPORTS, {})[report.when] = report
 
 
-def lacking(what: str) -> None:
-    """Skip, or fail where skipping would hide that nothing ran."""
+def lacking(reason: str) -> None:
+    """Skip the test, or fail it where a skip would hide that nothing ran."""
     if requirements.required():
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def suite(request: pytest.FixtureRequest) -> str | None:
-    """The guest's suite, when the command line names one."""
+    """The guest's suite, if the command line names one."""
     if missing := requirements.missing(filesystems=True):
         lacking("the VM test bed needs " + ", ".join(missing))
     chosen = request.config.getoption("--bed-suite")

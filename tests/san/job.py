@@ -1,4 +1,4 @@
-"""What do a user and an administrator of the browse host do, as tests say it?"""
+"""What users and administrators of the browse host do: visit, configure, log out, read the log."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Seen = TypeVar("Seen")
 
 
 def until(look: Callable[[], Seen], seconds: float = 60) -> Seen:
-    """Return the first thing that `look` finds; the last it found when time is over."""
+    """Call `look` until it returns something true, or the time is over; return the last result."""
     over = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < over:
+    while not (result := look()) and time.monotonic() < over:
         time.sleep(0.2)
-    return found
+    return result
 
 
 def visit(vm: Machine, iqn: str, file: str = "marker", *, check: bool = True) -> Result:
-    """Read a file of a snapshot, as a user does."""
+    """Read a file of a snapshot as a user."""
     return vm.run(["cat", f"{ROOT}/{iqn}/{file}"], user="user", check=check, timeout=120)
 
 
 def mount(vm: Machine, iqn: str, root: str = ROOT) -> Mount | None:
-    """Return how a snapshot is mounted."""
-    found = [each for each in vm.mounts(f"{root}/{iqn}") if each.fstype != "autofs"]
-    return found[0] if found else None
+    """Return the mount of a snapshot, or None."""
+    mounts = [each for each in vm.mounts(f"{root}/{iqn}") if each.fstype != "autofs"]
+    return mounts[0] if mounts else None
 
 
 def expired(vm: Machine, iqn: str) -> bool:
@@ -48,10 +48,10 @@ def session(vm: Machine, iqn: str) -> Session:
 
 
 def original(vm: Machine, path: str) -> None:
-    """Put the shell script on the machine, and what it needs to get anywhere there.
+    """Install the original shell script on the machine, so that it works there.
 
-    Its second of patience is too short for udev under TCG, so it waits for the link; it looks for
-    node records where Debian 12 has none.
+    It waits a second for the disk, which is too short for udev under TCG: here it waits for the
+    link. It reads node records from a folder that Debian 12 does not use: here that is a link.
     """
     link = '"/dev/disk/by-path/ip-${IP}:${PORT}-iscsi-${IQN}-lun-0-part1"'
     patience = f"for _ in $(seq 60); do [ -e {link} ] && break; sleep 1; done"
@@ -63,29 +63,29 @@ def original(vm: Machine, path: str) -> None:
 
 
 def configure(vm: Machine, text: str) -> None:
-    """Write the configuration; the timer's reaper stays away where it would end all at once."""
+    """Write the configuration; with idle = 0, stop the timer, whose reaper would interfere."""
     if "idle = 0" in text:
         vm.run("systemctl stop auto-iscsi.timer", check=False)
     vm.write("/etc/auto.iscsi.conf", text)
 
 
-def said(vm: Machine) -> list[str]:
-    """Return what the map program said in the log so far, a line each."""
+def messages(vm: Machine) -> list[str]:
+    """Return the lines that the map program has logged so far."""
     lines = vm.journal("-u", "autofs").splitlines()
     return [line.partition(">> ")[2] for line in lines if ">> auto.iscsi: " in line]
 
 
 def refusal(vm: Machine, iqn: str) -> str:
-    """Visit a snapshot that cannot be had; return what the log says of it."""
-    before = len(said(vm))
+    """Visit a snapshot whose lookup must fail; return the line in the log."""
+    before = len(messages(vm))
     assert visit(vm, iqn, check=False).status == 1
-    (line,) = until(lambda: said(vm)[before:])
+    (line,) = until(lambda: messages(vm)[before:])
     return line
 
 
 def last_message(vm: Machine) -> str:
     """Return the last line that the map program logged, "" if there is none."""
-    lines = said(vm)
+    lines = messages(vm)
     return lines[-1] if lines else ""
 
 

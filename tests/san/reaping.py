@@ -1,4 +1,4 @@
-"""Run the reaper on the machine, and list what a session left there."""
+"""Run the reaper on the machine, and list what sessions have left there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ replacement_timeout = 5s
 udev_timeout = 60s
 lookup_timeout = 3m
 """
-#: Lists the files of targets: claims, locks, settings, iscsiadm's last words.
+#: Lists the files of targets: claims, locks, caches, iscsiadm's output.
 KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
 
 

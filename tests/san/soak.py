@@ -1,8 +1,13 @@
-"""What a busy week does to a host, in minutes: python3 soak.py SECONDS, in the guest.
+"""What a busy week does to a host, in minutes: python3 soak.py SECONDS TARGETS, in the guest.
 
 The configuration, the targets and automount are there. Walkers read the snapshots at random; the
-reaper ends what it can; lookups, reapers and iscsid are killed, automount is restarted. A visit
-that fails has to have met one of these. The last line is what happened, as JSON.
+reaper ends what it can; lookups, reapers and iscsid are killed, automount is restarted. Disks go
+into standby, are not ready when somebody logs in, or are swapped for another volume; two volumes
+have one serial number, and multipathd runs. A visit that fails has to have met one of these. No
+visit may show another volume's files, whatever it met. The last line is what happened, as JSON.
+
+TARGETS is JSON: a list of names under `plain` and `twins`; the name and the disks of one target
+each under `standby`, `not ready` and `swapped`.
 """
 
 from __future__ import annotations
@@ -24,17 +29,33 @@ WALKERS = 8
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 #: How long, in seconds, after an injection a visit may begin that fails because of it: automount
 #: remembers a failure for one second; iscsid answers nobody while it sees to its sessions.
-AFTER = {"lookup killed": 2.0, "iscsid killed": 6.0}
+#: A disk that was in standby can be mounted, and each visit keeps that mount for two more seconds.
+AFTER = {
+    "lookup killed": 2.0,
+    "iscsid killed": 6.0,
+    "standby": 30.0,
+    "not ready": 20.0,
+    "swapped": 10.0,
+    "twin": 0.0,
+}
+CONFIGFS = "/sys/kernel/config/target"
+#: ALUA states (SPC-5, 6.36): the kernel finds a disk in the last one without a size.
+OPTIMIZED, STANDBY, UNAVAILABLE = 0, 2, 3
 
 over = time.monotonic() + float(sys.argv[1])
-targets = sys.argv[2:]
+plan = json.loads(sys.argv[2])
+special = {kind: plan[kind] for kind in ("standby", "not ready", "swapped")}
+targets = [*plan["plain"], *plan["twins"], *(name for name, *_ in special.values())]
+#: What each target's file says. The swapped one's says which of its volumes it is on.
+expected = {target: f"{target}\n" for target in targets}
 counts: collections.Counter[str] = collections.Counter()
 injected: list[tuple[str, str, float, float]] = []  # what, target or "", since, until
 failed: list[tuple[str, float, float, str]] = []
 said: list[str] = []
 guard = threading.Lock()
 pause = threading.Condition()
-visitors: set[int] = set()  # the walkers that wait for automount
+visitors: dict[int, str] = {}  # the walkers that wait for automount, and for which target
+held: set[str] = set()  # targets that nobody visits for now
 closed = threading.Event()  # for new visitors
 
 
@@ -57,10 +78,10 @@ def walk(seed: int) -> None:
     """Read one snapshot after the other, as a user's process does."""
     choice = random.Random(seed)
     while running():
-        target = choice.choice(targets)
         with pause:
             pause.wait_for(lambda: not closed.is_set())
-            visitors.add(seed)
+            target = choice.choice([target for target in targets if target not in held])
+            visitors[seed] = target
         begun = time.monotonic()
         reading = subprocess.run(
             ["cat", f"{ROOT}/{target}/marker"],
@@ -69,15 +90,20 @@ def walk(seed: int) -> None:
             check=False,
         )
         with pause:
-            visitors.remove(seed)
+            del visitors[seed]
             pause.notify_all()
         count("visits")
-        if reading.stdout.decode() != f"{target}\n":
+        shown = reading.stdout.decode(errors="replace")
+        if shown != expected[target]:
             why = (reading.stderr or reading.stdout).decode(errors="replace").strip()
             with guard:
+                if shown:
+                    said.append(f"{target} shows another volume: {shown!r}")
                 failed.append((target, begun, time.monotonic(), why))
         else:
             count("visits that worked")
+            if target in plan["twins"]:
+                count("visits to twins that worked")
         slept(choice.uniform(0, 4))
 
 
@@ -126,6 +152,8 @@ def kill_lookups() -> None:
         if closed.is_set():  # a mount whose lookup fails in a restart never expires, says autofs
             continue
         for pid, target in lookups():
+            if target in plan["twins"]:  # a session that is left over would hold up a restart
+                continue
             time.sleep(choice.uniform(0, 1.5))
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -173,6 +201,9 @@ def restart_automount() -> None:
         closed.set()
         with pause:
             pause.wait_for(lambda: not visitors)
+            # A mount whose lookup fails in a restart never expires, says autofs.
+            while running() and sum(map(has_session, plan["twins"])) > 1:
+                time.sleep(0.2)
             begun = time.time()
             subprocess.run(["systemctl", "restart", "autofs"], check=False)
             # It does not say when it is ready; before that it refuses all, without asking us.
@@ -182,6 +213,96 @@ def restart_automount() -> None:
             closed.clear()
             pause.notify_all()
         count("automount restarted")
+
+
+def has_session(target: str) -> bool:
+    """Say whether the kernel has a session with a target."""
+    folder = "/sys/class/iscsi_session"
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        with contextlib.suppress(OSError), open(f"{folder}/{name}/targetname") as file:
+            if file.read().strip() == target:
+                return True
+    return False
+
+
+def is_mounted(target: str) -> bool:
+    with open("/proc/self/mountinfo") as file:
+        return any(f" {ROOT}/{target} " in line and " - autofs " not in line for line in file)
+
+
+@contextlib.contextmanager
+def left_alone(target: str, without_session: bool = False) -> Iterator[None]:
+    """Keep the walkers from a target, and wait until it is not mounted, perhaps logged out too."""
+    with pause:
+        held.add(target)
+    try:
+        while running() and (
+            target in visitors.values()
+            or is_mounted(target)
+            or (without_session and has_session(target))
+        ):
+            time.sleep(0.2)
+        yield
+    finally:
+        with pause:
+            held.discard(target)
+
+
+def set_state(disk: str, state: int) -> None:
+    """Set the ALUA state of a disk behind its only group of ports."""
+    group = f"{CONFIGFS}/core/fileio_0/{disk}/alua/default_tg_pt_gp"
+    with open(f"{group}/alua_access_state", "w") as file:
+        file.write(str(state))
+
+
+def befall(what: str, target: str, since: float) -> None:
+    """Note what was done to a target from a time until now."""
+    with guard:
+        injected.append((what, target, since, time.monotonic()))
+    count(what)
+
+
+def stand_by() -> None:
+    """Put a disk into standby for a while, whoever uses it."""
+    target, disk = special["standby"]
+    choice = random.Random(5)
+    while slept(choice.uniform(5, 30)):
+        since = time.monotonic()
+        set_state(disk, STANDBY)
+        slept(choice.uniform(2, 8))
+        set_state(disk, OPTIMIZED)
+        befall("standby", target, since)
+
+
+def be_late() -> None:
+    """Have a disk not be ready when somebody logs in, and become ready by itself."""
+    target, disk = special["not ready"]
+    choice = random.Random(6)
+    while slept(choice.uniform(5, 20)):
+        with left_alone(target, without_session=True):
+            since = time.monotonic()
+            set_state(disk, UNAVAILABLE)
+        slept(choice.uniform(4, 15))
+        set_state(disk, OPTIMIZED)
+        befall("not ready", target, since)
+
+
+def swap() -> None:
+    """Map another volume to a LUN that is not mounted; half the time its session is up."""
+    target, *disks = special["swapped"]
+    lun = f"{CONFIGFS}/iscsi/{target}/tpgt_1/lun/lun_0"
+    choice = random.Random(7)
+    number = 0
+    while slept(choice.uniform(5, 20)):
+        with left_alone(target, without_session=choice.random() < 0.5):
+            since = time.monotonic()
+            os.unlink(f"{lun}/{disks[number]}")
+            os.rmdir(lun)
+            number = 1 - number
+            os.mkdir(lun)
+            os.symlink(f"{CONFIGFS}/core/fileio_0/{disks[number]}", f"{lun}/{disks[number]}")
+            expected[target] = f"{target} {number}\n"
+        befall("swapped", target, since)
 
 
 def cause(target: str, begun: float, ended: float) -> str:
@@ -196,9 +317,11 @@ def main() -> None:
     threading.excepthook = lambda broken: said.append(repr(broken.exc_value))
     work = [threading.Thread(target=walk, args=(100 + n,)) for n in range(WALKERS)]
     work += [threading.Thread(target=reap, args=(True,))]
-    work += [
-        threading.Thread(target=each) for each in (kill_lookups, kill_iscsid, restart_automount)
-    ]
+    faults = (kill_lookups, kill_iscsid, restart_automount, stand_by, be_late, swap)
+    work += [threading.Thread(target=each) for each in faults]
+    expected[special["swapped"][0]] = f"{special['swapped'][0]} 0\n"
+    # While one twin is logged in, the other one is refused.
+    injected.extend(("twin", target, 0.0, float("inf")) for target in plan["twins"])
     for thread in work:
         thread.start()
     while running():

@@ -1,4 +1,4 @@
-"""Who had a snapshot logged in, and when: does the journal say it, once?"""
+"""The journal has one line for each login and logout, with the user and the reason."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.san.bed.san import San
 FIELDS = f"target={job.BETA} portal=127.0.0.1:3260 session=1"
 
 
-def noted(vm: Machine) -> list[str]:
-    """Return what auto-iscsi noted in the journal, as authpriv (10)."""
-    found = vm.journal("-t", "auto-iscsi", "SYSLOG_FACILITY=10").splitlines()
-    assert len(found) == len(vm.journal("-t", "auto-iscsi").splitlines())
-    return found
+def audit_lines(vm: Machine) -> list[str]:
+    """Return the lines of auto-iscsi in the journal; their facility is authpriv (10)."""
+    lines = vm.journal("-t", "auto-iscsi", "SYSLOG_FACILITY=10").splitlines()
+    assert len(lines) == len(vm.journal("-t", "auto-iscsi").splitlines())
+    return lines
 
 
-def test_a_login_is_noted_once_with_who_wanted_it(vm: Machine, san: San) -> None:
+def test_a_login_is_logged_once_with_its_user(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
@@ -24,14 +24,14 @@ def test_a_login_is_noted_once_with_who_wanted_it(vm: Machine, san: San) -> None
         job.visit(vm, job.BETA)
         assert job.expired(vm, job.BETA)
         vm.run("sleep 1.2")  # autofs has forgotten its entry
-    assert noted(vm) == [f"login {FIELDS} uid=1000 user=user via=automount"]
+    assert audit_lines(vm) == [f"login {FIELDS} uid=1000 user=user via=automount"]
     job.logout(vm, job.BETA)
     vm.run(["auto-iscsi", "lookup", job.BETA])
-    again = noted(vm)[1:]
+    again = audit_lines(vm)[1:]
     assert len(again) == 1 and again[0].startswith(f"login {FIELDS[:-1]}2 uid=0 user=root via=")
     job.configure(vm, "idle = 0\nlease = 1s\n")
     vm.run("sleep 1.2; systemctl start auto-iscsi.service", timeout=120)
     assert vm.sessions() == []
-    (line,) = noted(vm)[2:]
+    (line,) = audit_lines(vm)[2:]
     assert line.startswith(f'logout {FIELDS[:-1]}2 reason="idle for ')
     assert line.endswith('" uid=0 user=root via=systemd')

@@ -1,4 +1,4 @@
-"""Does the bed itself show what a real SAN, initiator and automount would?"""
+"""The test bed itself: its SAN, initiator and automount behave like real ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_a_state_is_resumed_before_the_initiator_ever_ran(bare: Machine) -> None
 
 
 def test_commands_report_status_and_streams_apart(bare: Machine) -> None:
-    said = bare.run("echo out; echo err >&2; exit 3", check=False)
-    assert (said.status, said.stdout, said.stderr) == (3, "out\n", "err\n")
+    result = bare.run("echo out; echo err >&2; exit 3", check=False)
+    assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
     with pytest.raises(CommandFailed, match="status 1"):
         bare.run("false")
     assert bare.run("cat", stdin=b"\0\xff").raw == b"\0\xff"
@@ -36,13 +36,13 @@ def test_commands_run_side_by_side_and_are_killed_in_time(bare: Machine) -> None
     assert bare.run("pgrep sleep", check=False).status == 1
 
 
-def test_a_daemon_left_behind_holds_up_nobody(bare: Machine) -> None:
+def test_a_command_does_not_wait_for_a_daemon_that_it_leaves_behind(bare: Machine) -> None:
     began = time.monotonic()
     assert bare.run("sleep 60 & echo done").stdout == "done\n"
     assert time.monotonic() - began < 20
 
 
-def test_the_initiator_is_brought_back_to_before_its_first_use(bare: Machine, san: San) -> None:
+def test_the_initiator_is_reset_to_its_state_before_its_first_use(bare: Machine, san: San) -> None:
     san.target(IQN)
     bare.discover()
     assert bare.run("systemctl is-active iscsid", check=False).stdout == "active\n"
@@ -110,7 +110,7 @@ def test_a_portal_refuses_with_a_status(
 
 
 def login_once(bare: Machine) -> int:
-    """Return the status of a login that is not tried again."""
+    """Try to log in once, without retries; return iscsiadm's exit status."""
     for name, value in {
         "node.session.initial_login_retry_max": 1,
         "node.conn[0].timeo.login_timeout": 3,
@@ -152,7 +152,7 @@ def test_a_snapshot_is_revoked_and_presented_again(bare: Machine, san: San) -> N
     assert target.sessions == 1
 
 
-def test_chap_lets_in_who_knows_the_secret(bare: Machine, san: San) -> None:
+def test_with_chap_only_an_initiator_with_the_secret_is_admitted(bare: Machine, san: San) -> None:
     san.target(IQN, chap=("browse", "a-long-secret"), read_only=True)
     bare.discover()
     assert login_once(bare) == 24

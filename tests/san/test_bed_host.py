@@ -1,4 +1,4 @@
-"""Does the bed take from this host what it should, and nothing else?"""
+"""The parts of the test bed that run on the host: archives, cache, disk files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_only_debian_archives_are_taken_with_the_guest_suite(sources: Path) -> N
     ]
 
 
-def test_a_host_without_debian_archives_is_told_so(sources: Path) -> None:
+def test_a_host_without_debian_archives_is_reported(sources: Path) -> None:
     (sources / "sources.list").write_text("deb http://vendor.example/apt noble main\n")
     with pytest.raises(apt.NoSources, match="no Debian archive for bookworm"):
         apt.entries("bookworm", host="bookworm")
@@ -82,7 +82,7 @@ def test_a_build_that_fails_leaves_nothing_and_can_be_tried_again(
     assert [path.name for path in place.iterdir()] == ["whole"]
 
 
-def test_what_is_used_longest_ago_is_removed_unless_it_is_in_use(
+def test_the_entry_that_was_used_longest_ago_is_removed_unless_it_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BED_CACHE", str(tmp_path))
@@ -96,7 +96,7 @@ def test_what_is_used_longest_ago_is_removed_unless_it_is_in_use(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_is_not_zero_is_sent(tmp_path: Path) -> None:
+def test_only_the_parts_of_a_disk_that_are_not_zero_are_copied(tmp_path: Path) -> None:
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(64 << 20)
@@ -113,7 +113,7 @@ def test_only_what_is_not_zero_is_sent(tmp_path: Path) -> None:
     assert copied.read_bytes()[512:] == image.read_bytes()
 
 
-def test_a_filesystem_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+def test_a_failure_to_make_a_filesystem_names_the_program(tmp_path: Path) -> None:
     wrong = disk.Disk((disk.fs("ext4", size=1, options=["-O", "nonsense"]),), "", 512, "", 0)
     with pytest.raises(RuntimeError, match="mke2fs"):
         disk.build(wrong, tmp_path / "disk")

@@ -1,4 +1,4 @@
-"""CHAP with a real target: who lets us in, and who sees the secrets meanwhile?"""
+"""CHAP with a real target: logins succeed, and nobody else sees the secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE_WAY = f"chap_user = browse\nchap_secret_file = {FILES[0]}\n"
 MUTUAL = f"{ONE_WAY}chap_mutual_user = array\nchap_mutual_secret_file = {FILES[1]}\n"
 PORTAL = "portals = 127.0.0.1\n"
 
-# Every process's arguments and environment, over and over, until the file `stop` is there.
+# Reads the arguments and environment of every process until the file `stop` exists.
 WATCH = r"""
 import os
 seen = set()
@@ -30,7 +30,7 @@ while not os.path.exists("/root/stop"):
 with open("/root/seen", "wb") as file:
     file.write(b"\n".join(seen))
 """
-# What was written since the mark, and a user can read; grep then opens it as that user does.
+# Lists the files newer than the mark that a user can read; grep then opens them as that user.
 WRITTEN = (
     "find / /run /dev/shm /tmp -xdev \\( -path /proc -o -path /sys \\) -prune -o"
     " -type f -newer /tmp/mark -readable -print0 2>/dev/null;"
@@ -45,26 +45,26 @@ def secrets(vm: Machine) -> None:
 
 
 def readable_by_others(vm: Machine) -> list[str]:
-    """Return the files with a secret that somebody who is not root can read."""
-    found = vm.run(
+    """Return the files with a secret that a user other than root can read."""
+    files = vm.run(
         f"({WRITTEN}) | xargs -0 grep -slaF -e {SECRET} -e {OTHER}; true", user="user", timeout=300
     )
-    return found.lines
+    return files.lines
 
 
 def refused(vm: Machine, iqn: str) -> str:
-    """Visit until automount asks again; return what the log says then."""
-    before = len(job.said(vm))
+    """Visit until automount runs the map again; return the line in the log."""
+    before = len(job.messages(vm))
 
     def again() -> list[str]:
         assert job.visit(vm, iqn, check=False).status == 1
-        return job.said(vm)[before:]
+        return job.messages(vm)[before:]
 
     return job.until(again)[0]
 
 
 def logged(vm: Machine) -> str:
-    """Return all that was logged: by daemons, by the kernel."""
+    """Return everything that daemons and the kernel have logged."""
     return vm.journal("-o", "cat") + vm.run("dmesg").stdout
 
 
@@ -83,28 +83,28 @@ def test_nobody_sees_the_secrets_of_a_mutual_login_and_discovery(vm: Machine, sa
     vm.run("touch /root/stop")
     watch.wait()
     seen = vm.read("/root/seen")
-    assert b"iscsiadm" in seen and b"discovery" in seen  # it looked often enough
+    assert b"iscsiadm" in seen and b"discovery" in seen  # the watcher was fast enough
     assert SECRET.encode() not in seen and OTHER.encode() not in seen
     (record,) = job.records(vm).values()
     assert f"password = {SECRET}".encode() in record and f"in = {OTHER}".encode() in record
     assert readable_by_others(vm) == []
     assert SECRET not in logged(vm) and OTHER not in logged(vm)
     assert vm.read("/etc/iscsi/iscsid.conf") == conf
-    vm.write("/var/open", SECRET)  # the search would find it
+    vm.write("/var/open", SECRET)  # the search finds such a file
     assert readable_by_others(vm) == ["/var/open"]
 
 
-def test_one_way_and_a_secret_that_is_wrong(vm: Machine, san: San) -> None:
+def test_one_way_chap_and_wrong_secrets(vm: Machine, san: San) -> None:
     san.target(job.ALPHA, chap=OURS)
     san.target(job.BETA, chap=OURS, mutual=THEIRS)
     secrets(vm)
     job.configure(vm, f"{PORTAL}{ONE_WAY}")
-    assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"  # its discovery asks for none
+    assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"  # discoveries require no CHAP
     vm.write(FILES[0], "another-secret", 0o600)
     line = refused(vm, job.BETA)
     assert "the target refused this host or its CHAP secret (iscsiadm exit 24)" in line
     assert f"correct chap_user or the secret in {FILES[0]}" in line
-    rejected = "Security negotiation failed"  # the target's own word; iscsid's comes later
+    rejected = "Security negotiation failed"  # the target's message; iscsid's comes later
     assert vm.run("dmesg").stdout.count(rejected) == 1
     line = refused(vm, job.BETA)
     assert f"the secret in {FILES[0]} was refused" in line and "not tried again" in line

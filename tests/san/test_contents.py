@@ -1,4 +1,4 @@
-"""Whatever a snapshot is: is it found out, mounted as it needs to be, or refused by its name?"""
+"""fstype = auto: every kind of disk is recognised, and mounted correctly or refused by name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ AUTO = "options = nocheck, ro, nosuid, nodev\nfstype = auto\npartition = auto\nu
 
 
 def explained(vm: Machine, iqn: str) -> str:
-    """Return what `explain` says of a key."""
+    """Return the output of `explain` for a key."""
     return vm.run(["auto-iscsi", "explain", iqn], check=False).stdout
 
 
 def zfs_label() -> bytes:
-    """Return what a ZFS pool's label says of it, an XDR list of names and values.
+    """Return the label of a ZFS pool: an XDR list of names and values.
 
-    The format: OpenZFS module/nvpair/nvpair.c. libblkid 2.41 reads that, 2.38 counts uberblocks.
+    The format is that of OpenZFS module/nvpair/nvpair.c. libblkid 2.41 reads the label, libblkid
+    2.38 counts uberblocks.
     """
 
     def text(value: str) -> bytes:
@@ -52,7 +53,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
             san.fs("", size=64),
         ],
         table="gpt",
-    )  # blkid sees no smaller ZFS
+    )  # blkid recognises no smaller ZFS
     luns = {
         0: mixed,
         1: san.disk(whole=fs("xfs")),
@@ -89,7 +90,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         return vm.run(["cat", f"{key}/{name}"], user="user", timeout=300).stdout
 
     assert read("lun0/p4/marker") == "ext4\n"
-    # Only what was entered is mounted.
+    # Only the entered partition is mounted.
     assert [m.point for m in vm.mounts(key) if m.fstype != "autofs"] == [f"{key}/lun0/p4"]
     seen = {
         name: read(name)
@@ -110,8 +111,8 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     mounted = {m.point[len(key) + 1 :]: m for m in vm.mounts(key) if m.fstype != "autofs"}
     assert all({"ro", "nosuid"} <= set(m.options.split(",")) for m in mounted.values())
     assert "nouuid" in mounted["lun1"].super
-    (line,) = job.said(vm)  # what was left out, and why
-    wanted = [
+    (line,) = job.messages(vm)  # the partitions that were left out, with the reasons
+    reasons = [
         "lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
         "partition 7 is an LVM physical volume",
         "partition 8 is LUKS encrypted",
@@ -121,8 +122,8 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     if vm.run("modprobe ntfs3", check=False).status == 0:
         assert read("lun5/marker") == "ntfs\n"
     else:
-        wanted.append("lun5 is left out: LUN 5 (sde): this kernel has no ntfs3")
-    told = explained(vm, job.BETA)
+        reasons.append("lun5 is left out: LUN 5 (sde): this kernel has no ntfs3")
+    explanation = explained(vm, job.BETA)
     disks = vm.sessions(job.BETA)[0].disks
     sizes = {
         lun: [
@@ -132,17 +133,17 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         for lun in (0, 6, 300)
     }
     assert sizes == {0: ["512", "512"], 6: ["512", "4096"], 300: ["4096", "4096"]}
-    for why in wanted:
-        why = why.replace("sda", disks[0]).replace("sde", disks[5])
-        assert why in line and why in told
-    assert "1: 8 MiB vfat 'ESP' (EFI system partition)" in told
-    assert "4: 8 MiB ext4, journal clean" in told
-    # What is no filesystem was not put to use.
+    for reason in reasons:
+        reason = reason.replace("sda", disks[0]).replace("sde", disks[5])
+        assert reason in line and reason in explanation
+    assert "1: 8 MiB vfat 'ESP' (EFI system partition)" in explanation
+    assert "4: 8 MiB ext4, journal clean" in explanation
+    # Swap space, volume groups and RAID members were not activated.
     assert vm.run("tail -n +2 /proc/swaps; dmsetup ls | grep -v '^No'", check=False).stdout == ""
 
 
-def test_what_is_meant_among_partitions(vm: Machine, san: San) -> None:
-    """One visit after another, each with another configuration, of one session."""
+def test_which_of_several_partitions_is_mounted(vm: Machine, san: San) -> None:
+    """The visits use one session, and each has another configuration."""
     disk = san.disk(
         [
             san.fs("vfat", label="ESP", efi=True),
@@ -166,7 +167,7 @@ def test_what_is_meant_among_partitions(vm: Machine, san: San) -> None:
     job.configure(vm, AUTO.replace("partition = auto", "partition = 3") + "lun = 5\n")
     assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == "home\n"
     assert job.expired(vm, job.BETA)
-    # With a type that is given, what is there of that type is meant.
+    # With a given type, the filesystem of that type is mounted.
     job.configure(vm, AUTO.replace("fstype = auto", "fstype = ext4") + "lun = 5\n")
     assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == "root\n"
     assert job.expired(vm, job.BETA)
@@ -180,7 +181,7 @@ def test_what_is_meant_among_partitions(vm: Machine, san: San) -> None:
     )
     assert seen.split() == ["p1", "p2", "p3", "root"]
     assert vm.run(["cat", f"{key}/p3/marker"], user="user").stdout == "home\n"
-    # And all of it goes again, and comes again.
+    # All of it expires, and can be mounted again.
     assert job.until(lambda: not [m for m in vm.mounts(key) if m.fstype != "autofs"])
     assert (
         job.until(lambda: vm.run(["cat", f"{key}/p3/marker"], user="user", check=False).stdout)
@@ -215,8 +216,10 @@ def test_a_volume_and_its_snapshots_at_once(vm: Machine, san: San) -> None:
         assert mounted.source == f"/dev/{job.session(vm, iqn).disks[0]}"
 
 
-def test_two_tebibytes_are_as_quick_as_a_few_megabytes(vm: Machine, san: San) -> None:
-    """By what the lookup does: the same steps, and no more read of the disk than the kernel's."""
+def test_a_lookup_reads_no_more_of_two_tebibytes_than_of_a_few_megabytes(
+    vm: Machine, san: San
+) -> None:
+    """Compare the sectors that were read, not the time."""
     small, big = f"{job.ARRAY}-small", f"{job.ARRAY}-big"
     few = san.fs("xfs", {"marker": f"{small}\n"})
     many = san.fs("xfs", {"marker": f"{big}\n"}, size=2 << 20, options=["-l", "size=64m"])

@@ -1,4 +1,4 @@
-"""What if many ask at once, or go away in the middle?"""
+"""Many lookups at once, and lookups that are interrupted or killed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.san.bed.san import San
 
 NAMES = [f"{job.BETA[:-1]}{number}" for number in range(8)]
 
-# Writes down every iscsiadm that names a target, and whether another one was at the same target.
+# Logs every iscsiadm that names a target, and whether another one worked on the same target.
 WATCH = """#!/bin/bash
 for argument; do [ "$before" = -T ] && target=$argument; before=$argument; done
 [ "$target" ] || exec /usr/sbin/iscsiadm.real "$@"
-mkdir "/run/watch/$target" || echo "twice at once: $*" >> /run/watch/log
+mkdir "/run/watch/$target" || echo "concurrent_runs at once: $*" >> /run/watch/log
 echo "$target" >> /run/watch/all
 /usr/sbin/iscsiadm.real "$@"; status=$?
 rmdir "/run/watch/$target"
@@ -26,14 +26,14 @@ exit $status
 
 @pytest.fixture
 def watched(vm: Machine) -> Machine:
-    """The machine, with every start of iscsiadm written down."""
+    """The machine with an iscsiadm that logs each of its runs."""
     vm.run("mkdir -p /run/watch && mv /usr/sbin/iscsiadm /usr/sbin/iscsiadm.real")
     vm.write("/usr/sbin/iscsiadm", WATCH, 0o755)
     return vm
 
 
-def twice(vm: Machine) -> str:
-    """Return where two iscsiadm were at one target."""
+def concurrent_runs(vm: Machine) -> str:
+    """Return the log of iscsiadm runs that worked on one target at the same time."""
     return vm.run("cat /run/watch/log 2>/dev/null", check=False).stdout
 
 
@@ -49,7 +49,7 @@ def test_eight_targets_at_once(watched: Machine, san: San) -> None:
     ]
     assert [each.wait().stdout for each in reading] == [f"{iqn}\n" for iqn in NAMES]
     assert san.sessions() == dict.fromkeys(NAMES, 1)
-    assert twice(vm) == ""
+    assert concurrent_runs(vm) == ""
 
 
 def test_one_target_from_eight_processes_at_once(watched: Machine, san: San) -> None:
@@ -63,11 +63,11 @@ def test_one_target_from_eight_processes_at_once(watched: Machine, san: San) -> 
     assert len({each.wait().stdout for each in lookups}) == 1
     assert san.sessions() == {job.BETA: 1}
     assert vm.run("cat /run/watch/all").lines == [job.BETA]
-    assert twice(vm) == ""
+    assert concurrent_runs(vm) == ""
 
 
-def test_ctrl_c_and_once_more(watched: Machine, san: San) -> None:
-    """automount then runs the program twice at once, and mounts twice (facts of autofs, 4)."""
+def test_ctrl_c_and_another_visit(watched: Machine, san: San) -> None:
+    """automount then runs the program concurrent_runs at once, and mounts concurrent_runs."""
     vm = watched
     san.target(job.BETA)
     vm.discover()
@@ -82,7 +82,7 @@ def test_ctrl_c_and_once_more(watched: Machine, san: San) -> None:
         assert job.expired(vm, job.BETA)
         job.logout(vm, job.BETA)
         vm.run("sleep 1.2")
-    assert twice(vm) == ""
+    assert concurrent_runs(vm) == ""
 
 
 @pytest.mark.parametrize("known", ["record", "portals"])
@@ -96,7 +96,7 @@ def test_a_lookup_killed_at_any_point_does_not_stop_the_next(
     job.configure(vm, "portals = 127.0.0.1\n")
     kept = set(job.records(vm))
     for delay in (0.2, 0.7, 1.3, 2.2):
-        # The lookup alone, not its iscsiadm; one that was quicker than that is no failure.
+        # Only the lookup is killed, not its iscsiadm. One that has ended already is no failure.
         vm.run(f"auto-iscsi lookup {job.BETA} & sleep {delay}; kill -KILL $!; wait", check=False)
         entry = vm.run(["auto-iscsi", "lookup", job.BETA], check=False)
         assert (entry.status, entry.stderr) == (0, ""), delay
@@ -108,6 +108,6 @@ def test_a_lookup_killed_at_any_point_does_not_stop_the_next(
             job.forget(vm, job.BETA)
         vm.run(["rm", f"/run/auto-iscsi/claims/{job.BETA}"])
         assert set(job.records(vm)) == kept, delay
-    assert twice(vm) == ""
+    assert concurrent_runs(vm) == ""
     assert vm.run("cd /run/auto-iscsi && find claims iscsiadm lock -type f").stdout == ""
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"

@@ -1,4 +1,4 @@
-"""auto-iscsi doctor on a real host: without problems, with problems, and after its commands."""
+"""auto-iscsi doctor on a real host: healthy, with problems, and after the suggested commands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def levels(vm: Machine, user: str = "root") -> dict[str, str]:
     return checks
 
 
-def test_a_host_as_it_was_installed_and_at_work(vm: Machine, san: San) -> None:
+def test_an_installed_host_that_works_has_no_problems(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     job.visit(vm, job.BETA)
     checks = levels(vm)
-    # bookworm's autofs has the hang, and the guest has LVM with its defaults.
+    # bookworm's autofs can hang, and the guest has LVM with its defaults.
     not_ok = {code for code, level in checks.items() if level != "ok"}
     text = vm.run("auto-iscsi doctor", check=False).stdout
     assert not_ok <= {"autofs-version", "lvm-activation"}, text
@@ -39,7 +39,7 @@ def test_a_host_as_it_was_installed_and_at_work(vm: Machine, san: San) -> None:
     assert "problem" not in unprivileged.values()
 
 
-def test_each_problem_is_corrected_by_the_command_that_is_named(vm: Machine, san: San) -> None:
+def test_each_problem_is_corrected_by_the_suggested_command(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     vm.run("systemctl stop iscsid.socket iscsid.service; systemctl mask iscsid.socket")

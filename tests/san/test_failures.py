@@ -1,4 +1,4 @@
-"""What does the log say when a snapshot cannot be had, how soon, and does the next try work?"""
+"""A failed lookup logs the reason in time, and the next one works once the cause is gone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
-# What emulation may add to a bound that the contract states in seconds: it starts a program some
-# 25 times slower than the machine would, a Python with sh and pyudev in about three seconds.
+# Seconds that emulation may add to a time limit of the contract. It starts programs about 25 times
+# slower than hardware: a Python with sh and pyudev in about three seconds.
 SLACK = 10.0
 BOUND = 12.0  # login_timeout + 2 s, with the shipped configuration
 
@@ -21,29 +21,31 @@ def host(vm: Machine, san: San) -> Iterator[Machine]:
     """A host that knows the target from an administrator's discovery."""
     san.target(job.BETA)
     vm.discover()
-    vm.run(["auto-iscsi", "lookup", "warm.up"], check=False)  # what Python has on disk is read
+    vm.run(
+        ["auto-iscsi", "lookup", "warm.up"], check=False
+    )  # fills the page cache with Python's files
     yield vm
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"  # the cause is gone
     assert san.sessions()[job.BETA] == 1
 
 
 def refused(vm: Machine, *words: str, within: float = BOUND) -> str:
-    """Visit in vain; the log's line holds the target and `words`, and came in time."""
+    """Visit in vain; check that the log's line has the target and `words`, and came in time."""
     begun = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
     line = job.refusal(vm, job.BETA)
     took = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout) - begun
     for word in (job.BETA, *words):
         assert word in line
-    assert "; " in line, "no word of what to do"
+    assert "; " in line, "no hint"
     assert took < within + SLACK
-    vm.run("sleep 2.1")  # the shipped negative timeout, as automount counts: in whole seconds
+    vm.run("sleep 2.1")  # the shipped negative timeout, rounded to whole seconds
     return line
 
 
 @pytest.mark.core
 def test_the_target_is_gone(host: Machine, san: San) -> None:
     san.targets[job.BETA].delete()
-    # An array says so; the kernel's target answers for any unknown name that it is unavailable.
+    # This is an array's answer; the kernel's target says "unavailable" for any unknown name.
     portal = san.refusing("127.0.0.1", 2, 3, targets=[job.BETA])
     refused(host, "127.0.0.1:3260", "iscsiadm exit 19", "present it at the SAN")
     portal.close()
@@ -51,11 +53,11 @@ def test_the_target_is_gone(host: Machine, san: San) -> None:
 
 
 def test_the_target_is_offline_and_the_record_is_an_administrators(host: Machine, san: San) -> None:
-    """Its record makes iscsid try for two minutes: we say so, and it goes on."""
+    """The record makes iscsid try for two minutes: the log says so, and iscsid continues."""
     kept = job.records(host)
     san.targets[job.BETA].revoke()
     refused(host, "127.0.0.1:3260", "initial_login_retry_max = 8")
-    # Not another login beside it, and no waiting for all of its time.
+    # The next visit starts no second login, and does not wait until iscsid gives up.
     refused(host, "session 1 through 127.0.0.1:3260", "iscsid keeps trying")
     assert job.records(host) == kept
     san.targets[job.BETA].enable()
@@ -160,9 +162,9 @@ def test_automount_restarted_while_the_target_of_a_mount_is_unreachable(
     took = float(host.run("cut -d' ' -f1 /proc/uptime").stdout) - begun
     assert took < BOUND + SLACK
     assert job.mount(host, job.BETA)
-    assert job.said(host) == []
+    assert job.messages(host) == []
     with_shell.kill()
     with_shell.wait(check=False)
-    assert job.expired(host, job.BETA), "a mount whose lookup failed never expires"
+    assert job.expired(host, job.BETA), "the mount did not expire"
     san.unblock("127.0.0.1")
     assert job.until(lambda: job.session(host, job.BETA).state == "LOGGED_IN")

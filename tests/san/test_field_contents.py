@@ -47,7 +47,7 @@ def test_disks_with_a_history(vm: Machine, san: San) -> None:
     vm.automount("--timeout=1 --negative-timeout=1")
     assert job.visit(vm, job.BETA, "lun8/marker").stdout == "boot\n"
     assert job.visit(vm, job.BETA, "lun6/marker").stdout == "iso9660\n"
-    line = job.said(vm)[-1]
+    line = job.messages(vm)[-1]
     told = vm.run(["auto-iscsi", "explain", job.BETA], check=False).stdout
     name = dict(vm.sessions(job.BETA)[0].disks)
     for text in (
@@ -94,4 +94,4 @@ def test_disks_with_a_history(vm: Machine, san: San) -> None:
     assert read("lun = 7\nfstype = ext4\npartition = auto\n") == "two\n"
     assert read("lun = 8\nfstype = auto\npartition = auto\n") == "boot\n"
     note = "partition 2 is an LVM physical volume and is left alone: /boot may be all that you see"
-    assert job.said(vm)[-1].endswith(f": {note}")
+    assert job.messages(vm)[-1].endswith(f": {note}")

@@ -49,7 +49,7 @@ def test_three_hundred_targets_of_which_some_have_strange_names(vm: Machine, san
         assert job.visit(vm, name).stdout == f"{NAMES[0]}\n"
     for name in (UNDERSCORE, LONG):  # whether they work is for open-iscsi and udev to say
         if not job.visit(vm, name, check=False).stdout:
-            assert any(name in line for line in job.said(vm))
+            assert any(name in line for line in job.messages(vm))
     shown = json.loads(vm.run("auto-iscsi status --json", check=False, timeout=120).stdout)
     assert NAMES[150] in json.dumps(shown)
     doctor = vm.run("auto-iscsi doctor", check=False, timeout=120)

@@ -73,10 +73,10 @@ def test_a_path_in_standby_is_passed_over(vm: Machine, san: San) -> None:
         assert problems(vm) == []  # it can be read through the other path
     assert f"      {first.disks[0]}: {STANDBY}\n" in vm.run("auto-iscsi status").stdout
     # The next visit finds the disk at once, and says nothing.
-    said = len(job.said(vm))
+    said = len(job.messages(vm))
     vm.run(["umount", f"{job.ROOT}/{job.ALPHA}"])
     assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"
-    assert len(job.said(vm)) == said
+    assert len(job.messages(vm)) == said
     claim = vm.read(f"/run/auto-iscsi/claims/{job.ALPHA}").decode()
     by_address = {session.address: session.number for session in vm.sessions(job.ALPHA)}
     assert f"sids {by_address['127.0.0.2']}" in claim

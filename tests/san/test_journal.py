@@ -1,4 +1,4 @@
-"""A snapshot taken in the midst of work: is it shown, and is not one byte of it changed?"""
+"""A snapshot with a dirty journal is refused, skipped or replayed, and only a replay writes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
         assert f"{kind} on {job.session(vm, iqn).disks[0]} was in use" in line and word in line
 
     def skipped(iqn: str) -> None:
-        told = len(job.said(vm))
+        before_visit = len(job.messages(vm))
         assert job.until(lambda: job.visit(vm, iqn, check=False).stdout) == f"{kind}\n"
         mounted = job.mount(vm, iqn)
         assert mounted is not None and "ro" in mounted.options.split(",")
-        (line, *_) = job.said(vm)[told:]
+        (line, *_) = job.messages(vm)[before_visit:]
         assert "is mounted without its journal: the newest files can be missing" in line
         assert job.expired(vm, iqn)
 
@@ -40,12 +40,12 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(protected)
     job.configure(vm, AUTO + "journal = replay\n")
-    # As one noted that met the disk before the kernel knew that it is write-protected.
+    # As if a lookup had seen the disk before the kernel knew that it is write-protected.
     vm.run(["sed", "-i", "s/ rw$/ ro/", f"/run/auto-iscsi/disks/{protected}"])
     refused(protected, "its journal cannot be replayed")
     job.logout(vm, protected)
 
-    # One that can.
+    # A LUN that can be written.
     target = san.target(writable, [disk])
     assert target.sessions == 0
     vm.discover()
@@ -59,7 +59,7 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     assert "journal clean" in vm.run(["auto-iscsi", "explain", clean]).stdout
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(writable)
-    # fsck of automount, and all that was mounted: not one byte.
+    # All that was mounted: not one byte.
     assert checksum(vm, disk) == before
     job.configure(vm, AUTO + "journal = replay\n")
     assert job.until(lambda: job.visit(vm, writable, "new8", check=False).stdout) == "new\n"
@@ -68,8 +68,8 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     assert checksum(vm, disk) != before
 
 
-def test_with_a_type_that_is_given_it_is_as_it_was(vm: Machine, san: San) -> None:
-    """As shipped, but for the type: nothing is looked at, nothing set; the kernel replays."""
+def test_with_a_given_type_the_kernel_replays_the_journal(vm: Machine, san: San) -> None:
+    """As in the original script, nothing is examined and no read-only flag is set."""
     disk = taken_in_use(vm, san, "ext4")
     before = checksum(vm, disk)
     san.target(job.BETA, [disk])
@@ -78,4 +78,4 @@ def test_with_a_type_that_is_given_it_is_as_it_was(vm: Machine, san: San) -> Non
     assert job.visit(vm, job.BETA, "new8").stdout == "new\n"
     assert vm.read(f"/sys/block/{job.session(vm, job.BETA).disks[0]}/ro") == b"0\n"
     assert checksum(vm, disk) != before
-    assert job.said(vm) == []
+    assert job.messages(vm) == []

@@ -60,7 +60,7 @@ for number, key in enumerate(json.load(sys.stdin)):
 """
 
 
-# Every fork, every exec, every step of a TCP connection, with who did it.
+# The kernel traces every fork, exec and TCP state change, with its process.
 TRACING = "/sys/kernel/tracing"
 EVENTS = ("sched/sched_process_fork", "sched/sched_process_exec", "sock/inet_sock_set_state")
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
@@ -73,14 +73,14 @@ def typed() -> list[str]:
 
 
 def trace(vm: Machine) -> set[int]:
-    """Begin to write down what processes do; return automount's threads."""
+    """Start tracing processes and connections; return automount's threads."""
     on = "".join(f" && echo 1 > events/{event}/enable" for event in EVENTS)
     vm.run(f"mountpoint -q {TRACING} || mount -t tracefs none {TRACING}; cd {TRACING}{on}")
     return {int(thread) for thread in vm.run("ls /proc/$(pgrep -x automount)/task").lines}
 
 
-def did(vm: Machine, threads: set[int]) -> tuple[list[str], list[str]]:
-    """Return what threads and their descendants executed, and the steps of their connections."""
+def traced(vm: Machine, threads: set[int]) -> tuple[list[str], list[str]]:
+    """Return the programs and TCP state changes of threads and their descendants."""
     family, executed, connected = set(threads), [], []
     for line in vm.run(f"cat {TRACING}/trace").lines:
         event = re.match(r"\s*.+-(\d+)\s+\[\d+\].* (\w+): (.*)", line)
@@ -101,13 +101,13 @@ def test_nothing_but_a_target_name_gets_past(vm: Machine, typed: list[str]) -> N
     before = vm.run(daemons, check=False).stdout
     automount = trace(vm)
     seen = vm.run(["python3", "-c", TOUCH], user="user", stdin=json.dumps(typed), timeout=300)
-    executed, connected = did(vm, automount)
+    executed, connected = traced(vm, automount)
     assert seen.stdout == ""
     assert len(executed) >= len(set(typed))
     assert set(executed) == {MAP}
     assert connected == []
     assert vm.run(daemons, check=False).stdout == before
-    lines = job.said(vm)
+    lines = job.messages(vm)
     assert len(lines) >= len(typed)
     assert all(" refused: " in line and line.isascii() and line.isprintable() for line in lines)
     assert vm.run("find /run/auto-iscsi -type f").stdout == ""
@@ -118,12 +118,12 @@ def test_the_trace_would_show_a_login(vm: Machine, san: San) -> None:
     job.configure(vm, "portals = 127.0.0.1\n")
     automount = trace(vm)
     job.visit(vm, job.BETA)
-    executed, connected = did(vm, automount)
+    executed, connected = traced(vm, automount)
     assert {Path(path).name for path in executed} >= {"auto.iscsi", "iscsiadm", "mount"}
     assert any("dport=3260" in step for step in connected)
 
 
-def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San) -> None:
+def test_a_loop_over_invented_names_asks_the_san_rarely(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     refusing = san.refusing("127.0.0.9", 2, 3, targets=[job.ALPHA])
     vm.discover("127.0.0.9")
@@ -133,15 +133,15 @@ def test_a_loop_over_what_is_not_there_asks_the_san_little(vm: Machine, san: San
     invented = "seq 16 | xargs -P 8 -I@ ls /iscsiauto/iqn.2001-05.com.example:@"
     vm.run(invented, user="user", check=False, timeout=300)
     seconds = float(vm.run("cut -d' ' -f1 /proc/uptime").stdout) - began
-    executed, _ = did(vm, automount)
+    executed, _ = traced(vm, automount)
     assert executed.count(MAP) >= 16
     discoveries = sum(path.endswith("/iscsiadm") for path in executed)
     assert 1 <= discoveries <= 1 + seconds / rate_limit.OFFER_LIFETIME
 
     def refused() -> bool:
         job.visit(vm, job.ALPHA, check=False)
-        return "2 failed attempts in the last minute" in job.said(vm)[-1]
+        return "2 failed attempts in the last minute" in job.messages(vm)[-1]
 
-    assert job.until(refused), job.said(vm)
-    assert refusing.logins == 2  # a quarter of the eight is one target's
+    assert job.until(refused), job.messages(vm)
+    assert refusing.logins == 2  # one target may use a quarter of the eight attempts
     assert job.visit(vm, job.BETA).stdout.strip() == job.BETA

@@ -65,7 +65,7 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
         assert vm.run(f"cat {root}/vg0-my-data/new8", timeout=100).stdout == "my-data8\n"
         assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
     assert vm.read("/run/original/root/new1") == b"root1\nlater\n"
-    assert any("swap is left out" in line for line in job.said(vm))
+    assert any("swap is left out" in line for line in job.messages(vm))
     # Nothing of LVM's was started, and the host's own volumes are where they were.
     assert "lvm-activate" not in vm.run("systemctl list-units --all 'lvm-activate*'").stdout
     assert vm.run("findmnt -n -o SOURCE /run/original/root").stdout == "/dev/mapper/vg0-root\n"

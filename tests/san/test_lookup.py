@@ -1,4 +1,4 @@
-"""Does `cd /iscsiauto/<iqn>` show the snapshot's files, and just as the original would?"""
+"""`cd /iscsiauto/<iqn>` shows the snapshot's files, mounted as the original script mounts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = "etc/really_important_file"
 
 
 def snapshot(san: San, iqn: str = job.BETA) -> None:
-    """Present a snapshot as the SAN of the original's author had them."""
+    """Present a snapshot like those for which the original script was written."""
     san.target(iqn, [san.disk([san.fs("ext3", {FILE: "two days ago\n"})])])
 
 
@@ -36,11 +36,11 @@ def test_the_second_visit_after_the_mount_expired(vm: Machine, san: San) -> None
     vm.run("sleep 2")  # autofs has forgotten its entry
     assert job.visit(vm, job.BETA, FILE).stdout == "two days ago\n"
     assert job.session(vm, job.BETA) == first
-    assert job.said(vm) == []
+    assert job.messages(vm) == []
 
 
 @pytest.mark.core
-def test_what_is_mounted_is_what_the_original_mounts(vm: Machine, san: San) -> None:
+def test_the_mount_is_the_same_as_the_originals(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
     job.original(vm, "/etc/auto.iscsi.original")
@@ -103,7 +103,7 @@ def test_settings_of_a_section_reach_the_mount(vm: Machine, san: San) -> None:
     assert "noexec" in mounted.options.split(",")
 
 
-def test_a_disabled_target_is_refused_before_the_network_is_asked(vm: Machine, san: San) -> None:
+def test_a_disabled_target_is_refused_without_a_login(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
     job.configure(vm, "[*-vm-beta-*]\nenabled = no\n")

@@ -1,4 +1,4 @@
-"""Does each configuration that the manual page shows do what the page says, on real targets?"""
+"""Each configuration in the manual page's EXAMPLES does on real targets what the page says."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 
 SNAPSHOTS = "iqn.2001-05.com.example:san"
-#: The page's portals, as this SAN has them.
+#: The portals of the manual page, and those of this SAN.
 HERE = {"10.0.0.1": "127.0.0.1", "10.0.0.2": "127.0.0.2", "10.0.1.1": "127.0.0.2"}
-#: What emulation needs: everything else is as the page has it.
+#: Longer timeouts for the emulation; the rest is as the manual page has it.
 SLOW = "udev_timeout = 60s\nlookup_timeout = 4m\n"
 
 
 def shown(introduction: str) -> str:
     """Return a worked configuration, for the addresses of this SAN."""
     text = manual.worked()[introduction]
-    for there, here in HERE.items():
-        text = text.replace(there, here)
+    for shown_address, address in HERE.items():
+        text = text.replace(shown_address, address)
     return SLOW + text
 
 
 def test_one_path_to_each(vm: Machine, san: San) -> None:
-    """All but the one with two portals, one after the other."""
+    """All examples but the one with two portals, one after the other."""
 
     def disk(kind: str, content: str, *, whole: bool = False) -> LiveDisk:
         made = san.fs(kind, {"marker": f"{content}\n"})

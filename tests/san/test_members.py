@@ -1,4 +1,4 @@
-"""A snapshot that is part of something bigger: is it left alone, beside what it was taken of?"""
+"""A snapshot of an LVM volume is left alone, even beside the volume of which it was taken."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ cp --sparse=always /run/volume.img {copy}
 losetup -d $device
 udevadm settle
 rm -f /run/lvm/*/*
-# The unit in which lvm2's rule activates; one that failed stays, and the next one is refused.
+# lvm2's rule activates in this unit. As long as a failed one exists, it starts no other.
 systemctl stop lvm-activate-data 2>/dev/null || :
 systemctl reset-failed
 """
 
 
 def holders(vm: Machine, disk: str) -> list[str]:
-    """Return what is made of a disk: device mapper's devices on top of it."""
+    """Return the device mapper's devices on top of a disk."""
     vm.run("udevadm settle --timeout=120", timeout=130)
     return vm.run(["ls", f"/sys/block/{disk}/holders"]).lines
 
 
-def test_a_volume_group_is_not_activated_beside_its_volumes_own(vm: Machine, san: San) -> None:
+def test_the_volume_group_of_a_snapshot_is_not_activated_beside_the_original(
+    vm: Machine, san: San
+) -> None:
     disk = san.disk(whole=san.fs("", size=64))
     vm.run(VOLUME.format(copy="/run/copy.img") + f"cat /run/copy.img >{disk.path}", timeout=180)
     san.target(job.BETA, [disk])
     vm.discover()
     job.configure(vm, "fstype = auto\npartition = auto\nudev_timeout = 50s\n")
-    # Without the rule, lvm2 activates what it sees: otherwise this would show nothing.
+    # Without the rule, lvm2 activates the volume group; otherwise the test would prove nothing.
     vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--login"])
     (name,) = job.until(lambda: list(job.session(vm, job.BETA).disks.values()))
     assert job.until(lambda: holders(vm, name))

@@ -1,4 +1,4 @@
-"""Several portals: are the paths joined, and does a reader notice when one of them goes?"""
+"""Several portals: multipathd joins the paths, and a reader does not notice the loss of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BIG = hashlib.sha256(b"big").digest() * (1 << 15)  # 1 MiB
 
 
 def target(san: San, iqn: str) -> None:
-    """Make a target with a big file, which is behind both portals."""
+    """Make a target behind both portals, with a big file."""
     files: dict[str, str | bytes] = {"marker": f"{iqn}\n", "big": BIG}
     san.target(iqn, [san.disk([san.fs("ext3", files)])], portals=BOTH)
 
@@ -52,7 +52,7 @@ def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San
     assert job.mount(vm, job.BETA) == mounted
     assert job.until(lambda: up(vm) == ["127.0.0.2"])
     assert vm.run(["auto-iscsi", "lookup", job.BETA]).stdout == entry
-    # And in the end both sessions go, with what was made for them.
+    # At the end, the reaper ends both sessions and deletes their records and claims.
     san.unblock("127.0.0.1")
     assert job.until(lambda: up(vm) == BOTH, 120)
     job.configure(vm, f"{ALL}idle = 1s\nlease = 1s\n")
@@ -67,7 +67,7 @@ def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San
     assert vm.run("ls /run/auto-iscsi/claims").stdout == ""
 
 
-def test_one_path_is_down_and_multipathd_takes_nothing(vm: Machine, san: San) -> None:
+def test_one_path_is_down_and_multipathd_makes_no_map(vm: Machine, san: San) -> None:
     target(san, job.BETA)
     target(san, job.ALPHA)
     job.configure(vm, f"{ALL}[{job.ALPHA}]\nudev_timeout = 5s\n")
@@ -97,6 +97,6 @@ def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(vm: Machine,
         sources.append(mounted.source if mounted else "")
         assert sources[-1].startswith("/dev/mapper/")
         assert len(vm.sessions(iqn)) == 1
-    # What nobody may write to cannot be written through the map either.
+    # A read-only disk cannot be written through the map either.
     node = vm.run(f"basename $(readlink -f {sources[1]})").stdout.strip()
     assert vm.read(f"/sys/block/{node}/ro") == b"1\n"

@@ -43,7 +43,7 @@ def test_all_files_are_there_and_the_lun_stays_as_it_was(
             assert overlays(vm) == []
             assert vm.run(LEFT, check=False).stdout == left
     assert checksum(vm, disk) == before
-    assert job.said(vm) == []
+    assert job.messages(vm) == []
 
 
 def test_without_room_or_without_the_module_it_is_refused(vm: Machine, san: San) -> None:

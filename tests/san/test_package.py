@@ -1,4 +1,4 @@
-"""Does the package's life on a host with systemd go as on one without (tests/automount)?"""
+"""Install, upgrade and remove the packages on a host with systemd and snapshots in use."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VERSION, LATER = auto_iscsi.__version__, "99.0.0"
 FILE = "etc/really_important_file"
 LINE = "/etc/auto.master.d/iscsi.autofs"
 TIMER = "auto-iscsi.timer"
-#: All that could be left behind, wherever it is.
+#: Lists every file of ours, wherever it is.
 OURS = r"find / -xdev -path /root -prune -o \( -name '*auto-iscsi*' -o -name 'auto.iscsi*'" + (
     r" -o -name 'iscsi.autofs*' \) -print | sort"
 )
 
 
 class Package(NamedTuple):
-    """A version, as it was built."""
+    """The built packages of a version."""
 
     deb: bytes
     rpm: bytes
@@ -49,14 +49,14 @@ def now() -> Package:
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """A later version, whose shipped configuration is not the same."""
+    """A later version, with a changed configuration file."""
     folder = sources.copy_to(tmp_path_factory.mktemp("later") / "folder")
     for name in ("auto_iscsi/__init__.py", "debian/changelog", "rpm/auto-iscsi.spec"):
         path = folder / name
         path.write_text(path.read_text().replace(VERSION, LATER))
     with open(folder / "etc/auto.iscsi.conf", "a") as stream:
         stream.write("# This is new.\n")
-    said = subprocess.run(
+    make = subprocess.run(
         ["make", "deb", "rpm"],
         cwd=folder,
         text=True,
@@ -64,7 +64,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Package:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert not said.returncode, said.stdout
+    assert not make.returncode, make.stdout
     return built(folder / "dist", LATER)
 
 
@@ -79,16 +79,16 @@ def works(vm: Machine, name: str) -> bool:
 
 
 def stay(vm: Machine, name: str) -> Command:
-    """Have somebody work in a snapshot."""
+    """Start a process whose current folder is in a snapshot."""
     assert works(vm, name)
-    there = f"cd {job.ROOT}/{name} && echo there && exec sleep 3000"
-    worker = vm.start(there, user="user", timeout=3100)
-    assert job.until(lambda: "there" in worker.output())
+    command = f"cd {job.ROOT}/{name} && echo command && exec sleep 3000"
+    worker = vm.start(command, user="user", timeout=3100)
+    assert job.until(lambda: "command" in worker.output())
     return worker
 
 
 def undisturbed(vm: Machine, name: str, worker: Command) -> bool:
-    """Tell whether who works in a snapshot can go on, and reads from it."""
+    """Say whether a process in a snapshot still runs, and its files can be read."""
     mounted = job.mount(vm, name) is not None
     file = vm.run(f"cat {job.ROOT}/{name}/{FILE}", user="user", check=False).stdout
     return mounted and not worker.done and file == "text\n"
@@ -98,7 +98,7 @@ def dpkg(vm: Machine, *words: str, package: bytes = b"") -> str:
     path = "/root/auto-iscsi.deb"
     if package:
         vm.write(path, package)
-    # As apt does for who wants to keep what was edited.
+    # Keep edited files, as an administrator can tell apt to.
     options = ["--force-confold"] if package else []
     return vm.run(
         ["dpkg", *options, *words, *([path] if package else [])],
@@ -108,7 +108,7 @@ def dpkg(vm: Machine, *words: str, package: bytes = b"") -> str:
 
 
 def rpm(vm: Machine, *words: str, package: bytes = b"") -> str:
-    """Run rpm, which cannot know of Debian's packages, and return all that it says."""
+    """Run rpm, without dependencies because they are Debian's packages; return its output."""
     if package:
         vm.write("/root/auto-iscsi.rpm", package)
     path = ["--nodeps", "/root/auto-iscsi.rpm"] if package else []
@@ -117,12 +117,12 @@ def rpm(vm: Machine, *words: str, package: bytes = b"") -> str:
 
 
 def timer(vm: Machine) -> list[str]:
-    """Return whether the timer is enabled and active."""
+    """Return the two states of the timer: enabled or not, active or not."""
     return vm.run(f"systemctl is-enabled {TIMER}; systemctl is-active {TIMER}", check=False).lines
 
 
 def edit(vm: Machine) -> str:
-    """Change all that is the administrator's to change, and return it."""
+    """Change each file that belongs to the administrator; return their contents."""
     vm.run(
         f"echo 'udev_timeout = 31s' >> /etc/auto.iscsi.conf; echo '# mine' >> {LINE};"
         " sed -i 's/^[*]/#*/' /etc/cron.d/auto-iscsi"
@@ -135,7 +135,7 @@ def edited(vm: Machine) -> str:
 
 
 @pytest.mark.core
-def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, san: San) -> None:
+def test_after_the_installation_sessions_begin_and_end_automatically(vm: Machine, san: San) -> None:
     gone, held, hidden = job.BETA, job.ALPHA, f"{job.ARRAY}-elsewhere"
     present(vm, san, gone, held, hidden)
     assert vm.run("stat -c %a:%U /run/auto-iscsi").stdout == "700:root\n"
@@ -143,7 +143,7 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     assert vm.run(f"systemd-analyze verify --man=no auto-iscsi.service {TIMER} 2>&1").stdout == ""
     level = vm.run("systemd-analyze security --no-pager auto-iscsi.service").lines[-1]
     assert "OK" in level, level
-    # Sooner than shipped.
+    # The timer runs more often than as shipped.
     vm.write(
         f"/etc/systemd/system/{TIMER}.d/soon.conf",
         "[Timer]\nOnCalendar=*:*:0/15\nAccuracySec=100ms\n",
@@ -153,16 +153,16 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     vm.automount("--timeout=2 --negative-timeout=1", program="/usr/libexec/auto-iscsi/auto.iscsi")
     worker = stay(vm, held)
     lurker = stay(vm, hidden)
-    # As in a container. (A copy at its own place ends with it: automount removes the directory,
-    # and that unmounts what is mounted on it in any namespace.)
+    # A second mount at another place, as in a container. (One at the same place would disappear:
+    # automount removes the directory, which unmounts it in every namespace.)
     vm.run(
         f"unshare --mount --propagation private sh -c 'mount --bind {job.ROOT}/{hidden} /mnt;"
         " sleep 3000 >/dev/null 2>&1 &'"
     )
     lurker.kill()
     assert works(vm, gone)
-    found = job.mount(vm, gone)
-    assert found and {"ro"} <= set(found.options.split(","))
+    mount = job.mount(vm, gone)
+    assert mount and {"ro"} <= set(mount.options.split(","))
     assert job.until(lambda: not vm.sessions(gone), 120)
     assert len(vm.sessions(held)) == 1 and len(vm.sessions(hidden)) == 1
     assert undisturbed(vm, held, worker)
@@ -170,13 +170,13 @@ def test_once_it_is_installed_sessions_begin_and_end_by_themselves(vm: Machine, 
     state = vm.run("systemctl show --value --property=Result auto-iscsi.service").stdout
     assert state == "success\n", vm.journal("-u", "auto-iscsi.service")
     assert works(vm, gone)
-    # A login that is not through when the reaper ends is not its to kill.
+    # The end of the reaper must not kill a login that is still under way.
     kill = vm.run("systemctl show --value --property=KillMode auto-iscsi.service").stdout
     assert kill == "process\n"
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
-def test_over_the_script_what_is_in_use_stays_and_the_next_visit_is_ours(
+def test_after_the_script_mounts_in_use_stay_and_the_next_visit_is_ours(
     bare: Machine, san: San, now: Package, kind: str
 ) -> None:
     last = f"{job.ARRAY}-last"
@@ -188,20 +188,20 @@ def test_over_the_script_what_is_in_use_stays_and_the_next_visit_is_ours(
     worker = stay(bare, job.BETA)
     before = job.mount(bare, job.BETA)
     if kind == "deb":
-        said = dpkg(bare, "--install", package=now.deb)
+        output = dpkg(bare, "--install", package=now.deb)
     else:
-        said = rpm(bare, "--install", package=now.rpm)
-    assert "/etc/auto.iscsi.orig" in said and "/etc/auto.master:" in said
+        output = rpm(bare, "--install", package=now.rpm)
+    assert "/etc/auto.iscsi.orig" in output and "/etc/auto.master:" in output
     assert bare.read("/etc/auto.iscsi.orig") == script
     assert undisturbed(bare, job.BETA, worker) and job.mount(bare, job.BETA) == before
     assert works(bare, job.ALPHA)
-    found = job.mount(bare, job.ALPHA)
-    assert found and found.fstype == "ext3"
-    assert len(bare.run("ls /run/auto-iscsi/claims").lines) == 1  # the script knows no claims
+    mount = job.mount(bare, job.ALPHA)
+    assert mount and mount.fstype == "ext3"
+    assert len(bare.run("ls /run/auto-iscsi/claims").lines) == 1  # the script makes no claims
     points = [each.point for each in bare.mounts("/") if each.fstype == "autofs"]
     assert points.count(job.ROOT) == 1
     assert bare.run("ls /etc/auto.master.d").stdout == ""
-    # And back: the script serves its line again.
+    # After the removal, the script serves its line again.
     if kind == "deb":
         dpkg(bare, "--remove", "auto-iscsi")
     else:
@@ -239,14 +239,16 @@ def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
     assert undisturbed(vm, job.BETA, worker)
     assert vm.run(OURS).stdout == ""
     worker.kill()
-    # Its last mount point gone, automount ends; installed anew, it serves again.
+    # Without a mount point automount ends; after another installation it serves again.
     vm.run(f"umount {job.ROOT}/{job.BETA}; umount {job.ROOT}/{job.ALPHA}", check=False)
     vm.run("systemctl restart autofs", timeout=120, check=False)
     dpkg(vm, "--install", package=now.deb)
     assert works(vm, job.BETA)
 
 
-def test_the_rpm_goes_the_same_way(bare: Machine, san: San, now: Package, later: Package) -> None:
+def test_the_rpm_is_upgraded_downgraded_and_erased_like_the_deb(
+    bare: Machine, san: San, now: Package, later: Package
+) -> None:
     present(bare, san, job.BETA, job.ALPHA)
     rpm(bare, "--install", package=now.rpm)
     worker = stay(bare, job.BETA)
@@ -268,17 +270,17 @@ def test_the_rpm_goes_the_same_way(bare: Machine, san: San, now: Package, later:
     rpm(bare, "--erase", "auto-iscsi")
     assert undisturbed(bare, job.BETA, worker)
     assert bare.run("systemctl --failed --plain --no-legend").stdout == ""
-    # rpm knows no purge: what was edited stays, under the names that rpm gives it.
-    left = ["/etc/auto.iscsi.conf", LINE, "/etc/cron.d/auto-iscsi"]
-    found = [path for path in bare.run(OURS).lines if not path.endswith((".rpmnew", ".rpmorig"))]
-    assert found == sorted(f"{path}.rpmsave" for path in left)
+    # rpm has no purge: edited files stay, with the suffix that rpm gives them.
+    edited_files = ["/etc/auto.iscsi.conf", LINE, "/etc/cron.d/auto-iscsi"]
+    files = [path for path in bare.run(OURS).lines if not path.endswith((".rpmnew", ".rpmorig"))]
+    assert files == sorted(f"{path}.rpmsave" for path in edited_files)
     worker.kill()
 
 
 def test_make_install_with_the_libraries_inside_on_a_host_without_them(
     bare: Machine, san: San
 ) -> None:
-    # make is not in the guest; what it runs is, with the folders that it would say.
+    # The guest has no make: the command that make would run is run there.
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name in ("dist/standalone", "etc", "man", "tools"):

@@ -1,4 +1,4 @@
-"""Through which portals is a target reached, and what becomes of the records meanwhile?"""
+"""The portals through which a target is reached, and the node records of the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: Sa
     assert san.sessions() == {job.ALPHA: 0, job.BETA: 1}
 
 
-def test_without_a_record_and_without_portals_it_says_what_to_do(vm: Machine, san: San) -> None:
+def test_without_a_record_and_without_portals_the_log_says_what_to_do(
+    vm: Machine, san: San
+) -> None:
     san.target(job.BETA)
     line = job.refusal(vm, job.BETA)
     assert f"{job.BETA}: no node record" in line
@@ -56,7 +58,7 @@ def test_a_target_that_no_portal_offers_leaves_no_record(vm: Machine, san: San) 
     assert vm.sessions() == []
 
 
-def test_a_record_that_was_made_in_vain_is_deleted_again(vm: Machine, san: San) -> None:
+def test_a_record_of_ours_is_deleted_when_the_login_fails(vm: Machine, san: San) -> None:
     san.refusing("127.0.0.1", 2, 3, targets=[job.BETA])
     job.configure(vm, "portals = 127.0.0.1\n")
     line = job.refusal(vm, job.BETA)
@@ -77,8 +79,8 @@ def test_when_a_portal_is_dead_the_next_one_is_used(
         job.configure(vm, "portals = 127.0.0.1, 127.0.0.2\n")
     getattr(san, way)("127.0.0.1")
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
-    found = job.session(vm, job.BETA)
-    assert (found.state, found.address) == ("LOGGED_IN", "127.0.0.2")
+    session = job.session(vm, job.BETA)
+    assert (session.state, session.address) == ("LOGGED_IN", "127.0.0.2")
     assert san.sessions() == {job.BETA: 1}
 
 
@@ -106,12 +108,12 @@ def test_records_are_found_in_either_folder(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     vm.discover()
     (record,) = job.records(vm)
-    here = record.partition("/nodes/")[0]
-    there = {"/etc/iscsi": "/var/lib/iscsi", "/var/lib/iscsi": "/etc/iscsi"}[here]
-    # iscsiadm is built for one of the two; we must see it in the other one.
-    vm.run(f"mkdir -p {there} && rm -rf {there}/nodes && mv {here}/nodes {there}/nodes")
-    vm.run(f"mkdir -p {here}/nodes && mount --bind {there}/nodes {here}/nodes")
-    vm.run(f"mount --make-private {here}/nodes")
+    used = record.partition("/nodes/")[0]
+    other = {"/etc/iscsi": "/var/lib/iscsi", "/var/lib/iscsi": "/etc/iscsi"}[used]
+    # iscsiadm uses one of the two folders; the lookup must find the record in the other.
+    vm.run(f"mkdir -p {other} && rm -rf {other}/nodes && mv {used}/nodes {other}/nodes")
+    vm.run(f"mkdir -p {used}/nodes && mount --bind {other}/nodes {used}/nodes")
+    vm.run(f"mount --make-private {used}/nodes")
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
@@ -152,8 +154,8 @@ def test_a_silent_portal_has_its_login_timeout_and_holds_up_no_other_target(
     waits = vm.start(f"cat {job.ROOT}/{job.ALPHA}/marker", timeout=120)
     assert job.until(lambda: vm.run("pgrep -x iscsiadm", check=False).stdout)
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
-    assert job.said(vm) == []  # the other one still waits
-    (line,) = job.until(lambda: job.said(vm))
+    assert job.messages(vm) == []  # the other one still waits
+    (line,) = job.until(lambda: job.messages(vm))
     assert f"{job.ALPHA}: discovery at 127.0.0.9:3260: it accepts connections, but has not" in line
     assert "in 30 s" in line and san.sessions() == {job.BETA: 1}
     waits.kill()

@@ -1,4 +1,4 @@
-"""Do sessions end as safely as they begin?"""
+"""The reaper ends the sessions that may end, and no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 from tests.san.reaping import QUICK, decision, leftovers, reap
 
-# What iscsid asks of the kernel first in a logout: ISCSI_UEVENT_UNBIND_SESSION (linux/iscsi_if.h).
+# The first step of iscsid's logout: ISCSI_UEVENT_UNBIND_SESSION (linux/iscsi_if.h).
 UNBIND = """
 import socket, struct, sys
 with open("/sys/class/iscsi_transport/tcp/handle") as file:
@@ -24,14 +24,14 @@ STEPS = Path(__file__).parents[1] / "tree/steps.py"
 
 
 def kept(vm: Machine, *iqns: str) -> bool:
-    """Say whether sessions outlive the reaper, when their lease is over."""
+    """Say whether sessions still exist after a reaper that runs when their lease is over."""
     vm.run("sleep 2.1")
     assert reap(vm).stdout == ""
     return all(len(vm.sessions(iqn)) == 1 for iqn in iqns)
 
 
 @pytest.mark.core
-def test_the_whole_life(vm: Machine, san: San) -> None:
+def test_a_session_from_the_first_visit_to_its_end(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
     vm.automount("--timeout=2 --negative-timeout=1")
@@ -40,14 +40,14 @@ def test_the_whole_life(vm: Machine, san: San) -> None:
         assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
         assert vm.run(f"cd {job.ROOT}/{job.BETA} && auto-iscsi reap").stdout == ""  # in use
         assert job.expired(vm, job.BETA)
-        said = reap(vm, "--wait")
-        assert said.stdout == f"auto-iscsi: ended 1 session: {job.BETA}\n" and not said.stderr
+        reaped = reap(vm, "--wait")
+        assert reaped.stdout == f"auto-iscsi: ended 1 session: {job.BETA}\n" and not reaped.stderr
         assert target.sessions == 0
         assert job.until(lambda: leftovers(vm) == disks), leftovers(vm)
         assert (reap(vm).stdout, reap(vm, "--dry-run").stdout) == ("", "no sessions\n")
 
 
-# What holds a disk, that /proc/self/mountinfo does not show: how it is begun, and what is said.
+# Uses of a disk that /proc/self/mountinfo does not show: the command, and the reported reason.
 HOLDERS = {
     "a mount namespace of its own": (
         "unshare -m sh -c 'mount -o ro $DISK1 /mnt && exec sleep 300'",
@@ -67,7 +67,7 @@ HOLDERS = {
 
 
 def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
-    """Four targets held in four ways, one of an administrator's, one that became one."""
+    """Disks in use in five ways, an administrator's session, and one that replaced ours."""
     held = {how: f"{job.BETA[:-1]}{n}" for n, how in enumerate(HOLDERS)}
     theirs, was_ours, seen_alone = (f"{job.BETA[:-1]}{n}" for n in (7, 8, 9))
     for iqn in (*held.values(), theirs, was_ours, seen_alone):
@@ -79,7 +79,7 @@ def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
         disk = f"/dev/{job.session(vm, iqn).disks[0]}"
         command = HOLDERS[how][0].replace("$DISK1", f"{disk}1")
         holding.append(vm.start(command, timeout=400))
-    # With a namespace that no process is in: only the kernel knows.
+    # A mount in a namespace without processes: only the kernel knows it.
     vm.run(["auto-iscsi", "lookup", seen_alone])
     disk = job.session(vm, seen_alone).disks[0]
     vm.run(
@@ -110,7 +110,7 @@ def test_what_is_in_use_or_not_ours_stays(vm: Machine, san: San) -> None:
     }
 
 
-def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: San) -> None:
+def test_a_new_session_with_an_old_number_is_not_ours(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     job.configure(vm, QUICK)
     vm.run(["auto-iscsi", "lookup", job.BETA])
@@ -121,14 +121,14 @@ def test_a_number_that_comes_again_is_not_a_session_that_does(vm: Machine, san: 
     vm.run("modprobe -ra ib_iser libiscsi_tcp libiscsi scsi_transport_iscsi || lsmod | grep iscsi")
     vm.run(["iscsiadm", "-m", "node", "-T", job.BETA, "--login"])
     again = job.session(vm, job.BETA)
-    assert again.number == first.number  # counted anew by the module
+    assert again.number == first.number  # the reloaded module counts from the start
     assert kept(vm, job.BETA) and "not ours" in decision(vm, job.BETA)
     job.configure(vm, QUICK + "reap = any\n")
     assert reap(vm, "--wait").stdout.startswith("auto-iscsi: ended 1 session")
 
 
 def unbound(vm: Machine, iqn: str) -> int:
-    """Have iscsid begin a logout, be killed, and come back; return the session."""
+    """Kill iscsid during a logout and start it again; return the number of the session."""
     sid = job.session(vm, iqn).number
     vm.run("for pid in $(pidof iscsid); do kill -9 $pid; done; sleep 0.5")
     vm.run(["python3", "-c", UNBIND, f"{sid}"])
@@ -142,7 +142,7 @@ def unbound(vm: Machine, iqn: str) -> int:
 
 
 def test_iscsid_killed_in_the_middle_of_a_logout(vm: Machine, san: San) -> None:
-    """It never ends such a session: its disks are gone, and it waits to be told that."""
+    """iscsid never ends such a session: it waits for an event that it has missed."""
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
     nothing = leftovers(vm)
@@ -151,9 +151,9 @@ def test_iscsid_killed_in_the_middle_of_a_logout(vm: Machine, san: San) -> None:
     vm.run("sleep 2.1")
     vm.run(
         "systemctl start auto-iscsi.service", timeout=120
-    )  # with no more rights than the timer's
+    )  # with only the rights of the timer's service
     assert job.until(lambda: leftovers(vm) == nothing), leftovers(vm)
-    assert job.until(lambda: target.sessions == 0)  # the target was not told, and sees for itself
+    assert job.until(lambda: target.sessions == 0)  # the target gets no logout, and notices later
     vm.run(["auto-iscsi", "lookup", job.BETA])
     first = unbound(vm, job.BETA)
     vm.run(["auto-iscsi", "lookup", job.BETA], timeout=120)
@@ -175,7 +175,7 @@ def test_a_multi_mount_stays_while_somebody_is_in_its_directory(vm: Machine, san
     stays.kill()
 
 
-def test_killed_at_any_step(vm: Machine, san: San) -> None:
+def test_a_lookup_or_reaper_killed_at_any_step_leaves_nothing(vm: Machine, san: San) -> None:
     """Every fifth step of a lookup and of a reaper; tests/tree has all of them."""
     target = san.target(job.BETA)
     job.configure(vm, QUICK)
@@ -188,11 +188,11 @@ def test_killed_at_any_step(vm: Machine, san: San) -> None:
                 vm.run("sleep 2.1")
             command = f"python3 -I /root/steps.py {step} /usr/sbin/auto-iscsi /run/auto-iscsi"
             killed = vm.run([*command.split(), *verb], check=False).status
-            # While udev looks at a new disk it is in use: multipath opens it exclusively.
+            # While udev examines a new disk, it is in use: multipath opens it exclusively.
             vm.run("while pidof iscsiadm; do sleep 0.1; done; udevadm settle")
             assert target.sessions <= 1, (verb, step)
-            said = reap(vm, "--wait")
-            assert said.stderr == "", (verb, step)
+            reaped = reap(vm, "--wait")
+            assert reaped.stderr == "", (verb, step)
             assert target.sessions == 0 and job.until(lambda: leftovers(vm) == nothing), (
                 verb,
                 step,

@@ -1,4 +1,4 @@
-"""What if a snapshot goes away, before, after and while somebody reads it?"""
+"""A snapshot disappears while it is unmounted, mounted or read: nothing hangs, all recovers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.san.bed.san import San
 from tests.san.reaping import QUICK, decision, leftovers, reap
 
 BLOCK = 1 << 20
-SLACK = 10.0  # seconds, of emulation
+SLACK = 10.0  # seconds that emulation may add
 HEALTHY = f"{job.BETA[:-1]}-healthy"
 CAUSES, STATES = ("unmapped", "deleted", "cut off"), ("unmounted", "mounted", "read")
 NAMES = {
@@ -19,7 +19,7 @@ NAMES = {
     for case in itertools.product(CAUSES, STATES)
 }
 
-# Reads again and again from the disk itself, until that fails: says when it did.
+# Reads from the disk until that fails, and prints the error and the time.
 READER = """
 import os, sys, time
 file = os.open(sys.argv[1], os.O_RDONLY)
@@ -38,7 +38,7 @@ def uptime(vm: Machine) -> float:
     return float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
 
 
-def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
+def test_nine_ways_to_lose_a_snapshot(vm: Machine, san: San) -> None:
     files: dict[str, str | bytes] = {"marker": "here\n", "large": b"x" * BLOCK}
     for (cause, _), iqn in (*NAMES.items(), (("", ""), HEALTHY)):
         portal = "127.0.0.2" if cause == "cut off" else "127.0.0.1"
@@ -60,21 +60,21 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
     vm.run(["auto-iscsi", "lookup", HEALTHY], timeout=120)
     vm.run("sleep 2.1")
 
-    spare = {}
+    unmapped_disks = {}
     begun = uptime(vm)
     for (cause, _), iqn in NAMES.items():
         target = san.targets[iqn]
         if cause == "unmapped":
-            spare[iqn] = target.luns[0]
+            unmapped_disks[iqn] = target.luns[0]
             target.unmap(0)
         elif cause == "deleted":
             target.delete()
     cut = uptime(vm)
     san.block("127.0.0.2")
-    # While all hangs that can, it ends what is well or lost, and does not hang itself.
-    said = reap(vm, check=False)
+    # While everything hangs that can, the reaper ends the other sessions and does not hang.
+    reaped = reap(vm, check=False)
     took = uptime(vm) - cut
-    assert HEALTHY in said.stdout and took < 15 + SLACK, (took, said)
+    assert HEALTHY in reaped.stdout and took < 15 + SLACK, (took, reaped)
     for cause, reader in readers.items():
         number, at = reader.wait().lines[1].split()
         seconds = float(at) - (cut if cause == "cut off" else begun)
@@ -85,21 +85,21 @@ def test_nine_ways_to_lose_one(vm: Machine, san: San) -> None:
             assert f"mounted at {job.ROOT}/{iqn}" in decision(vm, iqn)
             assert "report" in decision(vm, iqn), decision(vm, iqn)
 
-    # A mount that nobody uses any more expires as ever, and then the session can go.
+    # An unused mount expires as usual, and then its session can end.
     def expired() -> bool:
         vm.run("systemctl kill -s USR1 autofs; sleep 1")
         return not any(job.mount(vm, iqn) for iqn in NAMES.values())
 
     assert job.until(expired)
-    said = reap(vm, "--wait", check=False)
-    assert (said.status, said.stderr) == (0, ""), said
+    reaped = reap(vm, "--wait", check=False)
+    assert (reaped.status, reaped.stderr) == (0, ""), reaped
     assert vm.sessions() == []
     assert leftovers(vm) == nothing
 
     san.unblock("127.0.0.2")
     for (cause, _), iqn in NAMES.items():
         if cause == "unmapped":
-            san.targets[iqn].map(0, spare[iqn])
+            san.targets[iqn].map(0, unmapped_disks[iqn])
         elif cause == "deleted":
             san.targets[iqn].recreate()
     for iqn in NAMES.values():

@@ -2,8 +2,9 @@
 
 A moment of it here; make soak has ten minutes.
 
-Not a failed visit without an injected cause, no duplicate session, none of an administrator's
-touched, no lock, claim, disk, session or node record left behind.
+Not a failed visit without an injected cause, never another volume's files, no duplicate session,
+none of an administrator's touched, no lock, claim, disk, multipath map, session or node record left
+behind.
 """
 
 from __future__ import annotations
@@ -17,31 +18,59 @@ import pytest
 
 from tests.san import job
 from tests.san.bed.machine import Machine
-from tests.san.bed.san import San
+from tests.san.bed.san import LiveDisk, San
 from tests.san.reaping import KEPT, QUICK, reap
 
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of.
 PATIENT = f"{QUICK}login_timeout = 60s\n"
 SCRIPT = Path(__file__).with_name("soak.py")
-TARGETS = [f"iqn.2001-05.com.example:soak-{number}" for number in range(12)]
+PLAIN = [f"iqn.2001-05.com.example:soak-{number}" for number in range(12)]
+TWINS = [f"iqn.2001-05.com.example:twin-{number}" for number in range(2)]
+STANDBY, LATE, SWAPPED = (f"iqn.2001-05.com.example:{name}" for name in ("standby", "late", "swap"))
+TARGETS = [*PLAIN, *TWINS, STANDBY, LATE, SWAPPED]
+# A disk that is not ready is waited for; it holds up its visitors, and they are few.
+CONFIGURATION = f"{PATIENT}[{LATE}]\nudev_timeout = 25s\n"
+# multipathd is there for the twins, and for nothing else. LIO makes the WWID of the serial number.
+SERIAL = "5a" * 16
+ONLY_TWINS = 'wwid ".*"\n}\nblacklist_exceptions {\nwwid "^360014055a5a"\n'
 THEIRS = [f"iqn.2001-05.com.example:theirs-{number}" for number in range(2)]
+
+
+def special(san: San) -> dict[str, list[str]]:
+    """Make the targets that something is wrong with; return each fault's target and disks."""
+
+    def disk(text: str, serial: str = "") -> LiveDisk:
+        return san.disk([san.fs("ext3", {"marker": f"{text}\n"})], serial=serial)
+
+    for iqn in TWINS:
+        san.target(iqn, [disk(iqn, SERIAL)])
+    disks = {"standby": [disk(STANDBY)], "not ready": [disk(LATE)]}
+    disks["swapped"] = [disk(f"{SWAPPED} {number}") for number in range(2)]
+    iqns = dict(zip(disks, (STANDBY, LATE, SWAPPED)))
+    for fault, iqn in iqns.items():
+        san.target(iqn, disks[fault][:1])
+    return {fault: [iqns[fault], *(disk.name for disk in disks[fault])] for fault in disks}
 
 
 def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     seconds = int(request.config.getoption("--soak") or SHORT)
-    for iqn in (*TARGETS, *THEIRS):
+    job.start_multipathd(vm, ONLY_TWINS)
+    for iqn in (*PLAIN, *THEIRS):
         san.target(iqn)
+    plan = {"plain": PLAIN, "twins": TWINS, **special(san)}
     for iqn in THEIRS:
         vm.discover()
         vm.run(["iscsiadm", "-m", "node", "-T", iqn, "--login"])
     for iqn in TARGETS:
         job.forget(vm, iqn)
     kept = (job.records(vm), [vm.sessions(iqn) for iqn in THEIRS])
-    job.configure(vm, PATIENT)
+    job.configure(vm, CONFIGURATION)
     vm.automount("--timeout=2 --negative-timeout=1")
     vm.write("/root/soak.py", SCRIPT.read_text())
-    soak = vm.start(["python3", "/root/soak.py", f"{seconds}", *TARGETS], timeout=seconds + 300)
+    soak = vm.start(
+        ["python3", "/root/soak.py", f"{seconds}", json.dumps(plan)], timeout=seconds + 300
+    )
     shown = 0
     while not soak.done:
         time.sleep(2)
@@ -54,7 +83,10 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     print(json.dumps(said, indent=2))
     assert said["unexplained"] == [] and said["said"] == []
     assert said["counts"]["visits that worked"] > seconds / 20
-    assert seconds == SHORT or said["counts"]["sessions ended"] > seconds / 60
+    if seconds != SHORT:
+        assert said["counts"]["sessions ended"] > seconds / 60
+        for what in ("standby", "not ready", "swapped", "visits to twins that worked"):
+            assert said["counts"][what] > seconds / 120
 
     assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
     for _ in range(3):  # what iscsid was killed over can need more than one try
@@ -67,5 +99,6 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     assert vm.run(KEPT).stdout == ""
     assert "lock.write" not in vm.run("ls /run/lock/iscsi").stdout
     assert job.until(lambda: vm.run("lsblk -dno NAME | grep -c ^sd", check=False).lines == ["2"])
-    for iqn in TARGETS[:3]:
+    assert vm.run("ls /sys/block | grep ^dm-", check=False).stdout == ""
+    for iqn in PLAIN[:3]:
         assert job.visit(vm, iqn).stdout == f"{iqn}\n"

@@ -1,4 +1,4 @@
-"""A machine for each test, of which nothing is left."""
+"""A machine for each test, which is removed after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tree.machine import NODE_FOLDERS, Machine
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where Python keeps what it compiles: not in the clone, and not once for each test."""
+    """The folder for Python's byte-code: outside the clone, and the same for all tests."""
     return str(tmp_path_factory.mktemp("compiled"))
 
 
@@ -21,8 +21,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
 def machine(request: pytest.FixtureRequest, compiled: str) -> Iterator[Machine]:
     """A machine whose SAN has nothing yet; its parameter says where its node records are."""
     with tempfile.TemporaryDirectory(prefix="auto-iscsi-") as folder:
-        here = Machine(Path(folder), getattr(request, "param", NODE_FOLDERS[0]), compiled)
+        made = Machine(Path(folder), getattr(request, "param", NODE_FOLDERS[0]), compiled)
         try:
-            yield here
+            yield made
         finally:
-            here.close()
+            made.close()

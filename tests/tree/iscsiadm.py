@@ -1,12 +1,12 @@
-"""A fake iscsiadm, which has the tree grow as a login has a real machine's sysfs and /dev grow.
+"""A fake iscsiadm: a login makes the files that the kernel and udev make on a real host.
 
-What the SAN has, and how it answers, is in san/plan.json below the root; what was asked, and each
-step that was taken, goes to san/log, a JSON object a line. It does what the real one does also
-where that hurts: a discovery that is not `nonpersistent` rewrites records, `-o new` takes its
-startup mode from iscsid.conf. What the real one leaves to luck it calls a violation: a second run
-for the same target, a pipe or any other descriptor of automount's, a terminal.
+san/plan.json below the root says what the SAN has and how it answers. Each run and each step is
+logged in san/log, one JSON object per line. The fake does what the real iscsiadm does even where
+that does harm: a discovery that is not `nonpersistent` rewrites records, and `-o new` takes its
+startup mode from iscsid.conf. It logs a violation where the real one works only by luck: with a
+second run for the same target, with a pipe or another descriptor of automount's, with a terminal.
 
-It stops before a step for as long as a file of that name is in san/stop.
+It waits before a step as long as a file with the step's name is in san/stop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = os.environ.get("AUTO_ISCSI_ROOT", "")
 SAN = f"{ROOT}/san"
 OK, ERROR, NO_SESSION, NO_ANSWER, EXISTS = 0, 1, 2, 11, 15
 FATAL, NOTHING, REFUSED = 19, 21, 24
-PATIENCE = 60.0  # seconds; nothing here outlives a test by more
+PATIENCE = 60.0  # seconds; no process outlives its test by more
 
 
 def note(**what: Any) -> None:
@@ -37,14 +37,14 @@ def note(**what: Any) -> None:
 
 
 def rest(seconds: float) -> None:
-    """Take one's time, but not longer than the tree is there."""
+    """Sleep, but not longer than the folder of the test exists."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and os.path.exists(f"{SAN}/plan.json"):
         time.sleep(min(left, 0.05))
 
 
 def step(name: str) -> None:
-    """Note a step, and stop before it when that is wanted."""
+    """Log a step, and wait before it if the test asks for that."""
     note(step=name)
     until = time.monotonic() + PATIENCE
     while os.path.exists(f"{SAN}/stop/{name}") and time.monotonic() < until:
@@ -52,7 +52,7 @@ def step(name: str) -> None:
 
 
 def hold(name: str, busy: int = 0) -> int:
-    """Return a descriptor that nobody else may hold, or end: with `busy`, or with a violation."""
+    """Lock a name; return the descriptor. If it is locked, exit with `busy` or a violation."""
     os.makedirs(f"{SAN}/running", exist_ok=True)
     handle = os.open(f"{SAN}/running/{name.lower()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
@@ -65,7 +65,7 @@ def hold(name: str, busy: int = 0) -> int:
 
 
 def look_around(words: list[str]) -> None:
-    """Note what the program handed on that it must not."""
+    """Log each descriptor, signal or folder that the program must not pass on to iscsiadm."""
     open_here = {int(name) for name in os.listdir("/proc/self/fd")}
     for number in sorted(open_here):
         try:
@@ -78,9 +78,9 @@ def look_around(words: list[str]) -> None:
             note(violation=f"stdin is {leads}")
     changes = {"new", "update", "delete"} & {*words}
     if changes and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
-        note(violation="can be ended in the database")
+        note(violation="SIGTERM would end it while it changes the database")
     if os.getcwd() != "/":
-        note(violation=f"runs in {os.getcwd()}, which stays busy")
+        note(violation=f"its current folder is {os.getcwd()}, which stays busy")
 
 
 def split(portal: str) -> tuple[str, int, int]:
@@ -91,9 +91,10 @@ def split(portal: str) -> tuple[str, int, int]:
 
 
 def conf(prefix: str) -> dict[str, str]:
-    """Return the settings in iscsid.conf, as this process sees it; the last of each holds.
+    """Return the settings in iscsid.conf as this process sees it; the last line of each counts.
 
-    None while iscsid is not up: it says where that file is. With a real /proc it always is.
+    There are none while iscsid starts, because iscsiadm asks iscsid where the file is. Without a
+    root folder, iscsid always runs.
     """
     if ROOT and not os.path.exists(f"{ROOT}/proc/77/comm"):
         with open(f"{SAN}/plan.json", encoding="utf-8") as file:
@@ -105,11 +106,11 @@ def conf(prefix: str) -> dict[str, str]:
     return {name: value for name, equals, value in pairs if equals and name.startswith(prefix)}
 
 
-def lets_in(wanted: list[str] | None, prefix: str, given: dict[str, Any]) -> bool:
-    """Say whether credentials are what a target wants: name, secret, its name and its secret."""
+def lets_in(required: list[str] | None, prefix: str, given: dict[str, Any]) -> bool:
+    """Say whether credentials are the required ones: name, secret, the target's name and secret."""
     names = ("username", "password", "username_in", "password_in")
     chap = given.get(f"{prefix}.authmethod") == "CHAP"
-    return not wanted or (chap and [given.get(f"{prefix}.{n}", "") for n in names] == wanted)
+    return not required or (chap and [given.get(f"{prefix}.{n}", "") for n in names] == required)
 
 
 class Iscsiadm:
@@ -138,7 +139,7 @@ class Iscsiadm:
             return self.logout(int(self.option("-r")))
         target, portal = self.option("-T"), self.option("-p")
         if mode != "node" or not target or not portal:
-            note(violation=f"an iscsiadm that means more than one target: {sys.argv[1:]}")
+            note(violation=f"not limited to one target at one portal: {sys.argv[1:]}")
             return ERROR
         running = [hold(target)]
         if operation:
@@ -158,7 +159,7 @@ class Iscsiadm:
         return dict(self.plan["targets"].get(name, {}))
 
     def says(self, verb: str, target: str, portal: str = "") -> int:
-        """Return the exit status that the plan has for this, after the time that it takes."""
+        """Hang as long as the plan says; return the exit status that the plan has for a verb."""
         place = portal.partition(",")[0]
         planned = self.target(target).get("answers", {})
         answer = planned.get(f"{verb} {place}", planned.get(verb, {}))
@@ -263,7 +264,7 @@ class Iscsiadm:
     # Sessions
 
     def session(self, target: str, portal: str) -> bool:
-        """Say whether there is one to this target through this portal, up or not."""
+        """Say whether a session to this target through this portal exists, in whatever state."""
         address, port, _ = split(portal)
         folder = f"{ROOT}{kernel.SESSIONS}"
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -327,7 +328,7 @@ class Iscsiadm:
     def scan(
         self, sid: int, target: dict[str, Any], luns: dict[str, Any], running: list[int]
     ) -> None:
-        """Have the LUNs appear: now, or from another process when that takes time."""
+        """Have the LUNs appear: at once, or, if that takes time, from another process."""
         after = {"disk": 0.0, "partition": 0.0, "udev": 0.0, **target.get("after", {})}
         if not any(after.values()) and None not in after.values():
             return grow(sid, luns, after)
@@ -348,7 +349,7 @@ class Iscsiadm:
 
 
 def grow(sid: int, luns: dict[str, Any], after: dict[str, Any]) -> None:
-    """Do what the kernel and udev do after a login; a time that is None never comes."""
+    """Make what the kernel and udev make after a login; with a time of None, it is never made."""
     for lun, what in luns.items():
         partitions = what.get("partitions", {})
         if after["disk"] is None:
@@ -367,7 +368,7 @@ def grow(sid: int, luns: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Run, and note with what result."""
+    """Run, and log the exit status."""
     note(run=sys.argv[1:])
     look_around(sys.argv)
     status = ERROR

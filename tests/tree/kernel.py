@@ -1,8 +1,8 @@
-"""What the kernel and udev make of a login, below a root directory.
+"""Make the files that the kernel and udev make for a session, below a root directory.
 
-The folders, files and links are those of a real kernel (recorded ones
-are in tests/san). The fake iscsiadm runs this in the tree, and tests lay out with it what was there
-before. It imports nothing but the standard library, for the tree has nothing else.
+The folders, files and links are those of a real kernel (compare recorded/). The fake iscsiadm uses
+this module when it logs in, and a test for what exists before. A copy of it lies in the folder of
+the test, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BY_PATH = "/dev/disk/by-path"
 BY_ID = "/dev/disk/by-id"
 WWID = "36001405aaaaaaaaaaaaaaaaaaaaaaaa"
 
-#: Partition numbers, and the MAJOR:MINOR of each where it is not to be made up.
+#: Partition numbers, each with its MAJOR:MINOR; None: the number that follows from the disk's.
 Partitions = Mapping[str, Optional[str]]
 
 
@@ -49,7 +49,7 @@ def read(root: str, name: str) -> str:
 
 
 def link(root: str, name: str, to: str) -> None:
-    """Make a link, or have it lead elsewhere."""
+    """Make a link, or replace it."""
     path = f"{root}{name}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -59,7 +59,7 @@ def link(root: str, name: str, to: str) -> None:
 
 @contextlib.contextmanager
 def alone(root: str) -> Iterator[None]:
-    """Be the only one that hands out numbers and names."""
+    """Lock the numbers of sessions and the names of disks."""
     os.makedirs(f"{root}/san", exist_ok=True)
     with open(f"{root}/san/kernel.lock", "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -79,7 +79,7 @@ def open_session(
     connection = f"{device}/connection{sid}:0/iscsi_connection/connection{sid}:0"
     link(root, f"{session}/device", f"../../../session{sid}")
     link(root, f"{SESSIONS}/session{sid}", f"../../devices{session[len('/sys/devices') :]}")
-    # In this order: a login that is still under way is a session without a state or a group.
+    # Group and state come last: while its login is under way, a session has neither.
     write(root, f"{session}/recovery_tmo", "120")
     write(root, f"{session}/targetname", target)
     for name, value in (("address", address), ("port", f"{port}")):
@@ -105,16 +105,16 @@ def _name(number: int) -> str:
 
 
 def _block(root: str) -> dict[str, str]:
-    """Return the disks that there are, by name."""
-    found = {}
+    """Return the folder in sysfs of each disk, by the disk's name."""
+    paths = {}
     for session in os.listdir(f"{root}{SESSIONS}"):
         device = f"{SESSIONS}/{session}/device"
         for target in os.listdir(f"{root}{device}"):
             for unit in os.listdir(f"{root}{device}/{target}") if target[:6] == "target" else ():
                 block = f"{device}/{target}/{unit}/block"
                 for name in os.listdir(f"{root}{block}") if os.path.isdir(f"{root}{block}") else ():
-                    found[name] = f"{block}/{name}"
-    return found
+                    paths[name] = f"{block}/{name}"
+    return paths
 
 
 def add_disk(root: str, sid: int, lun: int, kind: str = "0", number: str | None = None) -> Disk:
@@ -158,7 +158,7 @@ def add_partitions(root: str, disk: Disk, partitions: Partitions) -> None:
 
 
 def announce(root: str, disk: Disk, partitions: Partitions) -> None:
-    """Have udev know a disk and its partitions, and link to them."""
+    """Have udev record a disk and its partitions in its database, and make their links."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{root}/run/udev/queue")
     present = {"": (disk.name, disk.link, disk.path)}
@@ -167,7 +167,8 @@ def announce(root: str, disk: Disk, partitions: Partitions) -> None:
         present[part] = (name, f"{disk.link}-part{part}", f"{disk.path}/{name}")
     for name, by, path in present.values():
         udev_knows(root, read(root, f"{path}/dev"), by)
-        link(root, f"{BY_PATH}/{by}", f"../../{name}")
+        if len(f"{by}.tmp-b8:17") <= 255:  # the name under which udev first makes a link
+            link(root, f"{BY_PATH}/{by}", f"../../{name}")
 
 
 def udev_knows(root: str, number: str, by: str) -> None:
@@ -177,10 +178,10 @@ def udev_knows(root: str, number: str, by: str) -> None:
 
 
 def join(root: str, disks: Sequence[Disk], partitions: Partitions, node: str = "dm-0") -> None:
-    """Have multipathd make a map of disks: their own partitions go, kpartx makes the map's."""
+    """Have multipathd make a map of disks: their partitions go, and kpartx makes the map's."""
     import shutil
 
-    write(root, "/run/udev/queue", "")  # udev is at it
+    write(root, "/run/udev/queue", "")  # udev is working
     number = int(node[len("dm-") :])
     names = {"": node, **{part: f"dm-{number + int(part)}" for part in partitions}}
     for part, name in names.items():
@@ -216,8 +217,8 @@ def remove_deleted(root: str, sid: int) -> None:
 
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:
-    """Have a session and its disks go; without `udev` it has yet to take note of that."""
-    import shutil  # costs more than all the rest, and most runs of iscsiadm do without
+    """Have a session and its disks disappear; without `udev`, udev has not noticed yet."""
+    import shutil  # slow to import, and most runs of iscsiadm do not need it
 
     if not udev:
         write(root, "/run/udev/queue", "")
@@ -245,7 +246,7 @@ def _forget(root: str, name: str, path: str) -> None:
 
 
 def _node(root: str, name: str, number: str | None) -> None:
-    """Make a device's node, of a device that this machine has, or something to open."""
+    """Make a device node: of a device of this machine, or without a number a plain file."""
     if not number:
         write(root, f"/dev/{name}", "")
     else:

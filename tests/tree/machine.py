@@ -1,4 +1,4 @@
-"""A machine below a directory, with a SAN: what a lookup meets, and what it left behind."""
+"""A machine for one test: a folder with the files of a host, a fake iscsiadm, and portals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VOL10 = "iqn.2001-05.com.equallogic:0-8a0906-vol10"
 OTHER = "iqn.2001-05.com.equallogic:0-8a0906-other"
 INITIATOR = "iqn.1993-08.org.debian:01:browse"
 NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
-PATIENCE = 30.0  # seconds, for what has no time of its own: a slow machine is no failure
+PATIENCE = 30.0  # seconds after which a test gives up; a slow machine needs less
 MARGIN = 5.0  # seconds that a busy machine may add to what the contract allows
 DAY = 86400.0  # seconds
 #: Where node records are: on Debian 12, and with open-iscsi 2.1.7 or later.
@@ -44,8 +44,8 @@ from tests.tree import iscsiadm
 sys.exit(iscsiadm.main())
 """
 
-#: What iscsid.conf has for new records: on RHEL and Fedora a snapshot would be logged in again at
-#: each boot, and everywhere it would take 120 s to give up.
+#: The settings of iscsid.conf for new node records. With these a record would log in at each boot
+#: (RHEL, Fedora), and a reader would wait 120 s for a lost session.
 ISCSID_CONF = {
     "node.startup": "automatic",
     "node.session.auth.username": "browse",
@@ -75,7 +75,7 @@ class Answer(NamedTuple):
 
 
 class Reaped(NamedTuple):
-    """What the reaper said."""
+    """The exit status and the output of a reaper."""
 
     status: int
     out: str
@@ -83,10 +83,10 @@ class Reaped(NamedTuple):
 
 
 class Lookup:
-    """A lookup that runs."""
+    """A lookup that runs as a process of its own."""
 
     def __init__(self, command: Sequence[str], cwd: Path, cache: str) -> None:
-        # Pipes and no terminal, as from automount; PATH is not what Host looks in.
+        # Like automount: pipes and no terminal. Host does not look programs up in PATH.
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
         environment.update({"PYTHONPYCACHEPREFIX": cache} if cache else NO_CACHE)
         self.since = time.monotonic()
@@ -99,22 +99,22 @@ class Lookup:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.said = ("", "")
+        self.output = ("", "")
         self.seconds = 0.0
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
 
     def _listen(self) -> None:
-        self.said = self.process.communicate()
+        self.output = self.process.communicate()
         self.seconds = time.monotonic() - self.since
 
     def answer(self) -> Answer:
-        """Wait for it as automount does: until nobody holds its stdout and stderr any more."""
+        """Return the answer, once no process has the lookup's stdout or stderr open any more."""
         self.listener.join(PATIENCE)
         if self.listener.is_alive():
             self.process.kill()
-            raise AssertionError(f"no end of its output in {PATIENCE} s")
-        out, err = self.said
+            raise AssertionError(f"its stdout or stderr was still open after {PATIENCE} s")
+        out, err = self.output
         seconds = self.seconds
         if self.process.returncode == 0:
             assert out.endswith("\n") and out.count("\n") == 1, (out, err)
@@ -133,7 +133,7 @@ class Lookup:
 
 
 class Machine:
-    """A tree with a fake iscsiadm in it, and portals that listen on this machine's loopback."""
+    """A folder with the files of a host and a fake iscsiadm, and portals on the loopback device."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Machine:
         cache: str = "",
         python: str = sys.executable,
     ) -> None:
-        """Lay it out below `root`; in `cache` are the modules that Python has compiled."""
+        """Make the files below `root`; in `cache`, Python keeps its byte-code."""
         self.root = root
         self.cache = cache
         self.host = Host(str(root))
@@ -169,7 +169,7 @@ class Machine:
             make_tree(root, {f"/san/code/tests/tree/{name}": code})
         self.save()
 
-    # What there is
+    # The host and the SAN
 
     def save(self) -> None:
         kernel.write(str(self.root), "/san/plan.json", json.dumps(self.plan))
@@ -178,15 +178,15 @@ class Machine:
         make_tree(self.root, {"/etc/auto.iscsi.conf": text})
 
     def portal(self, address: str = "127.0.0.1") -> str:
-        """Return a portal that takes TCP connections."""
+        """Return a portal that accepts TCP connections."""
         return self._bind(address, listen=True)
 
     def dead_portal(self, address: str = "127.0.0.1") -> str:
-        """Return a portal that refuses them; the port is kept from everybody else."""
+        """Return a portal that refuses TCP connections; no other program gets its port."""
         return self._bind(address, listen=False)
 
     def revive(self, portal: str) -> None:
-        """Have a dead portal take connections from now on."""
+        """Have a dead portal accept connections from now on."""
         self._socket(portal).listen(1024)
 
     def mute_portal(self) -> str:
@@ -196,7 +196,7 @@ class Machine:
         return place
 
     def mute(self, portal: str) -> None:
-        """Have a portal not answer any more."""
+        """Have a portal stop answering."""
         address, _, port = portal.rpartition(":")
         self._socket(portal).listen(0)
         for _ in range(4):
@@ -213,7 +213,7 @@ class Machine:
     def connected(self, portal: str) -> None:
         """Wait until somebody has connected to a portal."""
         bound = self._socket(portal)
-        assert select.select([bound], [], [], PATIENCE)[0], f"nobody came to {portal}"
+        assert select.select([bound], [], [], PATIENCE)[0], f"nobody connected to {portal}"
 
     def _socket(self, portal: str) -> socket.socket:
         port = int(portal.rpartition(":")[2])
@@ -238,11 +238,12 @@ class Machine:
     ) -> str:
         """Have the SAN offer a target, and open-iscsi hold records of it; return its first portal.
 
-        `luns` are as the kernel counts them, each with its `partitions`. The rest of the plan:
-        `answers`, exit status and time of a verb, at a portal or at all; `after`, the time that
-        disk, partition and udev take; `rescanned`, what a rescan finds; `luns_at`, the LUNs at one
-        of the portals; `offered`; `chap`, what the credentials of a login have to be, and
-        `discovery_chap`.
+        `luns` has the kernel's number of each LUN, and its `partitions`. The rest of the plan:
+        `answers`, the exit status of a verb and how long it hangs, at one portal or at all;
+        `after`, how long disk, partition and udev take; `rescanned`, the LUNs that a rescan finds;
+        `luns_at`, the LUNs at one of the portals;
+        `offered`, whether a discovery names the target; `chap` and `discovery_chap`, the
+        credentials that a login or a discovery requires.
         """
         portals = portals or (self.portal(),)
         disks = {0: {"partitions": {"1": None}}} if luns is None else luns
@@ -274,7 +275,7 @@ class Machine:
         return dict(line.split(" = ") for line in lines if line[0] != "#")
 
     def session(self, name: str, portal: str, state: str = "LOGGED_IN", udev: bool = True) -> int:
-        """Have a session that something else logged in; return its number."""
+        """Have a session that another program opened; return its number."""
         address, _, port = portal.rpartition(":")
         root = str(self.root)
         sid = kernel.open_session(root, name, address.strip("[]"), int(port), 1, state)
@@ -288,19 +289,19 @@ class Machine:
     def disks(self) -> list[kernel.Disk]:
         """Return the disks of all sessions."""
         root = str(self.root)
-        found = []
+        disks = []
         for name, path in kernel._block(root).items():
             parts = path.split("/")
             sid, lun = int(parts[4][len("session") :]), int(parts[7].rpartition(":")[2])
-            found.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
-        return found
+            disks.append(kernel.Disk(name, lun, path, kernel.by_path(root, sid, lun)))
+        return disks
 
     def join(self, *disks: kernel.Disk, partitions: Sequence[str] = ("1",)) -> None:
         """Have multipathd make a map of disks, of all by default."""
         kernel.join(str(self.root), disks or self.disks(), dict.fromkeys(partitions))
 
     def log_out(self, sid: int, udev: bool = True) -> None:
-        """Have a session end; without `udev` it has yet to take the disk's links away."""
+        """Have a session end; without `udev`, udev has not removed the disk's links yet."""
         kernel.close_session(str(self.root), sid, udev)
 
     def reboot(self) -> None:
@@ -319,7 +320,7 @@ class Machine:
         return kernel.read(str(self.root), f"{kernel.SESSIONS}/session{sid}/recovery_tmo")
 
     def udev_knows(self, number: str, entry: str) -> None:
-        """Have udev's database say that a device has the link of a partition's disk."""
+        """Have udev's database give a device the by-path link of the disk that an entry names."""
         link = entry.rpartition("/")[2].partition("-part")[0]
         kernel.udev_knows(str(self.root), number, link)
 
@@ -329,7 +330,7 @@ class Machine:
         self.files({link: Link(f"../../{disk}1"), link[: -len("-part1")]: Link(f"../../{disk}")})
 
     def mount(self, name: str, other: str = VOL10) -> None:
-        """Have automount's mount of partition 1 of the first disk for a key, `name`.
+        """Have automount mount partition 1 of the first disk for a key, `name`.
 
         For `other` there is automount's trigger mount.
         """
@@ -359,7 +360,7 @@ class Machine:
         return self.start(key, cwd).answer()
 
     def visit(self, key: str) -> str:
-        """Look a key up, which has to work, and return the entry."""
+        """Look a key up and return the entry; the lookup must succeed and log nothing."""
         answer = self.lookup(key)
         assert not answer.status and not answer.log, answer.log
         return answer.entry
@@ -373,10 +374,10 @@ class Machine:
         """Return the name of the device that an entry with a link mounts."""
         return os.path.basename(os.readlink(f"{self.root}{entry.split(':', 1)[1].rstrip(chr(34))}"))
 
-    # Ending
+    # The reaper and other verbs
 
     def start_reaper(self) -> subprocess.Popen[bytes]:
-        """Start a reaper, which is to be killed."""
+        """Start a reaper, which the test will kill."""
         command = [sys.executable, "-m", "auto_iscsi", "--root", str(self.root), "reap"]
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/", **NO_CACHE}
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
@@ -384,7 +385,7 @@ class Machine:
     def program(
         self, python: Sequence[str], *words: str, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """Run auto-iscsi on this machine, by a command that does so."""
+        """Run auto-iscsi on this machine; `python` is the command that starts the program."""
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/"}
         environment.update({"PYTHONPYCACHEPREFIX": self.cache} if self.cache else NO_CACHE)
         return subprocess.run(
@@ -404,7 +405,7 @@ class Machine:
         return Reaped(done.returncode, done.stdout, done.stderr)
 
     def age(self, name: str, seconds: float) -> None:
-        """Have all that a claim knows lie back by some time."""
+        """Move the times in a claim into the past."""
         claim = self.claim(name)
         claims.write(
             self.host,
@@ -414,25 +415,25 @@ class Machine:
             ),
         )
 
-    # What was done
+    # What iscsiadm and the lookups did
 
     def log(self) -> list[dict[str, Any]]:
         path = self.root / "san/log"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def runs(self, word: str = "") -> list[str]:
-        """Return what iscsiadm was asked, in order: its command lines that hold `word`."""
+        """Return the command lines of iscsiadm that contain `word`, in order."""
         lines = [" ".join(line["run"]) for line in self.log() if "run" in line]
         return [line for line in lines if word in line and line != "kernel"]
 
     def pids(self, ended: bool | None = None) -> list[int]:
-        """Return the process ids of iscsiadm's runs, of all or only of those that ended, or not."""
-        through = {line["pid"] for line in self.log() if "end" in line}
+        """Return the process ids of iscsiadm: of all runs, or of those that ended or not."""
+        ended_pids = {line["pid"] for line in self.log() if "end" in line}
         pids = [line["pid"] for line in self.log() if "run" in line]
-        return [pid for pid in pids if ended is None or (pid in through) == ended]
+        return [pid for pid in pids if ended is None or (pid in ended_pids) == ended]
 
     def sids(self) -> list[int]:
-        """Return the numbers of the sessions that there are."""
+        """Return the numbers of the existing sessions."""
         folder = self.root / kernel.SESSIONS.lstrip("/")
         names = os.listdir(folder) if folder.exists() else []
         return sorted(int(name[len("session") :]) for name in names)
@@ -441,32 +442,32 @@ class Machine:
         return claims.read(self.host, name.lower())
 
     def target_files(self) -> list[str]:
-        """Return the files of targets in /run/auto-iscsi: claims, locks, settings, last words."""
+        """Return the files of targets in /run/auto-iscsi: claims, locks, caches, and output."""
         folders = ("claims", "lock", "iscsiadm", "settings", "disks", "reap")
         top = self.root / "run/auto-iscsi"
         files = [path for path in top.rglob("*") if path.is_file()]
         return [str(path) for path in files if path.relative_to(top).parts[0] in folders]
 
     def reached(self, step: str) -> None:
-        """Wait until iscsiadm is before a step."""
+        """Wait until iscsiadm has come to a step."""
         self.wait_for(lambda: any(line.get("step") == step for line in self.log()), step)
 
     def held(self, name: str) -> Callable[[], bool]:
-        """Return a look at whether a lookup works on a target."""
+        """Return a function that says whether a lookup has locked a target."""
         return (self.root / f"run/auto-iscsi/lock/{name}").exists
 
     def quiet(self) -> None:
-        """Wait until no iscsiadm runs, and nothing that it left to the kernel."""
+        """Wait until no iscsiadm runs, and no process that plays the kernel for it."""
         self.wait_for(lambda: not self.pids(ended=False), "the end of iscsiadm")
 
-    def wait_for(self, true: Callable[[], bool], what: str) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + PATIENCE
-        while not true():
+        while not condition():
             assert time.monotonic() < until, f"waited for {what} for {PATIENCE} s: {self.log()}"
             time.sleep(0.01)
 
     def close(self) -> None:
-        """End what was started here, and say what went wrong on the way."""
+        """End the processes of the test; fail if iscsiadm logged a violation."""
         violations = [line["violation"] for line in self.log() if "violation" in line]
         for lookup in self.lookups:
             if lookup.process.poll() is None:
@@ -491,7 +492,7 @@ def has_ipv6() -> bool:
 
 
 def is_ours(pid: int) -> bool:
-    """Say whether a process is an iscsiadm of ours, and not one that got its number."""
+    """Say whether a process is a fake iscsiadm, and not one that has its number now."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -500,7 +501,7 @@ def is_ours(pid: int) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process is there and is not only waiting to be collected."""
+    """Say whether a process exists and is not a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -20,8 +20,8 @@ BETA = f"{ARRAY}-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
 
 def files(scene: str) -> dict[str, Any]:
     """Return what was recorded: path → text, {"link": …}, {"hex": …} or None."""
-    found: dict[str, Any] = json.loads((RECORDED / f"{scene}.json").read_text("utf-8"))
-    return found
+    recorded: dict[str, Any] = json.loads((RECORDED / f"{scene}.json").read_text("utf-8"))
+    return recorded
 
 
 def content(value: Any) -> Content:
@@ -32,11 +32,11 @@ def content(value: Any) -> Content:
 
 
 def host(scene: str, root: Path) -> Host:
-    """Lay out a recording."""
+    """Lay out a recording below a folder; return it as a host."""
     make_tree(root, {path: content(value) for path, value in files(scene).items()})
     return Host(str(root))
 
 
 def scenes(name: str) -> list[str]:
-    """Return a scene of every suite that was recorded."""
+    """Return the recordings of a scene: one for each Debian suite."""
     return sorted(path.stem for path in RECORDED.glob(f"*-{name}.json"))

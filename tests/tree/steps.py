@@ -3,9 +3,9 @@
 PROGRAM is what make builds, or "-" for the module. The changes are those below FOLDER, locks,
 processes.
 
-What the interpreter is about to do it tells an audit hook (PEP 578): files that are opened for
-writing, renamed, removed, directories, locks, processes. Only of the process itself: its children
-have a life of their own.
+The interpreter calls an audit hook (PEP 578) before it opens a file for writing, renames or removes
+a file, makes a directory, takes a lock or forks. Only the process itself is counted and killed, not
+its children.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 
 def main() -> None:
-    """Count, and run the program as `python -m auto_iscsi` does."""
-    wanted, program, root, us, seen = int(sys.argv[1]), sys.argv[2], sys.argv[3], os.getpid(), 0
+    """Run the program as `python -m auto_iscsi` does, and count its changes."""
+    fatal, program, root = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    ourselves, changes = os.getpid(), 0
     sys.argv = ["auto-iscsi", *sys.argv[4:]]
 
-    def change(event: str, arguments: tuple[Any, ...]) -> bool:
+    def is_change(event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
             return str(arguments[0]).startswith(root) and bool(arguments[2] & WRITING)
         if event in CHANGES:
@@ -33,11 +34,11 @@ def main() -> None:
         return event in ("fcntl.flock", "os.fork", "os.forkpty")
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if os.getpid() == us and change(event, arguments):
-            seen += 1
-            if seen == wanted:
-                os.kill(us, signal.SIGKILL)
+        nonlocal changes
+        if os.getpid() == ourselves and is_change(event, arguments):
+            changes += 1
+            if changes == fatal:
+                os.kill(ourselves, signal.SIGKILL)
 
     sys.addaudithook(count)
     if program == "-":

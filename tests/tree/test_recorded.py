@@ -26,16 +26,14 @@ def links(scene: str) -> list[str]:
 @pytest.mark.parametrize(
     ("scene", "link"), [(scene, link) for scene in scenes("many") for link in links(scene)]
 )
-def test_every_link_that_udev_made_is_the_one_that_is_said(
-    scene: str, link: str, tmp_path: Path
-) -> None:
-    said = BY_PATH.fullmatch(link)
-    assert said
+def test_a_lookup_finds_every_link_that_udev_made(scene: str, link: str, tmp_path: Path) -> None:
+    parts = BY_PATH.fullmatch(link)
+    assert parts
     here = host(scene, tmp_path)
-    lun = int(said["lun"], 16) >> 48 if said["lun"].startswith("0x") else int(said["lun"])
+    lun = int(parts["lun"], 16) >> 48 if parts["lun"].startswith("0x") else int(parts["lun"])
     conf = tmp_path / "etc/auto.iscsi.conf"
-    conf.write_text(f"partition = {said['part'] or 'none'}\nlun = {lun}\n")
-    entry = lookup.lookup(here, said["target"])
+    conf.write_text(f"partition = {parts['part'] or 'none'}\nlun = {lun}\n")
+    entry = lookup.lookup(here, parts["target"])
     # Through two portals there are two links to one disk: either is right.
     either = {link, link.replace("127.0.0.1", "127.0.0.2"), link.replace("127.0.0.2", "127.0.0.1")}
     assert entry in {f'-nocheck,ro,fstype=ext3 ":{each}"' for each in either}
@@ -66,8 +64,10 @@ def test_records_are_read_and_a_dead_portal_is_named(scene: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("scene", [*scenes("mounted"), *scenes("failed")])
-def test_what_is_mounted_is_answered_at_once_up_or_lost(scene: str, tmp_path: Path) -> None:
-    """No iscsiadm is in the tree, so whoever asks it fails."""
+def test_a_mounted_target_is_answered_whether_its_session_is_up_or_lost(
+    scene: str, tmp_path: Path
+) -> None:
+    """The recording has no iscsiadm, so a lookup that starts it fails."""
     here = host(scene, tmp_path)
     (session,) = sessions.find_all(here, keys.fold(BETA))
     assert session.state == ("FAILED" if "failed" in scene else "LOGGED_IN")

@@ -20,7 +20,7 @@ from auto_iscsi.admin import cli, codes, metrics, output, status
 from auto_iscsi.iscsi import claims
 from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
 from tests.tree.recordings import BETA, host, scenes
-from tests.tree.tree import Content, make_tree
+from tests.tree.tree import Content, Link, make_tree
 
 PLAIN = output.Paint(False)
 
@@ -128,6 +128,77 @@ def test_each_problem_of_our_session_has_a_code(
     assert f"1 problem: {code} (1). auto-iscsi explain CODE" in lines[-1]
     report = status.report(machine.host, PLAIN)
     assert report.data["problems"] == [{"code": code, "target": VOL1, "session": 1}]
+
+
+DEAD = (
+    "40 22 0:38 / /iscsiauto rw - autofs /etc/auto.iscsi rw,pgrp=1,timeout=300\n"
+    "41 40 {number} / /iscsiauto/{key} ro - ext3 /dev/{node} ro\n"
+    "42 40 0:39 / /iscsiauto/{key}2 rw - autofs /etc/auto.iscsi rw,pgrp=1,timeout=300\n"
+    "43 40 0:40 / /iscsiauto/{key}3 rw - nfs nas:/export rw\n"
+    "44 40 8:99 / /iscsiauto/.hidden rw - ext3 /dev/sdz1 rw\n"
+)
+
+
+@pytest.mark.parametrize("key", [VOL1, VOL1.upper(), f"{VOL1}/p1"])
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_mount_whose_session_is_gone_is_lost_in_use(
+    machine: Machine, key: str, claimed: bool
+) -> None:
+    if claimed:
+        machine.target(VOL1)
+        machine.visit(VOL1)
+        machine.log_out(1)
+    machine.files({"/proc/self/mountinfo": DEAD.format(number="8:17", key=key, node="sdb1")})
+    by_target, lines = reported(machine)
+    row = by_target[VOL1]
+    assert (row["session"], row["problems"]) == (None, ("lost-in-use",))
+    assert row["mounted"] == (f"/iscsiauto/{key}",) and len(by_target) == 1
+    assert f"mounted at /iscsiauto/{key}" in " ".join(lines)
+    assert "umount /iscsiauto/KEY" in " ".join(codes.report("lost-in-use").lines)
+    # The reaper tidies up all the same, and the mount stays a problem.
+    assert machine.reap().status == 0
+    assert machine.claim(VOL1) == claims.Claim() and not machine.reap("--dry-run").status
+    assert reported(machine)[0][VOL1]["problems"] == ("lost-in-use",)
+
+
+def test_a_mount_whose_disk_was_deleted_is_lost_beside_its_session(used: Machine) -> None:
+    number, node = "8:1", "sda1"
+    text = DEAD.format(number=number, key=VOL1, node=node)
+    used.files({"/proc/self/mountinfo": text, "/sys/dev/block": None})
+    rows = [row for row in status.list_rows(used.host)[0] if row.target == VOL1]
+    assert [(bool(row.session), row.problems) for row in rows] == [
+        (False, ("lost-in-use",)),
+        (True, ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "node", "files", "lost"),
+    [
+        ("8:17", "sdb1", {"/sys/dev/block/8:17/dev": "8:17"}, False),
+        ("0:50", "sdb1", {"/sys/class/block/sdb1/dev": "8:17"}, False),
+        ("0:50", "sdb1", {}, True),
+        ("0:50", "mapper/mpatha", {}, False),
+        ("0:50", "mapper/mpatha", {"/dev/mapper/mpatha": Link("../dm-0")}, True),
+        ("253:0", "mapper/mpatha", {"/sys/block/dm-0/dm/uuid": "mpath-1"}, True),
+        (
+            "253:0",
+            "mapper/mpatha",
+            {"/sys/block/dm-0/dm/uuid": "mpath-1", "/sys/block/dm-0/slaves/sdb/dev": "8:16"},
+            False,
+        ),
+        ("253:0", "mapper/vg-lv", {"/sys/block/dm-0/dm/uuid": "LVM-1"}, False),
+    ],
+)
+def test_a_disk_is_gone_when_the_kernel_has_none_below_the_mount(
+    machine: Machine, number: str, node: str, files: dict[str, Content], lost: bool
+) -> None:
+    machine.files({"/proc/self/mountinfo": DEAD.format(number=number, key=VOL1, node=node)})
+    if number == "253:0":
+        files = {**files, "/sys/dev/block/253:0": Link("../../block/dm-0")}
+    machine.files(files)
+    by_target, _ = reported(machine)
+    assert set(by_target) == ({VOL1} if lost else set())
 
 
 RECORD = "node.name = {}\niface.iscsi_ifacename = {}\nnode.session.nr_sessions = {}\n"
@@ -315,8 +386,8 @@ def test_the_manual_shows_the_fields_and_metrics_that_are_printed(used: Machine)
     shown = page.split(".Cm status\nprints:", 1)[1].split(".Ed", 1)[0]
     names = set(re.findall(r'"(\w+)":', shown))
     assert names == {*report.data, *report.data["sessions"][0], "code", "target", "session"}
-    assert claims.age(used.claim(VOL1)) < 60  # so that there is an end, too
+    assert claims.age(used.claim(VOL1)) < 60  # so the metrics include when the session ends
     used.configure("idle = 1h\n")
     make_tree(used.root, {"/proc/self/mountinfo": ""})
-    said = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
-    assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == said
+    printed = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
+    assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == printed

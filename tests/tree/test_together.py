@@ -54,7 +54,7 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
     lookups = [machine.start(name) for name in MANY]
     for name in MANY:
         machine.wait_for(machine.held(name), "all lookups")
-    time.sleep(0.5)  # now each needs a discovery, and open-iscsi runs one at a time
+    time.sleep(0.5)  # by now each needs a discovery, and open-iscsi runs one at a time
     machine.go_on()
     for name, lookup in zip(MANY, lookups):
         answer = lookup.answer()
@@ -64,7 +64,7 @@ def test_eight_keys_at_once_are_eight_sessions(machine: Machine) -> None:
 
 
 def test_a_second_run_beside_the_mount_of_the_first_says_remount(machine: Machine) -> None:
-    # After Ctrl-C and another visit automount runs it again, though its mount has come meanwhile.
+    # After Ctrl-C and another visit, automount runs the map again, though it has mounted meanwhile.
     portal = machine.target(VOL1)
     machine.mount(VOL10)
     first = machine.visit(VOL1)
@@ -96,7 +96,7 @@ def test_a_lookup_killed_at_any_step_of_iscsiadms_does_not_stop_the_next(
     killed = machine.start(VOL1)
     machine.reached(step)
     killed.kill()
-    following = machine.start(VOL1)  # while that iscsiadm is still at it
+    following = machine.start(VOL1)  # while that iscsiadm still runs
     machine.wait_for(machine.held(VOL1), "the next lookup")
     machine.go_on()
     answer = following.answer()
@@ -129,4 +129,4 @@ def test_a_lookup_killed_before_any_change_of_its_own_does_not_stop_the_next(
         assert machine.claim(VOL1).ours
         machine.log_out(machine.sids()[0])
         shutil.rmtree(machine.root / "run/auto-iscsi")
-    assert number > 2, "nobody was killed"
+    assert number > 2, "no lookup was killed"

@@ -22,7 +22,7 @@ def test_the_second_visit_gives_the_same_answer_and_starts_nothing(machine: Mach
     assert machine.runs() == runs
 
 
-def test_after_a_logout_it_is_logged_in_again(machine: Machine) -> None:
+def test_after_a_logout_the_next_visit_logs_in_again(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
     machine.log_out(1)
@@ -30,7 +30,7 @@ def test_after_a_logout_it_is_logged_in_again(machine: Machine) -> None:
     assert len(machine.runs("--login")) == 2
 
 
-def test_after_a_reboot_what_was_known_before_counts_no_more(machine: Machine) -> None:
+def test_after_a_reboot_the_old_claim_does_not_count(machine: Machine) -> None:
     portal = machine.target(VOL1)
     machine.lookup(VOL1)
     assert machine.claim(VOL1).ours
@@ -41,13 +41,15 @@ def test_after_a_reboot_what_was_known_before_counts_no_more(machine: Machine) -
 
 
 @pytest.mark.parametrize("late", ["disk", "partition", "udev"])
-def test_it_waits_for_what_comes_after_the_login(machine: Machine, late: str) -> None:
+def test_a_lookup_waits_for_disk_partition_and_link_after_the_login(
+    machine: Machine, late: str
+) -> None:
     portal = machine.target(VOL1, after={late: 0.4})
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     machine.quiet()
 
 
-def test_with_device_kernel_it_is_the_originals_entry_and_udev_is_not_waited_for(
+def test_with_device_kernel_the_entry_is_the_originals_and_udev_is_not_waited_for(
     machine: Machine,
 ) -> None:
     machine.target(VOL1, after={"udev": None})
@@ -56,7 +58,7 @@ def test_with_device_kernel_it_is_the_originals_entry_and_udev_is_not_waited_for
         assert machine.visit(VOL1) == "-nocheck,ro,fstype=ext3 :/dev/sdb1"
 
 
-def test_what_is_mounted_and_how_is_the_configurations(machine: Machine) -> None:
+def test_the_configuration_says_what_is_mounted_and_how(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0: {}, 1: {"partitions": {"1": None, "2": None}}})
     machine.configure("lun = 1\n[*-vol1]\n partition = 2\n fstype = xfs\n options = ro, nouuid")
     assert machine.visit(VOL1) == machine.entry(VOL1, portal, "1", 2).replace(
@@ -64,7 +66,26 @@ def test_what_is_mounted_and_how_is_the_configurations(machine: Machine) -> None
     )
 
 
-def test_a_whole_disk(machine: Machine) -> None:
+@pytest.mark.parametrize("length", [190, 198, 199, 210, 216, 223])
+def test_a_name_too_long_for_a_link_is_mounted_by_the_kernels_name(
+    machine: Machine, length: int
+) -> None:
+    name = f"{VOL1}-".ljust(length, "x")
+    portal = machine.target(name, after={"udev": 0.4})
+    by_link, by_node = machine.entry(name, portal), "-nocheck,ro,fstype=ext3 :/dev/sdb1"
+    for _ in ("cold", "warm"):
+        assert machine.visit(name) == (by_node if length > 198 else by_link)
+    assert machine.claim(name).ours
+
+
+def test_a_disk_too_long_for_a_link_waits_for_udev_and_says_so(machine: Machine) -> None:
+    name = f"{VOL1}-".ljust(223, "x")
+    machine.target(name, after={"udev": None})
+    machine.configure("udev_timeout = 1s")
+    assert "udev has not finished with sdb after 1 s" in machine.lookup(name).log
+
+
+def test_with_partition_none_the_whole_disk_is_mounted(machine: Machine) -> None:
     portal = machine.target(VOL1, luns={0: {}})
     machine.configure("partition = none")
     for _ in ("cold", "warm"):
@@ -123,10 +144,10 @@ def test_a_session_of_ours_is_claimed_and_its_loss_costs_a_reader_replacement_ti
     assert machine.recovery_tmo(1) == "7"
 
 
-def test_a_session_of_which_iscsiadm_says_that_it_failed_is_used_and_ours(
+def test_a_session_that_is_up_is_used_and_ours_although_iscsiadm_failed(
     machine: Machine,
 ) -> None:
-    """It looks through all records, and fails when another target's goes meanwhile."""
+    """iscsiadm reads all records, and fails when another target's is deleted meanwhile."""
     portal = machine.target(VOL1, answers={"logged-in": {"exit": 6}})
     assert machine.visit(VOL1) == machine.entry(VOL1, portal)
     assert machine.claim(VOL1).opened and len(machine.sids()) == 1
@@ -150,7 +171,7 @@ def test_a_visit_renews_the_claim(machine: Machine) -> None:
     assert machine.claim(VOL1)._replace(looked_up=0) == first._replace(looked_up=0)
 
 
-def test_targets_do_not_get_into_each_others_way(machine: Machine) -> None:
+def test_each_of_two_targets_has_its_own_session_and_link(machine: Machine) -> None:
     for name in (VOL10, VOL1):
         machine.target(name)
     for name in (VOL1, VOL10, VOL1, VOL10):

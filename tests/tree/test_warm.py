@@ -1,6 +1,6 @@
-"""A visit to what is there already costs a few files: no process, no library that it does not need.
+"""A warm visit reads a few files: it starts no process, and imports only what it needs.
 
-And a key that is no target's name costs nothing at all.
+A key that is no target's name does not even open a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from auto_iscsi.config import file_cache
 from tests.tree.machine import REPOSITORY, VOL1, Machine
 from tests.unit.key_examples import HOSTILE, NEARLY
 
-# The map program, its machine below a directory; then a report of what it brought in.
+# Runs the map program on a machine below a folder; reports what it imported and started.
 PROGRAM = """\
 import sys
 before, started = set(sys.modules), []
@@ -65,21 +65,21 @@ CHEAP = {
     "stat",
     "zlib",
 }
-#: And a first visit, which starts iscsiadm. Not sh, pyudev, re: each costs a good part of a visit.
+#: What a first visit, which starts iscsiadm, may import as well. Not sh, pyudev, re: each is slow.
 CHEAP_FIRST = {"_socket", "syslog"}
-# What starts a process, or leaves the machine; a thread would be a clone.
+# The system calls that start a process or thread, or open a connection.
 CALLS = re.compile(r"\b(fork|vfork|clone|clone3|execve|execveat|socket|connect)\(")
 
 
 class Report(NamedTuple):
-    """What a program did."""
+    """The result of a program: output, imports, started processes and system calls."""
 
     status: int
     out: str
     err: str
     imported: set[str]
     started: list[str]
-    calls: list[str]  #: system calls, when strace looked on
+    calls: list[str]  #: system calls, if strace was used
 
 
 def run(machine: Machine, program: str, *words: str, strace: bool = False) -> Report:
@@ -110,9 +110,9 @@ def test_a_warm_visit_imports_nothing_costly_and_starts_no_process(
     portal = machine.target(VOL1)
     if configuration:
         machine.configure(configuration)
-        time.sleep(file_cache.SETTLE_TIME + 0.1)  # what was changed just now is not kept
+        time.sleep(file_cache.SETTLE_TIME + 0.1)  # a file that was changed just now is not cached
     sid = machine.session(VOL1, portal)
-    # The kernel knows who the disk is, so it is asked if it still is that one.
+    # The kernel knows the identity of the disk, so the lookup asks the disk for it again.
     for disk in (machine.root / f"sys/class/iscsi_session/session{sid}/device").glob("target*/*"):
         (disk / "vpd_pg83").write_bytes(b"\0\x83\0\x04\1\3\0\0")
         for block in os.listdir(disk / "block"):
@@ -128,14 +128,14 @@ def test_a_warm_visit_imports_nothing_costly_and_starts_no_process(
     assert machine.runs() == []
 
 
-def test_a_wrong_key_does_not_even_bring_in_what_a_lookup_needs(machine: Machine) -> None:
+def test_a_wrong_key_does_not_import_the_modules_of_a_lookup(machine: Machine) -> None:
     done = run(machine, PROGRAM, ".git")
     assert done.status == 1
     assert "auto_iscsi.map.lookup" not in done.imported
     assert {name for name in others(done.imported) if not name.startswith("encodings")} <= CHEAP
 
 
-def test_a_warm_visit_starts_no_process_and_opens_no_socket_for_all_the_kernel_knows(
+def test_a_warm_visit_makes_no_system_call_that_starts_a_process_or_opens_a_socket(
     machine: Machine,
 ) -> None:
     machine.session(VOL1, machine.target(VOL1))
@@ -144,14 +144,14 @@ def test_a_warm_visit_starts_no_process_and_opens_no_socket_for_all_the_kernel_k
     assert [call for call in done.calls if CALLS.search(call)] == []
 
 
-def test_a_first_visit_brings_in_little_more_and_does_what_these_look_for(machine: Machine) -> None:
-    # Without the latter the two above could not fail.
+def test_a_first_visit_imports_little_more_and_starts_a_process(machine: Machine) -> None:
+    # If it started none, the tests above would prove nothing.
     portal = machine.target(VOL1)
     done = run(machine, PROGRAM, VOL1, strace=True)
     assert (done.status, done.out) == (0, machine.entry(VOL1, portal) + "\n"), done.err
     assert others(done.imported) <= CHEAP | CHEAP_FIRST
     assert done.started
-    assert {"socket", "execve"} <= {found[1] for found in map(CALLS.search, done.calls) if found}
+    assert {"socket", "execve"} <= {match[1] for match in map(CALLS.search, done.calls) if match}
 
 
 def test_for_a_key_that_is_no_targets_name_nothing_is_opened_and_nothing_started(

@@ -1,4 +1,4 @@
-"""A directory that is laid out as a machine is: what a rooted `Host` reads."""
+"""Make the files of a host below a directory, for a `Host` with that root."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, Union
 
 
 class Link(NamedTuple):
-    """A symbolic link, by what it says."""
+    """A symbolic link, and where it leads."""
 
     to: str
 
@@ -33,10 +33,10 @@ def make_tree(root: Path, files: Mapping[str, Content]) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder, by its path in there."""
-    found = {}
-    for where, _, names in os.walk(folder):
+    """Return the content of every file below a folder, by its relative path."""
+    files = {}
+    for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(where, name)
-            found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
+            path = Path(parent, name)
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files

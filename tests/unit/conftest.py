@@ -1,4 +1,4 @@
-"""How are examples made up? A busy machine is no failure: nothing here asserts a time."""
+"""Set hypothesis up: an example may take any time, because a busy machine is no failure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Look for a configuration file that crashes the parser, hangs it, or makes it contradict itself.
 
 Usage: python3 -m tests.unit.fuzz_config MINUTES [SEED]. Outside CI. Mutates the files in corpus/
-and whatever reached new lines of the program on the way (sys.settrace), prints the file that
+and every mutation that reached new lines of the program (sys.settrace), prints the file that
 fails, and keeps it in corpus/, which test_syntax runs through in CI.
 """
 
@@ -19,10 +19,10 @@ from auto_iscsi import errors
 from auto_iscsi.admin import check
 from auto_iscsi.admin.output import Paint
 from auto_iscsi.config import config_files, patterns, schema
-from tests.unit.language import TARGET, an_end
+from tests.unit.language import TARGET, time_limit
 
 CORPUS = Path(__file__).parent / "corpus"
-SLOW = 20  # seconds, traced
+SLOW = 20  # seconds, with tracing
 WATCHED = (
     "config_files.py",
     "syntax.py",
@@ -76,8 +76,8 @@ PIECES = [
 ]
 
 
-def one(data: bytes) -> None:
-    """Run everything that reads a file over one; raise when it contradicts itself."""
+def check_file(data: bytes) -> None:
+    """Parse, resolve and check a file; fail if the results contradict each other."""
     sections, problems = config_files.parse("F", data)
     last = data.count(b"\n") + 1
     assert all(1 <= problem.line <= last for problem in problems), problems
@@ -121,7 +121,7 @@ def mutated(choice: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def covered(data: bytes) -> set[tuple[str, int, int]]:
-    """Run `one` and return which steps from line to line it took."""
+    """Check a file; return which steps from line to line the program took."""
     steps: set[tuple[str, int, int]] = set()
     before = 0
 
@@ -137,7 +137,7 @@ def covered(data: bytes) -> set[tuple[str, int, int]]:
 
     sys.settrace(call)
     try:
-        one(data)
+        check_file(data)
     finally:
         sys.settrace(None)
     return steps
@@ -147,12 +147,12 @@ def main(minutes: float, seed: int) -> int:
     choice = random.Random(seed)
     seeds = [path.read_bytes() for path in sorted(CORPUS.iterdir())] or [b""]
     seen: set[tuple[str, int, int]] = set()
-    end, runs, told = time.monotonic() + 60 * minutes, 0, 0.0
+    end, runs, reported_at = time.monotonic() + 60 * minutes, 0, 0.0
     while time.monotonic() < end:
         data = seeds[runs] if runs < len(seeds) else mutated(choice, seeds)
         runs += 1
         try:
-            with an_end(SLOW):
+            with time_limit(SLOW):
                 new = covered(data) - seen
         except Exception as error:
             name = CORPUS / f"crash-{hashlib.sha256(data).hexdigest()[:12]}"
@@ -162,8 +162,8 @@ def main(minutes: float, seed: int) -> int:
         if new:
             seen |= new
             seeds.append(data)
-        if time.monotonic() > told + 10:
-            told = time.monotonic()
+        if time.monotonic() > reported_at + 10:
+            reported_at = time.monotonic()
             print(f"{runs} files, {len(seeds)} of interest, {len(seen)} steps", flush=True)
     print(f"{runs} files, {len(seeds)} of interest, {len(seen)} steps: nothing found (seed {seed})")
     return 0

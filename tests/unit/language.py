@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 TARGET = "iqn.2001-05.com.example:vm-beta-1"
 BUILT_IN = "built in"
-PATIENCE = 60  # seconds, for what takes years when it takes longer than a moment
+PATIENCE = 60  # seconds: what does not end in a moment would take years
 
 
 @contextlib.contextmanager
-def an_end(seconds: int = PATIENCE) -> Iterator[None]:
+def time_limit(seconds: int = PATIENCE) -> Iterator[None]:
     """Raise TimeoutError when the block takes too long for any machine."""
 
     def over(*_: object) -> None:

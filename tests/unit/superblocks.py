@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-BLOCKS = 64  # of 512 bytes, in the log that is made here
-START = 4  # its first block in filesystem blocks of 4096 bytes
+BLOCKS = 64  # of 512 bytes, in the log of an XFS
+START = 4  # the first block of the log, in filesystem blocks of 4096 bytes
 
 
 def ext(incompatible: int) -> bytes:

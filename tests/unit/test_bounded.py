@@ -30,7 +30,7 @@ def holders(path: Path) -> list[int]:
 
 
 def soon(condition: Callable[[], object]) -> bool:
-    """Return whether something becomes true, on however slow a machine."""
+    """Wait until a condition is true; return whether it became true within a minute."""
     until = time.monotonic() + 60
     while not condition():
         if time.monotonic() > until:
@@ -58,10 +58,10 @@ def test_an_exception_in_the_child_is_a_failure_here() -> None:
 
 def test_a_child_that_hangs_is_not_waited_for_and_holds_none_of_our_files(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
-    note = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
 
     def hang() -> None:
-        with open(note, "w") as file:
+        with open(pid_file, "w") as file:
             file.write(f"{os.getpid()}")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(300)
@@ -75,9 +75,9 @@ def test_a_child_that_hangs_is_not_waited_for_and_holds_none_of_our_files(tmp_pa
         assert os.read(ours, 1) == b""  # nobody else has its other end
     finally:
         os.close(ours)
-        if note.exists():
-            with contextlib.suppress(ChildProcessError):  # we ended it, and the kernel was quick
-                os.waitpid(int(note.read_text()), 0)
+        if pid_file.exists():
+            with contextlib.suppress(ChildProcessError):  # bounded.run has collected it already
+                os.waitpid(int(pid_file.read_text()), 0)
 
 
 def test_each_device_is_probed_and_one_that_hangs_does_not_hide_the_next(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_clean_file_is_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "check", f"{tmp_path}/f") == (0, [f"{tmp_path}/f: ok"])
 
 
-def test_all_problems_of_all_files_come_in_one_go_in_order(
+def test_all_problems_of_all_files_are_reported_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_all_problems_of_all_files_come_in_one_go_in_order(
     ]
 
 
-def test_without_files_what_a_lookup_reads_is_checked(
+def test_without_arguments_the_files_of_a_lookup_are_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tree(
@@ -79,7 +79,7 @@ def test_a_folder_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(capsys, "check", str(tmp_path)) == (1, [f"{tmp_path}: error: not a regular file"])
 
 
-def test_a_file_that_one_may_not_read_is_a_problem(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("lun = 1\n")
     os.chmod(tmp_path / "f", 0)
     somebody = 65534 if os.geteuid() == 0 else os.geteuid()  # root may read everything
@@ -131,7 +131,7 @@ def test_a_section_that_changes_nothing_is_a_warning(
         "",
     ],
 )
-def test_a_section_that_changes_something_is_none(tmp_path: Path, text: str) -> None:
+def test_a_section_that_changes_something_is_no_warning(tmp_path: Path, text: str) -> None:
     assert warnings(tmp_path, text) == []
 
 
@@ -143,7 +143,7 @@ def test_a_drop_in_may_override_what_the_file_says_for_all(tmp_path: Path) -> No
     assert report.lines == [f"{config_files.FILE}: ok", f"{config_files.FOLDER}/a.conf: ok"]
 
 
-def test_a_drop_in_that_undoes_a_section_of_the_file_is_told(tmp_path: Path) -> None:
+def test_a_section_that_a_drop_in_overrides_is_a_warning(tmp_path: Path) -> None:
     make_tree(
         tmp_path,
         {config_files.FILE: "[eui.*]\nlun = 1\n", f"{config_files.FOLDER}/a.conf": "lun = 2\n"},
@@ -153,7 +153,7 @@ def test_a_drop_in_that_undoes_a_section_of_the_file_is_told(tmp_path: Path) -> 
     assert report.lines[0].endswith(f"by {config_files.FOLDER}/a.conf:1")
 
 
-def test_warnings_count_when_one_asks_for_it(
+def test_with_strict_a_warning_is_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f").write_text("[vm]\nlun = 1\n")
@@ -161,7 +161,7 @@ def test_warnings_count_when_one_asks_for_it(
     assert run(capsys, "check", "--strict", f"{tmp_path}/f")[0] == 1
 
 
-def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "f").write_text("lun = x\n[vm]\nlun = 1\n")
     status, lines = run(capsys, "check", "--json", f"{tmp_path}/f")
     data = json.loads("\n".join(lines))
@@ -179,7 +179,7 @@ def test_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert {problem["kind"] for problem in data["problems"]} <= set(config_files.KINDS)
 
 
-def test_what_a_file_holds_cannot_command_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("[\u202e\u009b31m]\n\u202e = 1\n")
     report = check.report(Host(), [f"{tmp_path}/f"], False, PLAIN)
     assert len(report.lines) == 2 and all(line.isprintable() for line in report.lines)

@@ -58,7 +58,7 @@ def test_only_names_that_end_in_conf_are_drop_ins(tmp_path: Path) -> None:
     )
 
 
-def test_a_section_of_one_file_and_one_of_another_are_two(tmp_path: Path) -> None:
+def test_sections_with_the_same_pattern_in_two_files_are_two_sections(tmp_path: Path) -> None:
     files: dict[str, Content] = {
         "auto.iscsi.conf": "[*]\nfstype = xfs\nlun = 1",
         "auto.iscsi.conf.d/a.conf": "lun = 2\n[*]\nfstype = ext4",
@@ -135,7 +135,7 @@ def test_what_shells_and_python_would_expand_stays_as_it_is(tmp_path: Path) -> N
         resolve(tmp_path, {"auto.iscsi.conf": "fstype = %(lun)s"})
 
 
-def test_a_file_that_may_not_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
     make_tree(tmp_path, {"/etc/auto.iscsi.conf/x": "a folder instead of a file"})
     with pytest.raises(errors.Failure, match=r"^/etc/auto\.iscsi\.conf: "):
         config_files.load(Host(str(tmp_path)))

@@ -17,7 +17,7 @@ DEVICE = "/sys/class/iscsi_session/session1/device/target2:0:0/2:0:0:0"
 
 
 def make(root: Path) -> Path:
-    """Have a disk sdb; return its `delete` in sysfs."""
+    """Make a disk sdb; return the path of its `delete` attribute in sysfs."""
     (root / "dev").mkdir()
     delete = root / DEVICE.lstrip("/") / "delete"
     delete.parent.mkdir(parents=True)
@@ -33,7 +33,7 @@ def test_a_disk_that_can_be_opened_is_deleted(tmp_path: Path) -> None:
     assert delete.read_text() == "1"
 
 
-def test_a_disk_whose_open_hangs_holds_nobody_beyond_the_deadline(tmp_path: Path) -> None:
+def test_a_disk_whose_open_hangs_delays_nobody_beyond_the_deadline(tmp_path: Path) -> None:
     delete = make(tmp_path)
     os.mkfifo(tmp_path / "dev/sdb")  # nobody writes to it: open(2) does not return
     start = time.monotonic()
@@ -43,7 +43,7 @@ def test_a_disk_whose_open_hangs_holds_nobody_beyond_the_deadline(tmp_path: Path
     assert delete.read_text() == ""
 
 
-def test_a_disk_that_the_kernel_does_not_delete_is_said(tmp_path: Path) -> None:
+def test_a_disk_that_the_kernel_does_not_delete_is_reported(tmp_path: Path) -> None:
     make(tmp_path).unlink()
     with pytest.raises(
         errors.WrongDisk, match="another volume than it was: No such file"

@@ -109,13 +109,13 @@ def test_a_text_with_errors_is_never_installed(desk: Desk, answers: str) -> None
     assert identity(desk.file) == before and desk.file.read_text() == "lun = 1\n"
 
 
-def test_warnings_are_told_and_do_not_stop_it(desk: Desk) -> None:
+def test_warnings_are_shown_and_do_not_prevent_the_change(desk: Desk) -> None:
     status, out, _ = desk.edit("[vm]\nlun = 2\n")
     assert status == 0 and f"{desk.file}:1: warning: [vm]" in out
 
 
-def test_the_other_files_count_but_their_errors_do_not_stop_it(desk: Desk) -> None:
-    # A folder of drop-ins would be beside the file: this one is outside of what `run` looks at.
+def test_the_other_files_count_but_their_errors_do_not_prevent_the_change(desk: Desk) -> None:
+    # `run` allows no other file beside the configuration, so the drop-ins are elsewhere.
     elsewhere = desk.folder / "drop-ins"
     make_tree(elsewhere, {"a.conf": "lun = x\n[*]\nfstype = xfs\n"})
     os.symlink(elsewhere, desk.file.parent / "auto.iscsi.conf.d")
@@ -151,18 +151,18 @@ def test_an_editor_that_fails_changes_nothing(desk: Desk) -> None:
     assert desk.file.read_text() == "lun = 1\n"
 
 
-def test_an_editor_that_is_not_there_is_told(desk: Desk) -> None:
+def test_a_missing_editor_is_reported(desk: Desk) -> None:
     status, _, err = desk.run(SUDO_EDITOR="/no/such/editor")
     assert status == 1 and "/no/such/editor" in err
 
 
-def test_the_editor_is_looked_for_as_sudo_does(desk: Desk) -> None:
+def test_the_editor_is_chosen_as_sudo_chooses_it(desk: Desk) -> None:
     desk.script('echo "$@" | sed "s,/[^ ]*/,," > ' + f"{desk.folder}/called")
     desk.run(SUDO_EDITOR="", VISUAL=f"{desk.editor} -v", EDITOR="false")
     assert (desk.folder / "called").read_text() == "-v auto.iscsi.conf\n"
 
 
-def test_an_editor_that_puts_another_file_in_the_draft_s_place_works(desk: Desk) -> None:
+def test_an_editor_that_replaces_the_draft_works(desk: Desk) -> None:
     desk.script('echo "lun = 2" > "$1.x"; mv "$1.x" "$1"; touch "$1~"')
     assert desk.run()[0] == 0
     assert desk.file.read_text() == "lun = 2\n"
@@ -184,7 +184,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_overwritten(desk: Desk) -> 
     assert str(kept) in done.stderr and kept.read_text() == "lun = 2\n"
 
 
-def test_a_second_edit_is_kept_out(desk: Desk) -> None:
+def test_a_second_edit_at_the_same_time_is_refused(desk: Desk) -> None:
     desk.script(f'cat {desk.folder}/pipe >/dev/null; echo "lun=2" >"$1"')
     os.mkfifo(desk.folder / "pipe")
     options: dict[str, Any] = {"env": desk.environment(), "cwd": PROJECT}
@@ -205,7 +205,7 @@ def test_a_link_stays_a_link(desk: Desk, tmp_path: Path) -> None:
     assert desk.file.is_symlink() and (tmp_path / "real").read_text() == "lun = 2\n"
 
 
-def test_a_file_that_was_not_there_is_made(desk: Desk) -> None:
+def test_a_missing_file_is_created(desk: Desk) -> None:
     desk.file.unlink()
     assert desk.edit("lun = 2\n")[0] == 0
     assert stat.S_IMODE(desk.file.stat().st_mode) == 0o644

@@ -57,7 +57,7 @@ def test_an_entry_without_options_still_names_the_type(tmp_path: Path) -> None:
     assert entry(tmp_path, "options =\ndevice = kernel") == "-fstype=ext3 :/dev/sdb1"
 
 
-def test_a_whole_disk(tmp_path: Path) -> None:
+def test_the_entry_of_a_whole_disk_has_no_partition(tmp_path: Path) -> None:
     assert entry(tmp_path, "partition = none\ndevice = kernel", part=0).endswith(" :/dev/sdb")
 
 

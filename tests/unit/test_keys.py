@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import string
 
@@ -147,6 +148,67 @@ def _marred(draw: st.DrawFn) -> str:
         some = draw(st.text("iqneua01-.:_ \n", max_size=2))
         name = name[:at] + some + name[at + draw(st.integers(0, 2)) :]
     return name
+
+
+def _from_bytes(raw: bytes) -> str:
+    """Return a key as Python gets it from automount's argument."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+#: What a user can type of a name: bytes in any encoding (the kernel's names have at most 255, with
+#: neither slash nor NUL), addresses in the place of names, and names that are too long.
+_ODD = st.one_of(
+    st.binary(max_size=300).map(_from_bytes),
+    st.text(max_size=300),
+    st.ip_addresses().map(str),
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]:3260"),
+    st.from_regex(GRAMMAR, fullmatch=True).map(lambda name: name * 9),
+    st.integers(190, 4096).map(lambda length: "x" * length),
+)
+
+
+@st.composite
+def _foreign(draw: st.DrawFn) -> str:
+    """Return a target's name with something else in it, in front of it or behind it."""
+    name: str = draw(st.one_of(st.from_regex(GRAMMAR, fullmatch=True), st.sampled_from(TARGETS)))
+    at = draw(st.one_of(st.integers(0, len(name)), st.just(len(name))))
+    odd: str = draw(_ODD)
+    change = draw(st.sampled_from((str, str.upper, str.lower)))
+    return str(change(name[:at] + odd + name[at:]))
+
+
+@given(st.one_of(_ODD, _foreign()))
+@example("iqn.2001-05.com.example:fe80::1")
+@example("iqn.2001-05.com.example:[fe80::1]:3260")
+@example("iqn.2001-05.com.example:fe80::1%eth0")
+@example("iqn.2001-05.com.example:vm-caf\udce9")
+@example(_from_bytes("iqn.2001-05.com.example:vm-café".encode("latin-1")))
+@example(_from_bytes(b"\xff" * 255))
+@example("iqn.2001-05.com.example:\ud800")  # no byte is decoded so, yet it is no key either
+@example("iqn.2001-05.com.example:" + "x" * (223 - 24))
+@example("iqn.2001-05.com.example:" + "x" * (224 - 24))
+@example("eui." + "0" * 4096)
+def test_any_bytes_are_a_target_name_or_refused(text: str) -> None:
+    try:
+        key = keys.parse(text)
+    except errors.BadKey as failure:
+        assert not is_target_name(text)
+        line = wording.one_line(str(failure))
+        assert line.isascii() and line.isprintable() and 0 < len(line) < 512
+        return
+    assert is_target_name(text)
+    # It is the same target as a key, as a folded name, and as a name of a file or an argument.
+    assert key == keys.Key(text, keys.fold(text)) and keys.parse(key.text) == key
+    assert keys.parse(key.target) == keys.Key(key.target, key.target)
+    assert os.fsdecode(os.fsencode(key.target)) == key.target
+    assert len(os.fsencode(key.text)) <= keys.LONGEST and "/" not in key.text
+
+
+def test_an_address_in_a_name_is_part_of_the_name_unless_it_has_brackets() -> None:
+    assert keys.parse("iqn.2001-05.com.example:fe80::1").target.endswith(":fe80::1")
+    for odd in ("[fe80::1]:3260", "fe80::1%eth0", "fe80::1,3260"):
+        with pytest.raises(errors.BadKey):
+            keys.parse(f"iqn.2001-05.com.example:{odd}")
 
 
 @given(_marred())

@@ -30,7 +30,7 @@ def test_each_setting_has_an_example_that_works(name: str) -> None:
         schema.effective_values(sections, TARGET)[name].value,
         schema.TABLE[name].default,
     )
-    assert value != default, "an example that shows the default shows nothing"
+    assert value != default, "the example shows only the default"
 
 
 def test_each_worked_configuration_is_clean() -> None:
@@ -43,7 +43,7 @@ def test_each_worked_configuration_is_clean() -> None:
         assert not check._without_effect(sections)
 
 
-def test_each_kind_of_problem_each_outcome_and_each_verb_is_there() -> None:
+def test_the_manual_has_each_kind_of_problem_each_outcome_and_each_verb() -> None:
     items = re.findall(r"^\.It Cm (\S+)", page("auto-iscsi.8"), re.M)
     for word in (*config_files.KINDS, *explain.OUTCOMES, *cli.VERBS):
         assert word in items, word

@@ -1,4 +1,4 @@
-"""Order and override, against an oracle; what is kept, parsed, explained and used is the same."""
+"""Generated configurations: the values are an oracle's; cache, `explain` and lookup agree."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def lay_out(root: str, read: dict[str, language.File], bom: bool = False) -> Hos
 
 @settings(max_examples=200)
 @given(READ, st.booleans())
-def test_what_holds_is_what_the_last_matching_line_says(
-    read: dict[str, language.File], bom: bool
-) -> None:
+def test_the_last_matching_line_decides(read: dict[str, language.File], bom: bool) -> None:
     with tempfile.TemporaryDirectory() as root:
         sections = config_files.load(lay_out(root, read, bom))
     wrong = language.refusals(read)
@@ -68,21 +66,23 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
 
 @settings(max_examples=60)
 @given(READ)
-def test_what_is_kept_is_what_was_parsed(read: dict[str, language.File]) -> None:
+def test_the_cache_returns_what_was_parsed(read: dict[str, language.File]) -> None:
     with tempfile.TemporaryDirectory() as root:
         host = lay_out(root, read)
         parsed = config_files.load(host, remember=False)
-        seen = config_files.list_existing(host)
-        file_cache.write(host, seen, [tuple(section) for section in parsed], settled=0)
-        kept = file_cache.read(host, seen)
+        existing = config_files.list_existing(host)
+        file_cache.write(host, existing, [tuple(section) for section in parsed], settled=0)
+        cached = file_cache.read(host, existing)
         assert (
-            [config_files.Section._make(each) for each in kept] == parsed == config_files.load(host)
+            [config_files.Section._make(each) for each in cached]
+            == parsed
+            == config_files.load(host)
         )
 
 
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(table.TABLE)), st.data())
-def test_what_is_shown_of_a_value_is_how_a_file_says_it(name: str, data: st.DataObject) -> None:
+def test_a_value_is_shown_as_a_file_would_set_it(name: str, data: st.DataObject) -> None:
     row = table.TABLE[name]
     text, meaning = data.draw(st.sampled_from(language.VALUES[name]))
     for written in (text, meaning, row.said(row.default), row.example):

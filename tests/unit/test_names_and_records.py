@@ -1,4 +1,4 @@
-"""Records without a portal group, IPv6 spellings, names in any encoding, a full /run."""
+"""Records without a portal group, IPv6 spellings, names that are not ASCII, iscsiadm's lock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_ipv6_addresses_are_the_same_in_each_spelling() -> None:
     assert not one.has_same_address(portals.parse("[fd00::2]"))
 
 
-def test_a_name_that_is_not_ascii_breaks_no_answer(tmp_path: Path) -> None:
+def test_a_name_that_is_not_ascii_does_not_hide_the_other_targets(tmp_path: Path) -> None:
     text = f"10.0.0.1:3260,1 iqn.2001-05.com.example:\ufffd\u2028\n10.0.0.1:3260,1 {TARGET}"
     claims.write_file(Host(str(tmp_path)), "offered/p", text)
     kept = Host(str(tmp_path)).read(f"{claims.FOLDER}/offered/p") or ""

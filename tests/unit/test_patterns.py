@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from auto_iscsi import errors, keys
 from auto_iscsi.config import pattern_proofs, patterns
 from tests.unit.key_examples import GRAMMAR
-from tests.unit.language import an_end
+from tests.unit.language import time_limit
 
 GLOBS = st.text("*?[]!-:.iqnab01_", max_size=14)
 NAMES = st.from_regex(GRAMMAR, fullmatch=True).filter(lambda name: len(name) < 60)
@@ -50,7 +50,7 @@ def test_a_range_that_is_empty_matches_nothing() -> None:
 
 
 def test_no_pattern_takes_for_ever() -> None:
-    with an_end():
+    with time_limit():
         assert not patterns.matches("*[a]" * 60 + "?b", "a" * 223)
         assert not patterns.matches("*[a]" * 60 + "[b]", "a" * 223)
         assert not patterns.matches("*a" * 100 + "b", "a" * 223)
@@ -115,14 +115,14 @@ def test_an_example_is_a_target_name_that_matches(glob: str) -> None:
 
 @settings(max_examples=150)
 @given(GLOBS, NAMES)
-def test_what_matches_a_name_has_an_example(glob: str, name: str) -> None:
+def test_a_pattern_that_matches_a_name_has_an_example(glob: str, name: str) -> None:
     if patterns.matches(glob, name):
         assert pattern_proofs.example_name(glob) is not None
 
 
 @settings(max_examples=200)
 @given(GLOBS.map("*{}".format), GLOBS.map("*{}*".format), NAMES)
-def test_what_is_covered_matches_no_name_that_the_cover_does_not(
+def test_a_covered_pattern_matches_no_name_that_its_cover_does_not(
     wide: str, narrow: str, name: str
 ) -> None:
     if pattern_proofs.covers(wide, narrow) and patterns.matches(narrow, name):

@@ -75,7 +75,7 @@ def test_anything_else_is_refused_with_the_reason(text: str, why: str) -> None:
 
 
 @given(st.text())
-def test_no_text_is_more_than_a_portal_or_a_reason(text: str) -> None:
+def test_any_text_is_either_a_portal_or_refused(text: str) -> None:
     try:
         portal = portals.parse(text)
     except ValueError:
@@ -95,7 +95,7 @@ def test_iscsiadm_is_given_the_portal_group_where_it_is_known() -> None:
     assert Portal("fd00::1", 3260).with_group == "[fd00::1]:3260"
 
 
-def test_the_portal_group_does_not_make_another_place() -> None:
+def test_portals_that_differ_only_in_the_group_have_the_same_address() -> None:
     portal = Portal("10.0.0.1", 3260, 1)
     assert portal.has_same_address(Portal("10.0.0.1", 3260, -1))
     assert not portal.has_same_address(Portal("10.0.0.1", 3261, 1))
@@ -126,7 +126,7 @@ def test_a_node_records_folder_names_its_portal(folder: str, portal: Portal | No
 
 
 @given(st.text())
-def test_no_folder_name_is_more_than_a_portal_or_none(folder: str) -> None:
+def test_any_name_of_a_folder_can_be_read(folder: str) -> None:
     portals.from_record(folder)
 
 
@@ -151,5 +151,5 @@ def test_a_discovery_prints_a_portal_and_a_target(
 
 
 @given(st.text())
-def test_a_san_can_answer_what_it_likes(line: str) -> None:
+def test_any_line_of_a_discovery_can_be_read(line: str) -> None:
     portals.from_send_targets(line)

@@ -24,7 +24,7 @@ def page(*designators: bytes) -> bytes:
     return b"\0\x83" + len(body).to_bytes(2, "big") + body
 
 
-def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
+def test_the_designators_of_the_unit_count_and_those_of_the_port_do_not() -> None:
     assert scsi_commands.designators(page(NAA, NAME, PORT)) == NAA + NAME
     assert scsi_commands.designators(page(NAA, NAME, OTHER_PORT)) == scsi_commands.designators(
         page(NAA, PORT, NAME)
@@ -32,7 +32,7 @@ def test_the_unit_s_words_count_and_the_path_s_do_not() -> None:
     assert scsi_commands.designators(page(NAA[:-1] + b"\1")) != scsi_commands.designators(page(NAA))
 
 
-def test_a_page_that_says_nothing_of_the_unit_is_no_identity() -> None:
+def test_a_page_without_a_designator_of_the_unit_is_no_identity() -> None:
     assert scsi_commands.designators(page(PORT)) is None
     assert scsi_commands.designators(page()) is None
 
@@ -42,7 +42,7 @@ def test_any_answer_can_be_read(answer: bytes) -> None:
     scsi_commands.designators(answer)
 
 
-def test_what_is_no_scsi_disk_is_not_known(tmp_path: Path) -> None:
+def test_a_file_that_is_no_scsi_disk_has_no_identity_and_no_luns(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/sdb").write_bytes(b"x" * 4096)
     host = Host(str(tmp_path))
@@ -82,13 +82,15 @@ STANDBY = "not ready: the path is in standby (ALUA), sense 2/04/0b"
         (sg_answer(CHECK, sense=fixed(2, 4, 1)), "not ready: it is becoming ready, sense 2/04/01"),
         (sg_answer(CHECK, sense=fixed(2, 0x99, 1)), "not ready: no known cause, sense 2/99/01"),
         (sg_answer(CHECK, sense=fixed(3, 0x11, 0)), "medium error, sense 3/11/00"),
-        (sg_answer(CHECK, sense=fixed(5, 0x20, 0)), ""),  # it does not know the command
+        (sg_answer(CHECK, sense=fixed(5, 0x20, 0)), ""),  # the disk does not know the command
         (sg_answer(0x18), "reservation conflict"),
         (sg_answer(0x18, host_status=0x11, result=5), "reservation conflict"),
         (sg_answer(0x08), "busy"),
     ],
 )
-def test_why_a_disk_cannot_be_read_is_said_in_the_words_of_scsi(answer: bytes, reason: str) -> None:
+def test_why_a_disk_cannot_be_read_is_described_in_terms_of_scsi(
+    answer: bytes, reason: str
+) -> None:
     assert scsi_commands.describe(scsi_commands.parse_answer(answer)) == reason
 
 

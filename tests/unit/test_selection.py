@@ -125,12 +125,12 @@ def refusal(root: Path, luns: dict[int, list[On]], text: str = AUTO) -> errors.F
 @pytest.mark.parametrize(
     ("devices", "line"),
     [
-        ([EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb"),
+        ([EXT4], "-nocheck,ro,fstype=auto :/dev/sdb"),
         ([XFS], "-ro,nouuid,fstype=xfs :/dev/sdb"),
-        ([EMPTY, EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb1"),
+        ([EMPTY, EXT4], "-nocheck,ro,fstype=auto :/dev/sdb1"),
         ([EMPTY, ESP, XFS], "-ro,nouuid,fstype=xfs :/dev/sdb2"),
         ([EMPTY, ESP], "-ro,fstype=vfat :/dev/sdb1"),
-        ([EMPTY, SWAP, EXT4], "-nocheck,ro,fstype=ext4 :/dev/sdb2"),
+        ([EMPTY, SWAP, EXT4], "-nocheck,ro,fstype=auto :/dev/sdb2"),
         ([ISO, EMPTY, ESP], "-ro,fstype=iso9660 :/dev/sdb"),
         ([ISO, ISO, On("hfsplus"), ESP], "-ro,fstype=iso9660 :/dev/sdb"),
         ([On("ntfs")], "-ro,fstype=ntfs3 :/dev/sdb"),
@@ -206,7 +206,7 @@ def test_neither_an_old_filesystem_on_the_whole_disk_nor_a_partition_is_taken_by
 
 @pytest.mark.parametrize(
     ("partition", "line"),
-    [("none", "-nocheck,ro,fstype=ext3 :/dev/sdb"), ("1", "-ro,nouuid,fstype=xfs :/dev/sdb1")],
+    [("none", "-nocheck,ro,fstype=auto :/dev/sdb"), ("1", "-ro,nouuid,fstype=xfs :/dev/sdb1")],
 )
 def test_between_the_whole_disk_and_a_partition_the_setting_decides(
     tmp_path: Path, partition: str, line: str
@@ -222,7 +222,7 @@ def test_between_the_whole_disk_and_a_partition_the_setting_decides(
 def test_of_all_luns_an_ambiguous_one_is_left_out(tmp_path: Path) -> None:
     text = AUTO.replace("partition = auto", "partition = all\nlun = all")
     assert entry(tmp_path, {0: [OLD, EXT4], 1: [EMPTY, EXT4]}, text) == (
-        "/lun1/p1 -nocheck,ro,fstype=ext4 :/dev/sdc1"
+        "/lun1/p1 -nocheck,ro,fstype=auto :/dev/sdc1"
     )
     (note,) = steps(explained(tmp_path), "note")
     assert note.startswith("lun0 is left out: LUN 0 (sdb) has ext3 on the whole disk, and part")
@@ -303,7 +303,7 @@ def test_the_log_tells_that_the_rest_of_the_disk_is_part_of_something_larger(
     tmp_path: Path, devices: list[On], note: str, fstype: str
 ) -> None:
     text = AUTO.replace("fstype = auto", f"fstype = {fstype}")
-    assert entry(tmp_path, {0: devices}, text).startswith("-nocheck,ro,fstype=ext4 :")
+    assert entry(tmp_path, {0: devices}, text).startswith(f"-nocheck,ro,fstype={fstype} :")
     notes: list[str] = []
     lookup.lookup(Host(str(tmp_path)), TARGET, notes.append)
     assert notes == [f"{TARGET}: {note}/boot may be all that you see"]
@@ -350,7 +350,7 @@ def test_all_filesystems_are_below_the_key_except_the_refused_ones(tmp_path: Pat
     text = AUTO.replace("partition = auto", "partition = all\nlun = all")
     luns = {0: [EMPTY, ESP, EXT4, LVM, EMPTY], 3: [XFS], 5: [SWAP]}
     assert entry(tmp_path, luns, text) == (
-        "/lun0/p1 -ro,fstype=vfat :/dev/sdb1 /lun0/p2 -nocheck,ro,fstype=ext4 :/dev/sdb2 "
+        "/lun0/p1 -ro,fstype=vfat :/dev/sdb1 /lun0/p2 -nocheck,ro,fstype=auto :/dev/sdb2 "
         "/lun3 -ro,nouuid,fstype=xfs :/dev/sdc"
     )
     notes: list[str] = []
@@ -364,11 +364,11 @@ def test_all_filesystems_are_below_the_key_except_the_refused_ones(tmp_path: Pat
 def test_all_of_one_lun_and_one_partition_of_all_luns(tmp_path: Path) -> None:
     text = AUTO.replace("partition = auto", "partition = all")
     assert entry(tmp_path / "1", {0: [EMPTY, EXT4]}, text).startswith("/p1 -nocheck,ro")
-    assert entry(tmp_path / "2", {0: [EXT4]}, text).startswith("-nocheck,ro,fstype=ext4 :/dev/sdb")
+    assert entry(tmp_path / "2", {0: [EXT4]}, text).startswith("-nocheck,ro,fstype=auto :/dev/sdb")
     text = AUTO.replace("partition = auto", "partition = 2\nlun = all")
     line = entry(tmp_path / "3", {0: [EMPTY, ESP, EXT4], 1: [EMPTY, ESP, XFS]}, text)
     assert line == (
-        "/lun0 -nocheck,ro,fstype=ext4 :/dev/sdb2 /lun1 -ro,nouuid,fstype=xfs :/dev/sdc2"
+        "/lun0 -nocheck,ro,fstype=auto :/dev/sdb2 /lun1 -ro,nouuid,fstype=xfs :/dev/sdc2"
     )
 
 
@@ -381,7 +381,7 @@ def test_a_location_that_is_a_link_is_quoted(tmp_path: Path) -> None:
     text = AUTO.replace("device = kernel\n", "").replace("partition = auto", "partition = all")
     link = f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{TARGET}-lun-0-part"
     assert entry(tmp_path, {0: [EMPTY, EXT4, XFS]}, text) == (
-        f'/p1 -nocheck,ro,fstype=ext4 ":{link}1" /p2 -ro,nouuid,fstype=xfs ":{link}2"'
+        f'/p1 -nocheck,ro,fstype=auto ":{link}1" /p2 -ro,nouuid,fstype=xfs ":{link}2"'
     )
 
 
@@ -398,6 +398,21 @@ def test_a_given_type_selects_the_partition_and_keeps_all_options(
 ) -> None:
     text = AUTO.replace("fstype = auto", f"fstype = {fstype}")
     assert entry(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text) == line
+
+
+@pytest.mark.parametrize(
+    ("fstype", "on", "said"),
+    [("ext4", EXT4, "auto"), ("ext3", EXT4, "ext3"), ("ext4", EMPTY, "ext4"), ("xfs", XFS, "xfs")],
+    ids=["found", "another", "ambiguous", "no-ext"],
+)
+def test_on_a_disk_that_we_make_read_only_automount_runs_no_fsck_unless_the_type_is_unsure(
+    tmp_path: Path, fstype: str, on: On, said: str
+) -> None:
+    text = AUTO.replace("auto", fstype, 1).replace("partition = auto", "partition = 1")
+    line = entry(tmp_path / "1", {0: [EMPTY, on]}, f"{text}journal = refuse\n")
+    assert f",fstype={said} :" in line
+    # As long as `journal` says nothing, all is as the shell script had it.
+    assert f",fstype={fstype} :" in entry(tmp_path / "2", {0: [EMPTY, on]}, text)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +450,7 @@ def test_without_sequence_numbers_udev_has_finished_when_its_queue_is_empty(tmp_
     [
         ("refuse", None),
         ("auto", None),
-        ("skip", "-nocheck,ro,noload,fstype=ext4 :/dev/sdb"),
+        ("skip", "-nocheck,ro,noload,fstype=auto :/dev/sdb"),
         ("replay", None),
     ],
 )
@@ -478,7 +493,7 @@ def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("journal", "said"),
     [
-        (ext(0), "-nocheck,ro,fstype=ext4 :/dev/sdb"),
+        (ext(0), "-nocheck,ro,fstype=auto :/dev/sdb"),
         (ext(0x4), "was in use when the snapshot was taken"),
         (b"", "another login or user has it"),
     ],
@@ -516,7 +531,7 @@ def test_a_partition_is_not_incomplete_because_the_btrfs_of_its_disk_is(tmp_path
         files[name] = f"{record}\nE:ID_BTRFS_READY=0"
     text = AUTO.replace("partition = auto", "partition = 1")
     make_tree(tmp_path, {**files, config_files.FILE: text})
-    assert lookup.lookup(Host(str(tmp_path)), TARGET) == "-nocheck,ro,fstype=ext4 :/dev/sdb1"
+    assert lookup.lookup(Host(str(tmp_path)), TARGET) == "-nocheck,ro,fstype=auto :/dev/sdb1"
 
 
 def test_a_note_names_its_lun(tmp_path: Path) -> None:

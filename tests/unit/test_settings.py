@@ -292,7 +292,7 @@ def test_an_unknown_setting_names_the_nearest_known_one(
     assert f"did you mean {nearest}?" in line
 
 
-def test_an_unknown_setting_that_is_like_none_is_only_that(tmp_path: Path) -> None:
+def test_an_unknown_setting_that_resembles_none_gets_no_suggestion(tmp_path: Path) -> None:
     line = refused(tmp_path, "zzz = 1")
     assert "no such setting" in line and "did you mean" not in line
 

@@ -1,4 +1,4 @@
-"""The settings that are kept for a target are those that it has, or they are not used."""
+"""The cached settings of a target are its current ones, or they are not used."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from auto_iscsi.machine.host import Host
 from tests.tree.tree import make_tree
 
 TARGET = "iqn.2001-05.com.example:a"
-KEPT = f"run/auto-iscsi/settings/{TARGET}"
+CACHE = f"run/auto-iscsi/settings/{TARGET}"
 
 
 def everything() -> str:
-    """Return a file that sets every setting to what is not its default."""
+    """Return a configuration in which no setting has its default."""
     return "".join(f"{name} = {row.example}\n" for name, row in schema.TABLE.items())
 
 
@@ -37,13 +37,13 @@ def test_every_setting_comes_back_as_it_was(host: Host) -> None:
     settings_cache.keep(host, TARGET, first)
     second = settings_cache.find(host, TARGET)
     assert second.is_cached
-    # By what is shown, as 1 == 1.0 and a Portal is equal to any tuple.
+    # repr shows types, too: 1 == 1.0, and a Portal equals a plain tuple.
     assert repr(second.settings) == repr(first.settings)
     assert first.settings == schema.resolve(config_files.load(host), TARGET)
     assert marshal.loads(marshal.dumps(settings_cache.to_plain(first.settings)))
 
 
-def test_it_is_kept_for_that_target_alone(host: Host) -> None:
+def test_the_settings_are_cached_for_their_target_alone(host: Host) -> None:
     settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
     other = settings_cache.find(host, f"{TARGET}b")
     assert not other.is_cached and other.settings.lun == 1
@@ -58,21 +58,21 @@ def test_a_change_of_the_configuration_counts_at_once(host: Host, tmp_path: Path
         settings_cache.find(host, TARGET)
 
 
-def test_what_changed_during_a_lookup_is_not_kept(host: Host, tmp_path: Path) -> None:
+def test_settings_that_change_during_a_lookup_are_not_cached(host: Host, tmp_path: Path) -> None:
     resolved = settings_cache.find(host, TARGET)
     make_tree(tmp_path, {config_files.FILE: "lun = 2\n"})
     settings_cache.keep(host, TARGET, resolved)
-    assert not (tmp_path / KEPT).exists()
+    assert not (tmp_path / CACHE).exists()
 
 
-@pytest.mark.parametrize("harm", ["cut", "turned", "open", "link"])
-def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("harm", ["cut", "flipped bit", "open", "link"])
+def test_a_damaged_or_unsafe_cache_is_not_used(host: Host, tmp_path: Path, harm: str) -> None:
     settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
-    file = tmp_path / KEPT
+    file = tmp_path / CACHE
     data = file.read_bytes()
     if harm == "cut":
         file.write_bytes(data[:-1])
-    elif harm == "turned":
+    elif harm == "flipped bit":
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     elif harm == "open":
         file.chmod(0o644)
@@ -82,7 +82,7 @@ def test_on_any_doubt_it_is_not_used(host: Host, tmp_path: Path, harm: str) -> N
     assert not settings_cache.find(host, TARGET).is_cached
 
 
-def test_what_another_build_kept_is_not_used(host: Host) -> None:
+def test_the_cache_of_another_build_is_not_used(host: Host) -> None:
     resolved = settings_cache.find(host, TARGET)
     values = {**settings_cache.to_plain(resolved.settings), "colour": "green"}
     file_cache.write(host, resolved.files, values, f"settings/{TARGET}")
@@ -90,8 +90,8 @@ def test_what_another_build_kept_is_not_used(host: Host) -> None:
     assert not again.is_cached and again.settings == resolved.settings
 
 
-def test_it_goes_with_the_claim(host: Host, tmp_path: Path) -> None:
+def test_the_cache_is_deleted_with_the_claim(host: Host, tmp_path: Path) -> None:
     settings_cache.keep(host, TARGET, settings_cache.find(host, TARGET))
-    assert (tmp_path / KEPT).exists()
+    assert (tmp_path / CACHE).exists()
     claims.forget(host, TARGET)
-    assert not (tmp_path / KEPT).exists()
+    assert not (tmp_path / CACHE).exists()

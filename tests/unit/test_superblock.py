@@ -1,4 +1,4 @@
-"""Whether a journal has to be replayed, by superblocks and logs that are made here."""
+"""Is the journal of a filesystem dirty, by its superblock and its log?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ UNMOUNT = record(1, 1, 1, 0x20)
 WORK = record(1, 5, 3, 0x01)
 
 
-def test_ext() -> None:
+def test_an_ext_filesystem_is_dirty_by_its_recovery_flag() -> None:
     assert is_dirty("ext", ext(0x2C2)) is False
     assert is_dirty("ext", ext(0x2C2 | 0x4)) is True
 
 
-def test_btrfs() -> None:
+def test_a_btrfs_is_dirty_by_its_log_tree() -> None:
     assert is_dirty("btrfs", btrfs(0)) is False
     assert is_dirty("btrfs", btrfs(30 << 20)) is True
 
@@ -44,7 +44,7 @@ def test_btrfs() -> None:
     ],
     ids=["made", "unmounted", "used-again", "used", "cycle-3", "cycle-3-used", "large", "two"],
 )
-def test_xfs(image: bytes, dirty: bool) -> None:
+def test_an_xfs_is_clean_if_its_log_ends_with_an_unmount_record(image: bytes, dirty: bool) -> None:
     assert is_dirty("xfs", image) is dirty
 
 

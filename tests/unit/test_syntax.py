@@ -1,4 +1,4 @@
-"""Everything in a file that cannot be parsed is reported, on its line, with what would be right."""
+"""Each error in a file is reported with its line and the correct form."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ def problems(data: bytes) -> list[str]:
     ],
     ids=ascii,
 )
-def test_what_is_wrong_is_said_with_its_line(text: str | bytes, expected: str) -> None:
+def test_each_error_is_reported_with_its_line(text: str | bytes, expected: str) -> None:
     faults = problems(text if isinstance(text, bytes) else text.encode())
     assert len(faults) == 1 and expected in faults[0], faults
 
 
-def test_everything_is_found_in_one_go_and_nothing_is_blamed_for_what_stands_above_it() -> None:
+def test_all_errors_are_found_at_once_and_the_settings_below_a_wrong_header_match_no_target() -> (
+    None
+):
     data = b"""\
 lun = 1
 [*disk[0-9]]
@@ -95,8 +97,8 @@ fstype = ext4
     ids=lambda line: line[:20],
 )
 def test_no_line_takes_for_ever(line: str) -> None:
-    # ConfigObj's own expressions need years for the first three.
-    with language.an_end():
+    # The regular expressions of ConfigObj would need years for the first three.
+    with language.time_limit():
         assert problems(line.encode())
 
 
@@ -149,7 +151,7 @@ def test_no_file_crashes_the_parser(data: bytes) -> None:
 def test_what_the_fuzzer_found_interesting_still_works(path: Path) -> None:
     from tests.unit import fuzz_config
 
-    fuzz_config.one(path.read_bytes())
+    fuzz_config.check_file(path.read_bytes())
 
 
 def test_there_is_a_corpus() -> None:

@@ -34,7 +34,7 @@ def test_a_file_that_only_root_can_write_is_trusted(mode: int) -> None:
         (0o100600, 1000, "chown root /f"),
     ],
 )
-def test_one_that_others_can_write_is_not(mode: int, owner: int, hint: str) -> None:
+def test_a_file_that_others_can_write_is_not_trusted(mode: int, owner: int, hint: str) -> None:
     problem = config_files.permission_problem("/f", status(mode, owner))
     assert problem and problem.kind == "unsafe" and problem.hint == hint
 
@@ -49,7 +49,7 @@ def test_a_secret_that_others_can_read_is_not_used(mode: int) -> None:
 
 @pytest.mark.parametrize("name", [config_files.FILE, config_files.FOLDER, DROP_IN])
 @pytest.mark.parametrize(("mode", "owner"), [(0o722, 0), (0o720, 0), (0o700, 65534)])
-def test_on_a_real_machine_such_a_file_refuses_every_target(
+def test_in_a_chroot_an_unsafe_file_refuses_every_target(
     tmp_path: Path, name: str, mode: int, owner: int
 ) -> None:
     make_tree(tmp_path, {config_files.FILE: "lun = 1\n", DROP_IN: "lun = 2\n", "/run": None})
@@ -68,7 +68,7 @@ def in_chroot(root: Path) -> str:
         pytest.skip("needs root, for chroot")
     from auto_iscsi.config import syntax
 
-    syntax.parse(b"lun = 1")  # everything that is needed is imported
+    syntax.parse(b"lun = 1")  # imports everything before the chroot
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

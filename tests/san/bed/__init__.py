@@ -1,5 +1,5 @@
-"""A machine with a SAN inside, for tests that believe nothing they have not seen.
+"""A virtual machine with a SAN inside, for tests with the real programs.
 
-`layers` has the states that a test's machine is resumed from, `machine` what can be asked of it,
-`san` what targets it can have. `image`, `initrd`, `qemu`, `channel` and guest/ make that possible.
+`layers` has the saved states from which a test's machine is resumed, `machine` what a test can ask
+of it, `san` the targets of the SAN. `image`, `initrd`, `qemu`, `channel` and guest/ make that work.
 """

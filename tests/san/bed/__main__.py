@@ -1,10 +1,10 @@
-"""What can be asked of the bed from a command line?
+"""Build, show and clean the test bed from the command line.
 
 python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states
-python3 -m tests.san.bed demo --deb FILE        show the job
-python3 -m tests.san.bed shell [--deb FILE]     a root shell in the guest
-python3 -m tests.san.bed autopkgtest --deb FILE debian/tests, as Debian runs them
-python3 -m tests.san.bed record-sysfs DIR       what tests without a machine read
+python3 -m tests.san.bed demo --deb FILE        show what auto-iscsi does
+python3 -m tests.san.bed shell [--deb FILE]     open a root shell in the guest
+python3 -m tests.san.bed autopkgtest --deb FILE run debian/tests as Debian runs them
+python3 -m tests.san.bed record-sysfs DIR       record /sys for the tests without a machine
 python3 -m tests.san.bed clean                  remove everything that is cached
 """
 
@@ -27,9 +27,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     helps = {
         "build": "make the image and the saved states",
-        "demo": "show the job",
-        "shell": "a root shell in the guest",
-        "autopkgtest": "debian/tests, as Debian runs them",
+        "demo": "show what auto-iscsi does",
+        "shell": "open a root shell in the guest",
+        "autopkgtest": "run debian/tests as Debian runs them",
         "record-sysfs": "record what the guest's /sys holds",
         "clean": "remove everything that is cached",
     }
@@ -46,14 +46,14 @@ def parser() -> argparse.ArgumentParser:
                 help="the package to install",
             )
         if name == "autopkgtest":
-            verb.add_argument("arguments", nargs="*", help="of autopkgtest, after --")
+            verb.add_argument("arguments", nargs="*", help="arguments of autopkgtest, after --")
         if name == "record-sysfs":
             verb.add_argument("directory", type=Path, metavar="DIR")
     return top
 
 
 def build(deb: Path | None, suite: str | None) -> int:
-    """Make all that can be made before the first test."""
+    """Make everything that can be made before the first test."""
     if deb:
         layers.installed(deb, suite)
     else:
@@ -61,32 +61,32 @@ def build(deb: Path | None, suite: str | None) -> int:
     return 0
 
 
-def carry_out(wanted: argparse.Namespace) -> int:
-    """Carry out what was asked for."""
-    if wanted.verb == "clean":
+def carry_out(options: argparse.Namespace) -> int:
+    """Carry out a verb of the command line."""
+    if options.verb == "clean":
         cache.clean()
         return 0
-    records = wanted.verb == "record-sysfs"
+    records = options.verb == "record-sysfs"
     if missing := requirements.missing(filesystems=records):
         raise progress.Failed("the VM test bed needs " + ", ".join(missing))
-    if wanted.verb == "build":
-        return build(wanted.deb, wanted.suite)
-    if wanted.verb == "demo":
-        return demo.run(wanted.deb, wanted.suite, TREE)
-    if wanted.verb == "autopkgtest":
-        return adt.run(wanted.deb, wanted.suite, TREE, wanted.arguments)
-    if wanted.verb == "shell":
-        return shell.run(wanted.deb, wanted.suite)
-    return recording.run(wanted.directory, wanted.suite)
+    if options.verb == "build":
+        return build(options.deb, options.suite)
+    if options.verb == "demo":
+        return demo.run(options.deb, options.suite, TREE)
+    if options.verb == "autopkgtest":
+        return adt.run(options.deb, options.suite, TREE, options.arguments)
+    if options.verb == "shell":
+        return shell.run(options.deb, options.suite)
+    return recording.run(options.directory, options.suite)
 
 
 def main() -> int:
-    """Carry out the command line; 1 for what can be expected to go wrong."""
-    # So that the machine and its folder are taken away on SIGTERM as well.
+    """Carry out the command line; return 1 for an expected failure."""
+    # So that SIGTERM, too, ends the machine and removes its folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    wanted = parser().parse_args()
+    options = parser().parse_args()
     try:
-        return carry_out(wanted)
+        return carry_out(options)
     except (
         apt.NoSources,
         progress.Failed,

@@ -1,10 +1,10 @@
-"""Are debian/tests green where Debian runs them: under autopkgtest, in a machine of its own?
+"""Run debian/tests as Debian runs them: under autopkgtest, in a machine of their own.
 
-autopkgtest's qemu runner on an image of the bed that has what debian/tests/control asks for, so
-that nothing is downloaded while it runs. The runner wants a login prompt on the first serial line
-and a root shell on a console; both come in a second initrd behind the bed's, whose files win. QEMU
-is a script that takes --enable-kvm out again, which the runner puts in wherever /dev/kvm is, and
-that can be a file with nothing behind it.
+autopkgtest's qemu runner starts an image of the bed that already has the packages which
+debian/tests/control requires, so that it downloads nothing. The runner requires a login prompt on
+the first serial line and a root shell on a console. Both come in a second initrd after the bed's,
+whose files take precedence. The runner adds --enable-kvm wherever /dev/kvm exists, even if it does
+not work; so a script stands in for QEMU and removes that option.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from . import cache, hardware, image, initrd, progress
 
-#: What is in a clone and not in a source package.
+#: Files of a clone that a source package does not have.
 NOT_SOURCE = (".git", "dist", "build", "__pycache__", ".*_cache", ".hypothesis")
-#: What the runner does in its own 60 s takes longer under TCG, where two of us are at work.
+#: In seconds. The runner's own 60 s are too short under TCG with two tests at work.
 BOOT_TIMEOUT = 600
 
 PROMPT = """[Service]
@@ -44,7 +44,7 @@ WorkingDirectory=/root
 WantedBy=multi-user.target
 """
 UNITS = {"prompt": PROMPT, "root-shell": SHELL}
-#: The runner gives the guest the host's time zone; dpkg-reconfigure is too slow for its patience.
+#: The runner sets the guest's time zone with dpkg-reconfigure, which is too slow for its timeout.
 SHELL_RC = "alias dpkg-reconfigure=true\n"
 
 
@@ -68,7 +68,7 @@ def console(base: Path) -> bytes:
 
 
 def script(path: Path, base: Path, started: Path) -> None:
-    """Write what the runner takes for QEMU."""
+    """Write the script that the runner starts as QEMU."""
     words = [
         "-accel",
         os.environ.get("BED_ACCEL") or "tcg,thread=multi",
@@ -96,11 +96,11 @@ def run(deb: Path, suite: str | None, tree: Path, arguments: list[str]) -> int:
     """
     if not shutil.which("autopkgtest"):
         raise progress.Failed("autopkgtest is not installed: tests/prepare autopkgtest")
-    wanted = suite or image.suite()
+    chosen = suite or image.suite()
     needed = ["apt-utils", "dpkg-dev", *depends((tree / "debian/tests/control").read_text())]
-    name = cache.key(wanted, Path(image.__file__).read_bytes(), " ".join(needed))
+    name = cache.key(chosen, Path(image.__file__).read_bytes(), " ".join(needed))
     base = cache.entry(
-        "autopkgtest", f"{wanted}-{name}", lambda place: image.build(wanted, place, needed)
+        "autopkgtest", f"{chosen}-{name}", lambda place: image.build(chosen, place, needed)
     )
     with cache.used(base), tempfile.TemporaryDirectory(prefix="autopkgtest-") as folder:
         top = Path(folder)

@@ -1,7 +1,7 @@
-"""From which archives is the guest installed?
+"""Find the archives from which the guest is installed.
 
-From those that this host's own apt uses for its Debian suite, read at each build: an address
-never gets into the project. Entries of other distributors are left out: what counts is the
+They are those that this host's apt uses for its Debian suite, read at each build, so that no
+address is in the project. Entries of other distributors are left out: an entry must have the
 Debian archive's key or, without a Signed-By, the host's suite name.
 """
 
@@ -23,8 +23,8 @@ class NoSources(Exception):
 def codename() -> str:
     """Return this host's suite, from os-release."""
     text = Path("/etc/os-release").read_text()
-    found = re.search(r'^VERSION_CODENAME="?([a-z]+)', text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r'^VERSION_CODENAME="?([a-z]+)', text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def one_line(text: str) -> list[str]:
@@ -66,18 +66,18 @@ def host_entries() -> list[str]:
 def entries(suite: str, host: str | None = None) -> list[str]:
     """Return the Debian entries with the host's suite name replaced by the guest's."""
     host = codename() if host is None else host
-    found = []
+    lines = []
     for line in host_entries():
         match = re.match(r"deb\s+(?:\[([^]]*)\]\s+)?(\S+)\s+(\S+)\s+(.*)", line)
         if not match:
             continue
         options, uri, named, components = match.groups()
         pocket = named.removeprefix(host)
-        ours = KEYRING in options if options and "signed-by" in options else True
-        if named.startswith(host) and pocket in POCKETS and ours and "main" in components:
+        is_debian = KEYRING in options if options and "signed-by" in options else True
+        if named.startswith(host) and pocket in POCKETS and is_debian and "main" in components:
             signed = re.search(r"signed-by=\S+", options or "")
             prefix = f"[{signed[0]}] " if signed else ""
-            found.append(f"deb {prefix}{uri} {suite}{pocket} main")
-    if not found:
+            lines.append(f"deb {prefix}{uri} {suite}{pocket} main")
+    if not lines:
         raise NoSources(f"no Debian archive for {host or 'this host'} in {DIRECTORY}/sources.list*")
-    return found
+    return lines

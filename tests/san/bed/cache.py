@@ -1,8 +1,8 @@
-"""Where are images and saved machines kept, and which of them may go?
+"""Keep images and saved machines, and delete old ones.
 
-Below ${BED_CACHE}, else ${XDG_CACHE_HOME:-~/.cache}/auto-iscsi: a directory for each thing, named
-by its kind and by a hash of everything that determines it. It is built beside its place, under a
-lock, and renamed into it when it is whole; who uses it holds that lock shared.
+They are below ${BED_CACHE}, else ${XDG_CACHE_HOME:-~/.cache}/auto-iscsi: a directory for each,
+named by its kind and a hash of everything that determines it. It is built under a lock in a
+temporary directory, which is renamed when it is complete. Whoever uses it holds that lock shared.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from . import progress
 
 #: How many of a kind are kept, most recently used first. A saved machine needs its parents.
 KEPT = {"image": 3, "autopkgtest": 2, "booted": 5, "installed": 4}
-#: What was used in the last quarter of an hour stays in any case: a run may be between two tests.
+#: In seconds. What was used more recently is never deleted: a run may be between two tests.
 YOUNG = 900.0
 
 
 def root() -> Path:
-    """Return the cache's directory, made if need be."""
+    """Return the cache's directory, which is made if need be."""
     given = os.environ.get("BED_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(given) if given else Path(home) / "auto-iscsi"
@@ -34,7 +34,7 @@ def root() -> Path:
 
 
 def key(*parts: str | bytes) -> str:
-    """Return a short name for everything that determines a thing."""
+    """Return a hash of everything that determines an entry."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -54,7 +54,7 @@ def sources(directory: Path) -> bytes:
 
 @contextlib.contextmanager
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
-    """Hold a file lock; what is yielded says whether it was to be had."""
+    """Hold a file lock; yield False if it is taken and `wait` is false."""
     with path.open("a") as file:
         operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
@@ -69,13 +69,13 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[boo
 
 
 def entry(kind: str, name: str, build: Callable[[Path], None]) -> Path:
-    """Return the directory of a thing, after building it in an empty one if it is not there."""
+    """Return the directory of an entry; if it does not exist, build it."""
     place = root() / f"{kind}-{name}"
     if not place.is_dir():
         with lock(root() / f"{kind}-{name}.lock"):
             if not place.is_dir():
                 for left in root().glob(f".{kind}-{name}.*"):
-                    shutil.rmtree(left)  # of a run that was killed: nobody else holds the lock
+                    shutil.rmtree(left)  # left by a killed run: we hold the lock
                 temporary = root() / f".{kind}-{name}.{os.getpid()}"
                 temporary.mkdir(mode=0o700)
                 try:
@@ -91,7 +91,7 @@ def entry(kind: str, name: str, build: Callable[[Path], None]) -> Path:
 
 @contextlib.contextmanager
 def used(*places: Path) -> Iterator[None]:
-    """Keep things from being pruned while they are used, and for a while after."""
+    """Protect entries from being pruned while they are used, and for a while after."""
     with contextlib.ExitStack() as stack:
         for place in places:
             os.utime(place)
@@ -100,7 +100,7 @@ def used(*places: Path) -> Iterator[None]:
 
 
 def prune(kept: dict[str, int] | None = None) -> None:
-    """Remove what was not used for longest, of each kind, and is not in use now."""
+    """Remove of each kind the entries whose last use is longest ago, unless they are in use."""
     for kind, number in (KEPT if kept is None else kept).items():
         places = [path for path in root().glob(f"{kind}-*") if path.is_dir()]
         places.sort(key=lambda path: path.stat().st_mtime, reverse=True)

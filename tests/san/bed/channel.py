@@ -1,7 +1,7 @@
-"""How does the host talk with the agent in the guest?
+"""Send requests to the agent in the guest, and receive its answers.
 
-Over a UNIX socket whose other end is the guest's virtio-serial port; guest/agent.py says what a
-frame is. Each request has its own future, so any number can be under way at once.
+The channel is a UNIX socket whose other end is the guest's virtio-serial port; guest/agent.py
+defines the frames. Each request has its own future, so any number can be under way at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What the agent said."""
+    """An answer of the agent."""
 
     header: dict[str, Any]
     body: bytes
@@ -29,7 +29,7 @@ class Lost(Exception):
 
 
 class Refused(Exception):
-    """The agent could not do it; the text is the guest's exception."""
+    """The agent could not carry out a request; the text is the guest's exception."""
 
 
 class Channel:
@@ -65,12 +65,12 @@ class Channel:
                 raise Lost(f"cannot send to the guest: {error}") from error
         return number, future
 
-    def ask(self, header: dict[str, Any], body: bytes = b"", timeout: float = 60) -> Answer:
+    def exchange(self, header: dict[str, Any], body: bytes = b"", timeout: float = 60) -> Answer:
         """Send a request and wait for its answer."""
         return answer(self.request(header, body)[1], timeout, str(header.get("name", header["op"])))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.connection.close()
 
     def _receive(self, size: int) -> bytes:
@@ -98,11 +98,11 @@ class Channel:
 
 
 def answer(future: Future[Answer], timeout: float | None, what: str) -> Answer:
-    """Wait for an answer; Lost when none came in time, Refused when the agent could not."""
+    """Wait for an answer; raise Lost if none comes in time, Refused if the agent failed."""
     try:
-        said = future.result(timeout)
+        reply = future.result(timeout)
     except concurrent.futures.TimeoutError as error:
         raise Lost(f"no answer from the guest in {timeout} s: {what}") from error
-    if "error" in said.header:
-        raise Refused(f"{what}: {said.header['error']}\n{said.header['trace']}")
-    return said
+    if "error" in reply.header:
+        raise Refused(f"{what}: {reply.header['error']}\n{reply.header['trace']}")
+    return reply

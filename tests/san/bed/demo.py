@@ -1,8 +1,8 @@
-"""What is this program for, seen in five minutes?
+"""Show in five minutes what auto-iscsi does.
 
-The job as a person does it, on the real thing: a SAN with snapshots, a host with the package
-installed, a shell on that host. Every line after a prompt is a command that runs; what is said
-about it is checked, and the demonstration fails when something is not as promised.
+The demonstration has a real SAN with snapshots, a host with the package installed and a shell on
+that host. Every line after a prompt is a command that runs. What the text promises is checked, and
+the demonstration fails if something is not so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IDLE = 8
 
 
 class Broken(Exception):
-    """Something was not as promised."""
+    """Something was not as the demonstration promised."""
 
 
 def present(san: San) -> None:
@@ -41,20 +41,20 @@ def present(san: San) -> None:
 
 
 def say(text: str) -> None:
-    """Say what comes next, between the prompts."""
+    """Print an explanation between the prompts."""
     bright = sys.stdout.isatty()
     line = f"\x1b[36m# {text}\x1b[0m" if bright else f"# {text}"
     print(f"\n{line}", flush=True)
 
 
 def expect(truth: bool, what: str) -> None:
-    """Insist on what was promised."""
+    """Fail unless what was promised is true."""
     if not truth:
         raise Broken(what)
 
 
 def show(vm: Machine, san: San) -> None:
-    """Show the job from the first command to the unmount."""
+    """Show everything from the first command to the second visit."""
     present(san)
     vm.run(f"sed -i 's/--timeout=[0-9]*/--timeout={IDLE}/' {AUTOFS_LINE}")
     vm.run("systemctl restart autofs", timeout=120)
@@ -69,7 +69,7 @@ def show(vm: Machine, san: San) -> None:
     expect(shell.command(f"cd /iscsiauto/{BETA}", 120).status == 0, "cd goes into the snapshot")
     expect("etc" in shell.command("ls").text.split(), "ls shows its files")
     expect(shell.command(f"cat {FILE}").text == CONTENT, "the file is as it was")
-    say("What happened: a session with that target only, its partition mounted read-only.")
+    say("What happened: a session with only that target, and its partition mounted read-only.")
     session = shell.command("iscsiadm -m session")
     expect(
         session.text.count(BETA) == 1 and len(session.text.splitlines()) == 1,
@@ -78,11 +78,11 @@ def show(vm: Machine, san: San) -> None:
     mount = shell.command("grep /dev/sd /proc/mounts")
     expect(BETA in mount.text and " ext3 ro," in mount.text, "it is mounted read-only")
     expect(shell.command("cd").status == 0, "cd goes home")
-    say(f"Nobody uses it now; autofs lets go after {IDLE} seconds (300, as it is shipped).")
+    say(f"Nobody uses it now; autofs unmounts it after {IDLE} seconds (300, as shipped).")
     wait_for_unmount(vm)
     gone = shell.command("grep -c /dev/sd /proc/mounts")
-    expect(gone.text.strip() == "0", "it is not mounted any more")
-    say("And again: the second visit, with the session still there.")
+    expect(gone.text.strip() == "0", "the snapshot is not mounted any more")
+    say("And again: the second visit, while the session still exists.")
     again = shell.command(f"cat /iscsiauto/{BETA}/{FILE}", 120)
     expect(again.text == CONTENT, "the second visit works too")
 
@@ -93,11 +93,11 @@ def wait_for_unmount(vm: Machine) -> None:
         if not vm.mounts(f"/iscsiauto/{BETA}"):
             return
         time.sleep(1)
-    raise Broken(f"it is unmounted within {IDLE * 5} s")
+    raise Broken(f"autofs unmounts the snapshot within {IDLE * 5} s")
 
 
 def run(deb: Path, suite: str | None, tree: Path) -> int:
-    """Run the demonstration; 0 when everything was as promised."""
+    """Run the demonstration; return 0 if everything was as promised."""
     layer = layers.installed(deb, suite)
     with layer.resumed() as vm:
         try:
@@ -109,5 +109,5 @@ def run(deb: Path, suite: str | None, tree: Path) -> int:
             print(f"\n\ndemo: {kind}: {error}\nlogs of the guest: {place}", file=sys.stderr)
             return 1
     print("\n" + "-" * 88)
-    print("All of it as promised. `make vm` gives you this shell.")
+    print("Everything was as promised. `make vm` gives you this shell.")
     return 0

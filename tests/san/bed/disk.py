@@ -1,8 +1,8 @@
-"""What is on a disk that the SAN presents?
+"""Make a disk for the SAN: a partition table, and filesystems with files in them.
 
-Filesystems are made on the host with files in them and without a mount (`mke2fs -d`,
-`mkfs.xfs -p`, `mkfs.btrfs --rootdir`, mtools, ntfscp, xorriso, mksquashfs), and laid into a disk
-file at the places that its partition table names.
+The filesystems are made on the host without a mount (`mke2fs -d`, `mkfs.xfs -p`,
+`mkfs.btrfs --rootdir`, mtools, ntfscp, xorriso, mksquashfs), and copied to the offsets of their
+partitions in a disk file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import sparse, tables
 
 MIB = 1 << 20
 ALIGN = MIB
-#: The smallest that mkfs makes, or nearly.
+#: In MiB, about the smallest size that mkfs accepts.
 SIZES = {
     "ext2": 8,
     "ext3": 8,
@@ -34,7 +34,7 @@ SIZES = {
 
 
 class Filesystem(NamedTuple):
-    """A filesystem to be made; kind "" is a place without one."""
+    """A filesystem to be made; kind "" leaves the space empty."""
 
     kind: str
     files: tuple[tuple[str, str | bytes], ...]
@@ -92,7 +92,7 @@ def tree(files: Sequence[tuple[str, str | bytes]], place: Path) -> Path:
 
 
 def prototype(place: Path) -> str:
-    """Return a directory as mkfs.xfs -p reads it: (mode uid gid content…), `$` ends a directory."""
+    """Describe a directory for mkfs.xfs -p: mode, uid, gid and content; `$` ends a directory."""
 
     def entries(directory: Path) -> list[str]:
         lines = []
@@ -139,34 +139,34 @@ def make(each: Filesystem, image: Path, block_size: int) -> None:
             argv += ["-L", each.label] if each.label else []
         elif each.kind == "iso9660":
             argv = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", each.label or "ISO"]
-            made_by(argv, [*each.options, "-o", image, root])
+            run_tool(argv, [*each.options, "-o", image, root])
             return
         elif each.kind == "squashfs":
-            made_by(["mksquashfs", root, image], ["-noappend", "-all-root", *each.options])
+            run_tool(["mksquashfs", root, image], ["-noappend", "-all-root", *each.options])
             return
         else:
             argv = ["mkswap", "-q"]
-        made_by(argv, [*each.options, image])
+        run_tool(argv, [*each.options, image])
         for name, _ in each.files if each.kind in ("vfat", "ntfs") else ():
             data = root / name
             if each.kind == "ntfs":  # ntfscp makes no directories
-                made_by(["ntfscp", "-q", "-f"], [image, data, name])
+                run_tool(["ntfscp", "-q", "-f"], [image, data, name])
             elif not name.endswith("/"):
                 for parent in reversed(list(Path(name).parents)[:-1]):
-                    made_by(["mmd", "-D", "s", "-i", image], [f"::{parent}"])
-                made_by(["mcopy", "-i", image], [data, f"::{name}"])
+                    run_tool(["mmd", "-D", "s", "-i", image], [f"::{parent}"])
+                run_tool(["mcopy", "-i", image], [data, f"::{name}"])
 
 
-def made_by(program: Sequence[str | Path], words: Sequence[str | Path]) -> None:
-    """Run what makes a filesystem, or fills it."""
+def run_tool(program: Sequence[str | Path], words: Sequence[str | Path]) -> None:
+    """Run a program that makes a filesystem or fills it."""
     argv = [*map(str, program), *map(str, words)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{argv[0]}: {done.stdout}{done.stderr}")
 
 
-def fill_up(image: Path, size: int) -> None:
-    """Make a file as long as its place: some tools make it as long as what is in it."""
+def extend(image: Path, size: int) -> None:
+    """Extend a file to its full size: some tools make it as short as its content."""
     if image.stat().st_size < size:
         with image.open("r+b") as file:
             file.truncate(size)
@@ -176,7 +176,7 @@ def build(disk: Disk, place: Path) -> None:
     """Build a disk in a sparse file."""
     if not disk.table:
         make(disk.parts[0], place, disk.block_size)
-        fill_up(place, disk.parts[0].size * MIB)
+        extend(place, disk.parts[0].size * MIB)
         return
     starts, end = [], ALIGN
     for part in disk.parts:
@@ -188,7 +188,7 @@ def build(disk: Disk, place: Path) -> None:
     for start, part in zip(starts, disk.parts):
         inside = place.with_name(place.name + ".part")
         make(part, inside, disk.block_size)
-        fill_up(inside, part.size * MIB)
+        extend(inside, part.size * MIB)
         sparse.copy_into(inside, place, start)
         inside.unlink()
     table = tables.dos if disk.table == "dos" else tables.gpt

@@ -1,8 +1,8 @@
-"""What is a guest's machine made of?
+"""The hardware of the guest, as QEMU's arguments.
 
-A state can be resumed only on the hardware that it was saved on, so this file is part of every
-saved state's key. QEMU's TCG has two processors that run side by side; with icount there is one,
-and virtual time: a nanosecond an instruction, the same at each run to within some percent.
+A state can be resumed only on the hardware on which it was saved, so the key of every saved state
+includes this file. With TCG, the guest has two processors that run in parallel. With icount it has
+one, and virtual time: one nanosecond per instruction, within some percent the same in each run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ APPEND = (
 
 
 class Hardware(NamedTuple):
-    """What a machine is made of; a state can be resumed only on the hardware it was saved on."""
+    """The files of a machine: kernel, initrd, memory and disk."""
 
     kernel: Path
     initrd: Path

@@ -1,8 +1,8 @@
-"""What does the guest start with, and what is its configuration?
+"""Make the guest's initrd, which also brings its configuration.
 
-A small initrd in place of the distribution's: it loads a handful of modules, mounts the disk, lays
-everything of FILES, LINKS and the agent over it, and starts systemd. So a change of the guest's
-configuration costs a boot, not an image. Written in cpio's `newc` format, uncompressed.
+It replaces the distribution's: it loads a few modules, mounts the disk, copies FILES, LINKS and the
+agent onto it, and starts systemd. So a change of the guest's configuration needs a boot, not a new
+image. The format is cpio's `newc`, uncompressed.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ FILES = {
     "etc/systemd/journald.conf.d/bed.conf": (
         "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRuntimeMaxUse=64M\n"
     ),
-    # What a browse host's administrator would see of a slow machine, and would not want to.
+    # A machine as slow as this one needs longer to start a service.
     "etc/systemd/system.conf.d/bed.conf": "[Manager]\nDefaultTimeoutStartSec=300\n",
     "etc/systemd/system/bed-agent.service": AGENT_UNIT,
     "root/.bashrc": "PS1='root@browse:\\w# '\n",
 }
 
-#: Neither needed here nor quick under TCG; multipathd is there, but off until a test wants it.
+#: Units that no test needs and that are slow under TCG; a test that needs multipathd starts it.
 MASKED = """
     getty@tty1.service serial-getty@ttyS0.service console-getty.service getty.target
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
@@ -111,7 +111,7 @@ class Archive:
         self.entry(name, 0o120777, to.encode())
 
     def closed(self) -> bytes:
-        """Return the archive with its end."""
+        """Return the archive, after adding its end."""
         self.entry("TRAILER!!!", 0)
         return bytes(self.data)
 

@@ -1,9 +1,9 @@
-"""From which state does a test's machine start?
+"""Make the two saved states from which tests resume their machines.
 
-Two saved ones: `booted`, the image when systemd says that it is up, nothing of the project in it,
-iscsid not running, iscsi_tcp not loaded; and `installed`, that one after `dpkg --install` of the
-project's .deb (apt-get takes 9 s where dpkg takes 4, and has nowhere to download from). A test
-resumes one of them and throws its machine away.
+`booted` is the image after its boot: nothing of the project is in it, iscsid does not run, and
+iscsi_tcp is not loaded. `installed` is the same after `dpkg --install` of the project's .deb
+(apt-get would take 9 s instead of 4, and cannot download). A test resumes one of them, and its
+machine is discarded afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INSTALL_TIMEOUT = 300.0
 
 
 def of(place: Path, base: Path, *, icount: bool) -> hardware.Hardware:
-    """Return the machine whose memory and disk are in a directory, on an image."""
+    """Describe the machine whose memory and disk are in a directory and belong to an image."""
     return hardware.Hardware(
         kernel=base / "vmlinuz",
         initrd=place / "initrd",
@@ -55,7 +55,7 @@ def boot(base: Path, place: Path, *, icount: bool) -> None:
                 + vm.console.read_text(errors="replace")[-3000:]
             )
         vm.run("id user >/dev/null 2>&1 || useradd -m -u 1000 -s /bin/bash user")
-        vm.call("load_target")  # 1.5 s that no test has to wait then
+        vm.call("load_target")  # 1.5 s that each test saves
         vm.run("udevadm settle && sync")
         save(vm, place)
     finally:
@@ -88,7 +88,7 @@ def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -
 
 
 def wait(command: machine.Command, what: str) -> None:
-    """Wait for a long command, and say now and then that it is at work."""
+    """Wait for a long command, and report from time to time that it still runs."""
     began = time.monotonic()
     while not command.done:
         if time.monotonic() - began > command.timeout:
@@ -104,7 +104,7 @@ def wait(command: machine.Command, what: str) -> None:
 
 
 def save(vm: machine.Machine, place: Path) -> None:
-    """Save a machine that is at rest."""
+    """Save a machine that is idle."""
     progress.say("saving its state")
     vm.process.save(place / "state")
 
@@ -115,7 +115,7 @@ def copy(source: Path, to: Path) -> None:
 
 
 class Layer:
-    """A saved state that machines are resumed from; it needs all those of its chain."""
+    """A saved state from which machines are resumed, and the states on which it depends."""
 
     def __init__(self, chain: tuple[Path, ...], suite: str, *, icount: bool) -> None:
         self.chain, self.suite, self.icount = chain, suite, icount
@@ -123,7 +123,7 @@ class Layer:
 
     @contextlib.contextmanager
     def resumed(self) -> Iterator[machine.Machine]:
-        """Resume a machine; it is gone at the end, whatever happens."""
+        """Resume a machine; at the end it is discarded, whatever happens."""
         with cache.used(*self.chain):
             process = qemu.Process(
                 of(self.place, self.base, icount=self.icount), resume=self.place / "state"
@@ -137,9 +137,9 @@ class Layer:
 
 def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
     """Return the state in which nothing of ours is installed."""
-    wanted = suite or image.suite()
-    base = image.image(wanted)
-    # A QEMU reads the states of its own version; those of others as a rule, and this is no rule.
+    chosen = suite or image.suite()
+    base = image.image(chosen)
+    # A QEMU reads states of its own version; other versions may or may not be compatible.
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True)
     name = cache.key(
         base.name,
@@ -151,7 +151,7 @@ def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
         version.stdout,
     )
     place = cache.entry("booted", name, lambda new: boot(base, new, icount=icount))
-    return Layer((base, place), wanted, icount=icount)
+    return Layer((base, place), chosen, icount=icount)
 
 
 def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> Layer:

@@ -1,7 +1,7 @@
-"""What is kept of a test that failed?
+"""Keep the logs of the guest when a test fails.
 
-The console (with the kernel's list of blocked tasks), the journal, mounts and sessions as the
-guest has them, in a directory below ${BED_LOGS:-build/bed-logs}. Of one that passed: nothing.
+They are in a directory below ${BED_LOGS:-build/bed-logs}: the console (with the kernel's list of
+blocked tasks), the journal, the mounts and the sessions. Nothing is kept of a test that passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from . import channel
 from .machine import CommandFailed, Machine
 
-SEEN = {
+COMMANDS = {
     "journal": "journalctl -b --no-pager -o short-monotonic",
     "mounts": "cat /proc/mounts",
     "sessions": "head -v -n 99 /sys/class/iscsi_session/*/{targetname,state} 2>/dev/null; "
@@ -35,13 +35,13 @@ def folder(tree: Path, name: str) -> Path:
 
 
 def keep(vm: Machine, place: Path) -> None:
-    """Write what can be seen of a guest into a directory; whatever still answers is kept."""
+    """Write the logs of a guest into a directory, as far as it still answers."""
     try:
-        vm.ask("call", timeout=10, name="blocked", args={})
-        time.sleep(0.3)  # until the console has it
-        for name, command in SEEN.items():
-            said = vm.run(command, timeout=20, check=False)
-            (place / name).write_text(said.stdout + said.stderr)
+        vm.request("call", timeout=10, name="blocked", args={})
+        time.sleep(0.3)  # so that the console has it
+        for name, command in COMMANDS.items():
+            result = vm.run(command, timeout=20, check=False)
+            (place / name).write_text(result.stdout + result.stderr)
     except (channel.Lost, channel.Refused, CommandFailed) as error:
         (place / "gave-up").write_text(f"{error}\n")
     if vm.console.exists():

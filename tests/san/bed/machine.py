@@ -1,7 +1,7 @@
-"""What can be asked of a running guest?
+"""A running guest: run commands, read and write files, list its sessions and mounts.
 
-Commands as any user, several at a time; files; what its initiator and its mount table hold. All
-of it through the agent, none of it through a network.
+Commands run as any user, several at a time. Everything goes through the agent, and nothing through
+a network.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from . import channel, qemu, sparse
 
 TIMEOUT = 60.0
-#: How much longer than a command's own time-out the guest may take to say that it is over.
+#: Seconds after a command's own timeout in which the guest must report that the command ended.
 GRACE = 30.0
 AUTOFS_LINE = "/etc/auto.master.d/iscsi.autofs"
 
 
 class Result(NamedTuple):
-    """What a command did."""
+    """The exit status and output of a command."""
 
     status: int
     stdout: str
@@ -62,7 +62,7 @@ class Mount(NamedTuple):
 
 
 class Command:
-    """A command under way in the guest."""
+    """A command that runs in the guest."""
 
     def __init__(
         self,
@@ -77,36 +77,36 @@ class Command:
 
     @property
     def done(self) -> bool:
-        """Tell whether it has ended."""
+        """Say whether the command has ended."""
         return self.future.done()
 
     def wait(self, *, check: bool = True) -> Result:
-        """Wait for its end; CommandFailed for a status other than 0, unless told otherwise."""
-        said = channel.answer(self.future, self.timeout + GRACE, shlex.join(self.argv))
-        size = said.header["out"]
-        out, err = said.body[:size], said.body[size:]
-        status = said.header["status"]
+        """Wait for the command's end; with `check`, raise CommandFailed unless its status is 0."""
+        answer = channel.answer(self.future, self.timeout + GRACE, shlex.join(self.argv))
+        size = answer.header["out"]
+        out, err = answer.body[:size], answer.body[size:]
+        status = answer.header["status"]
         result = Result(-1 if status is None else status, text(out), text(err), out)
-        if said.header["timed_out"]:
+        if answer.header["timed_out"]:
             raise CommandFailed(self._story(f"not done after {self.timeout:g} s", result))
         if check and result.status != 0:
             raise CommandFailed(self._story(f"status {result.status}", result))
         return result
 
     def output(self) -> str:
-        """Return what it has written so far, both streams."""
-        return text(self.machine.ask("peek", to=self.number).body)
+        """Return the command's output so far, stdout and then stderr."""
+        return text(self.machine.request("peek", to=self.number).body)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to it and its children."""
-        self.machine.ask("signal", to=self.number, signal=int(number))
+        """Send a signal to the command and its children."""
+        self.machine.request("signal", to=self.number, signal=int(number))
 
     def _story(self, what: str, result: Result) -> str:
         return f"{shlex.join(self.argv)}: {what}\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
 
 
 def text(data: bytes) -> str:
-    """Decode output; what is not UTF-8 stays recognisable."""
+    """Decode output; bytes that are not UTF-8 become escapes."""
     return data.decode(errors="backslashreplace")
 
 
@@ -119,14 +119,14 @@ class Machine:
 
     @property
     def console(self) -> Path:
-        """Return where the guest's serial console is logged."""
+        """Return the file with the log of the guest's serial console."""
         return self.process.folder / "console"
 
     def end(self) -> None:
-        """Switch the guest off, and forget it."""
+        """End the guest and discard it."""
         self.process.end()
 
-    def ask(
+    def request(
         self,
         op: str,
         body: bytes = b"",
@@ -134,11 +134,11 @@ class Machine:
         **more: Any,
     ) -> channel.Answer:
         """Send a request to the agent and return its answer."""
-        return self.channel.ask({"op": op, **more}, body, timeout)
+        return self.channel.exchange({"op": op, **more}, body, timeout)
 
     def call(self, name: str, **arguments: Any) -> Any:
         """Call one of the agent's own functions (guest/*.py, CALLS)."""
-        return self.ask("call", name=name, args=arguments).header["value"]
+        return self.request("call", name=name, args=arguments).header["value"]
 
     def start(
         self,
@@ -150,7 +150,7 @@ class Machine:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> Command:
-        """Start a command: a list as it is, a string through bash. The time-out kills it."""
+        """Start a command: a list directly, a string through bash. The timeout kills it."""
         argv = ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
         body = stdin.encode() if isinstance(stdin, str) else stdin
         header = {
@@ -176,13 +176,13 @@ class Machine:
         check: bool = True,
     ) -> Result:
         """Run a command to its end."""
-        begun = self.start(command, user=user, timeout=timeout, stdin=stdin, env=env, cwd=cwd)
-        return begun.wait(check=check)
+        started = self.start(command, user=user, timeout=timeout, stdin=stdin, env=env, cwd=cwd)
+        return started.wait(check=check)
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Write a file, and the directories above it."""
         data = content.encode() if isinstance(content, str) else content
-        self.ask("write", data, path=path, mode=mode)
+        self.request("write", data, path=path, mode=mode)
 
     def put(self, files: Mapping[str, str | bytes], mode: int = 0o644) -> None:
         """Write several files."""
@@ -190,14 +190,14 @@ class Machine:
             self.write(path, content, mode)
 
     def send(self, source: Path, path: str) -> None:
-        """Copy a host's file of any size, its holes left out."""
+        """Copy a file of the host, of any size, without its holes."""
         extents = list(sparse.data_of(source))
         with source.open("rb") as file:
             pieces = []
             for offset, size in extents:
                 file.seek(offset)
                 pieces.append(file.read(size))
-        self.ask(
+        self.request(
             "write",
             b"".join(pieces),
             path=path,
@@ -208,11 +208,11 @@ class Machine:
 
     def read(self, path: str) -> bytes:
         """Return a file's content."""
-        return self.ask("read", path=path).body
+        return self.request("read", path=path).body
 
     def sessions(self, target: str | None = None) -> list[Session]:
         """Return the initiator's sessions, all or those with one target."""
-        found = [
+        sessions = [
             Session(
                 each["number"],
                 each["target"],
@@ -223,24 +223,24 @@ class Machine:
             )
             for each in self.call("sessions")
         ]
-        return [each for each in found if target in (None, each.target)]
+        return [each for each in sessions if target in (None, each.target)]
 
     def mounts(self, below: str = "/") -> list[Mount]:
-        """Return what is mounted at or below a place."""
-        found = [Mount(**each) for each in self.call("mounts")]
+        """Return the mounts at and below a directory."""
+        mounts = [Mount(**each) for each in self.call("mounts")]
         return [
             each
-            for each in found
+            for each in mounts
             if each.point == below or each.point.startswith(below.rstrip("/") + "/")
         ]
 
     def journal(self, *arguments: str) -> str:
-        """Return the journal's messages of this boot up to now: `vm.journal("-u", "autofs")`."""
+        """Return the journal of this boot; `arguments` are journalctl's, as "-u", "autofs"."""
         command = ["journalctl", "-b", "-o", "cat", "--no-pager", *arguments]
         return self.run(f"journalctl --sync; {shlex.join(command)}").stdout
 
     def discover(self, portal: str = "127.0.0.1") -> str:
-        """Make node records of all that a portal offers, as an administrator does."""
+        """Make node records of all targets that a portal offers, as an administrator does."""
         return self.run(["iscsiadm", "-m", "discovery", "-t", "st", "-p", portal]).stdout
 
     def automount(
@@ -249,12 +249,12 @@ class Machine:
         program: str = "/etc/auto.iscsi",
         root: str = "/iscsiauto",
     ) -> None:
-        """Write another master line in place of the package's and restart automount."""
+        """Replace the package's master line and restart automount."""
         self.write(AUTOFS_LINE, f"{root} program:{program} {options}\n")
         self.run("systemctl restart autofs", timeout=120)
 
     def cold(self) -> None:
-        """Bring the initiator to where it is before its first use: no iscsid, no iscsi_tcp."""
+        """Reset the initiator to its state before its first use: no iscsid, no iscsi_tcp."""
         self.run("systemctl stop iscsid.service && modprobe -r iscsi_tcp")
 
     def terminal(
@@ -264,7 +264,7 @@ class Machine:
         show: Callable[[bytes], None],
         env: Mapping[str, str],
     ) -> tuple[int, Future[channel.Answer]]:
-        """Start a program on a terminal of its own; its number takes keys (`keys`)."""
+        """Start a program on its own terminal; return the number for `keys`, and the future."""
         header = {
             "op": "terminal",
             "argv": list(argv),

@@ -1,7 +1,7 @@
-"""How does a person see that the bed is at work?
+"""Report on stderr what the bed is doing.
 
-Lines on stderr with the seconds since the work began; a long step says every ten seconds that it
-is still there. pytest captures stderr: the fixtures lift that while the bed is built.
+Each line has the seconds since the start; a long step reports about every ten seconds that it still
+runs. pytest captures stderr, so the fixtures suspend that while the bed is built.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program with its output in a log file, and say that it is still at work."""
+    """Run a program with its output in a log file, and report that it still runs."""
     say(what)
     began = time.monotonic()
     with log.open("ab") as output:
@@ -63,6 +63,6 @@ def run(
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log, cut to what a terminal line can take."""
+    """Return the last line of a log, cut to fit a terminal."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1].rsplit("\r", 1)[-1][:60] if lines else ""

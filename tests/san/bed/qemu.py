@@ -1,10 +1,10 @@
-"""How is a virtual machine started, saved, and resumed?
+"""Start, save and resume a virtual machine.
 
-QEMU without KVM (TCG). The guest's memory is a file: while a state is made it is mapped shared,
-and the saved state then needs the devices only (migration capability x-ignore-shared); a machine
-resumed from it maps the same file privately, so nothing is copied and resuming takes no longer
-than reading what is touched. Disks are qcow2 overlays, those of a test unlinked at once
-(snapshot=on). A machine dies with the process that started it.
+QEMU runs without KVM (TCG). The guest's memory is a file. While a state is made, the file is mapped
+shared, and the saved state has only the devices (migration capability x-ignore-shared). A machine
+that is resumed from it maps the same file privately, so nothing is copied, and only the pages that
+it uses are read. Disks are qcow2 overlays; those of a test are temporary (snapshot=on). A machine
+ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import hardware
 PR_SET_PDEATHSIG = 1
 
 
-#: Folders of machines that are older than this, in seconds, and whose owner is gone are removed.
+#: In seconds. An older folder of a machine is removed if its process is gone.
 STALE = 60.0
 
 
@@ -47,7 +47,7 @@ def overlay(base: Path, form: str, place: Path) -> None:
 
 
 def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
-    """Connect to one of QEMU's sockets as soon as it is there."""
+    """Connect to one of QEMU's sockets as soon as it exists."""
     while True:
         connection = socket.socket(socket.AF_UNIX)
         try:
@@ -61,8 +61,8 @@ def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
 
 
 def folder() -> tuple[Path, IO[bytes]]:
-    """Return a new folder for sockets and console, and the lock that says that it is in use."""
-    for old in Path(tempfile.gettempdir()).glob("bed-*/lock"):  # of those that were killed
+    """Return a new folder for sockets and console, and the lock that marks it as used."""
+    for old in Path(tempfile.gettempdir()).glob("bed-*/lock"):  # left by killed processes
         with contextlib.suppress(OSError), old.open("ab") as file:
             if time.time() - old.stat().st_mtime > STALE:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +74,7 @@ def folder() -> tuple[Path, IO[bytes]]:
 
 
 class Process:
-    """A QEMU at work, its folder for sockets and console, and its monitor."""
+    """A running QEMU, its folder for sockets and console, and its monitor."""
 
     def __init__(
         self,
@@ -106,31 +106,31 @@ class Process:
             if resume:
                 self.command("migrate-incoming", uri=f"exec:cat {resume}")
                 self.wait_for_migration()
-                self.command("cont")  # it was saved while it stood still
+                self.command("cont")  # it was stopped when it was saved
         except BaseException as error:
-            said = self.errors.read_text(errors="replace")
+            complaint = self.errors.read_text(errors="replace")
             self.end()
-            if said and isinstance(error, Failed):
-                raise Failed(f"{error}: {said}") from error
+            if complaint and isinstance(error, Failed):
+                raise Failed(f"{error}: {complaint}") from error
             raise
 
     def command(self, name: str, **arguments: Any) -> Any:
-        """Send a monitor command and return what it returned."""
+        """Send a command to the monitor and return its result."""
         request = json.dumps({"execute": name, "arguments": arguments})
         self.monitor.write(request.encode())
         self.monitor.flush()
         while line := self.monitor.readline():
-            said = json.loads(line)
-            if "error" in said:
-                raise Failed(f"{name}: {said['error']['desc']}")
-            if "return" in said:
-                return said["return"]
+            reply = json.loads(line)
+            if "error" in reply:
+                raise Failed(f"{name}: {reply['error']['desc']}")
+            if "return" in reply:
+                return reply["return"]
         raise Failed(f"{name}: QEMU ended")
 
     def capability(self, name: str) -> None:
         """Switch a migration capability on."""
-        wanted = [{"capability": name, "state": True}]
-        self.command("migrate-set-capabilities", capabilities=wanted)
+        capabilities = [{"capability": name, "state": True}]
+        self.command("migrate-set-capabilities", capabilities=capabilities)
 
     def wait_for_migration(self) -> None:
         """Wait until the state is written, or read."""

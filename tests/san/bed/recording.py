@@ -1,10 +1,9 @@
-"""What does a live initiator's /sys look like, for tests that need no machine?
+"""Record /sys of a real initiator for tests that run without a machine.
 
-Scenes are played in a booted guest and everything that a program reads of sessions and disks is
-written down: sysfs, udev's database, by-path links, node records, mountinfo. One JSON file a
-scene: path → text, {"hex": …} for what is not UTF-8, {"link": target}, or null for an empty
-directory.
-CHAP names and secrets are never read.
+Each scene is played in a booted guest. Then everything that auto-iscsi reads of sessions and disks
+is recorded: sysfs, udev's database, by-path links, node records, mountinfo. There is one JSON file
+per scene: path → text, {"hex": …} if it is not UTF-8, {"link": target}, or null for an empty
+directory. CHAP names and secrets are never read.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ def login(vm: Machine, *iqns: str) -> None:
 
 
 def known(vm: Machine, san: San) -> None:
-    """Node records of three snapshots, no session."""
+    """Play a scene: node records of three snapshots, no session."""
     demo.present(san)
     vm.discover()
 
 
 def mounted(vm: Machine, san: San) -> None:
-    """One of three snapshots logged in, its partition mounted."""
+    """Play a scene: a session with one of three snapshots, its partition mounted."""
     known(vm, san)
     login(vm, demo.BETA)
     (session,) = vm.sessions()
@@ -46,7 +45,7 @@ def mounted(vm: Machine, san: San) -> None:
 
 
 def many(vm: Machine, san: San) -> None:
-    """Names that begin alike, several LUNs, tables and filesystems, IPv6, a second portal."""
+    """Play a scene: names with a common prefix, LUNs, tables, filesystems, IPv6, two portals."""
     san.target(f"{VENDOR}-vol1", [san.disk([san.fs("ext4"), san.fs("xfs")], table="gpt")])
     san.target(
         f"{VENDOR}-vol10",
@@ -64,7 +63,7 @@ def many(vm: Machine, san: San) -> None:
 
 
 def failed(vm: Machine, san: San) -> None:
-    """A session whose target was revoked."""
+    """Play a scene: a session whose target was revoked."""
     mounted(vm, san)
     san.targets[demo.BETA].revoke()
     vm.run("until grep -q FAILED /sys/class/iscsi_session/*/state; do sleep 0.2; done")
@@ -79,7 +78,7 @@ SCENES: dict[str, Callable[[Machine, San], None]] = {
 
 
 def run(directory: Path, suite: str | None) -> int:
-    """Play every scene and write down what it looks like."""
+    """Play and record every scene."""
     layer = layers.booted(suite)
     directory.mkdir(parents=True, exist_ok=True)
     for name, play in SCENES.items():

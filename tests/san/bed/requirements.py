@@ -1,6 +1,6 @@
-"""What does this host lack to run the bed?
+"""Find what this host lacks to run the bed.
 
-The bed installs nothing itself: tests/prepare does, and without it the tests say what is missing.
+The bed installs nothing: tests/prepare does. Without it the tests report what is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
 }
-#: What only tests need, for their disks.
+#: The same for the programs that only tests need, to make disks.
 FILESYSTEMS = {
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
@@ -29,24 +29,24 @@ FILESYSTEMS = {
 
 
 def missing(*, filesystems: bool = False) -> list[str]:
-    """Return what is missing, in words."""
-    wanted = {**PROGRAMS, **(FILESYSTEMS if filesystems else {})}
-    found = [
+    """Return the missing programs and rights, as text."""
+    programs = {**PROGRAMS, **(FILESYSTEMS if filesystems else {})}
+    lacking = [
         f"{program} (package {package})"
-        for program, package in wanted.items()
+        for program, package in programs.items()
         if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     ]
     if os.geteuid():
-        found.append("root (mmdebstrap and mke2fs -d keep owners only for it)")
-    return found
+        lacking.append("root (mmdebstrap and mke2fs -d keep owners only for it)")
+    return lacking
 
 
 def required() -> bool:
-    """Tell whether a missing piece is a failure and no reason to skip."""
+    """Say whether a missing program is a failure and no reason to skip."""
     return os.environ.get("CI") == "true" or os.environ.get("BED_REQUIRED") == "1"
 
 
 def newest_deb(tree: Path) -> Path | None:
-    """Return the package that `make deb` built last, if it did."""
+    """Return the package that `make deb` built last, or None."""
     built = sorted((tree / "dist").glob("auto-iscsi_*.deb"), key=lambda path: path.stat().st_mtime)
     return built[-1] if built else None

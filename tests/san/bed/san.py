@@ -1,13 +1,13 @@
-"""Which targets does the SAN offer, and what befalls them?
+"""Make the targets of the SAN, change them and cut their portals off.
 
-A test says it in a few lines:
+A test needs a few lines:
 
     disk = san.disk(parts=[san.fs("ext3", {"etc/really_important_file": "text"})])
     target = san.target("iqn.2001-05.com.equallogic:0-8a0906-x-vm-beta", luns=[disk])
     target.revoke()
 
-The SAN is the guest's own kernel target (guest/lio.py); a portal that refuses logins with a
-status of one's choice is guest/portal.py.
+The SAN is the kernel's target in the guest (guest/lio.py). guest/portal.py is a portal that refuses
+logins with a given status.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PORT = 3260
 
 
 class Address(NamedTuple):
-    """Where a portal listens."""
+    """The address of a portal."""
 
     host: str
     port: int
@@ -60,29 +60,29 @@ class Target:
         self.recreate()
 
     def recreate(self) -> None:
-        """Make it, or make it again after `delete`."""
+        """Make the target, or make it again after `delete`."""
         numbered = {str(lun): disk.name for lun, disk in self.luns.items()}
         self.machine.call("add_target", iqn=self.iqn, luns=numbered, **self.settings)
 
     def delete(self) -> None:
-        """Take it away: its sessions fail, its name is not found any more."""
+        """Delete the target: its sessions fail, and its name is unknown."""
         self.machine.call("delete_target", iqn=self.iqn)
 
     def revoke(self) -> None:
-        """Take it offline: its sessions fail, logins are answered with 03/01."""
+        """Take the target offline: its sessions fail, and logins are answered with 03/01."""
         self.machine.call("enable", iqn=self.iqn, on=False)
 
     def enable(self) -> None:
-        """Bring it back after `revoke`."""
+        """Bring the target back after `revoke`."""
         self.machine.call("enable", iqn=self.iqn, on=True)
 
     def unmap(self, lun: int) -> None:
-        """Take one LUN away."""
+        """Remove a LUN from the target."""
         self.machine.call("unmap_lun", iqn=self.iqn, lun=lun)
         del self.luns[lun]
 
     def map(self, lun: int, disk: LiveDisk) -> None:
-        """Present a disk under a number."""
+        """Present a disk as LUN `lun`."""
         self.machine.call("map_lun", iqn=self.iqn, lun=lun, disk=disk.name)
         self.luns[lun] = disk
 
@@ -104,7 +104,7 @@ class Refusing:
 
     @property
     def logins(self) -> int:
-        """Return how many logins were asked of it."""
+        """Return how many logins to a target it has received."""
         return int(self.machine.call("refused", address=self.where.host, port=self.where.port))
 
     def close(self) -> None:
@@ -135,9 +135,9 @@ class San:
     ) -> LiveDisk:
         """Make a disk: partitions in a DOS or GPT table, or a filesystem on the whole of it.
 
-        `emulated`: its 512-byte sectors are said to be parts of 4096-byte ones (512e).
+        `emulated`: the disk reports 512-byte sectors on physical ones of 4096 bytes (512e).
         """
-        wanted = (
+        described = (
             disks.Disk((whole,), "", block_size, serial, 0)
             if whole
             else disks.Disk(tuple(parts), table, block_size, serial, slack)
@@ -145,7 +145,7 @@ class San:
         name = f"disk{next(self.numbers)}"
         with tempfile.TemporaryDirectory(prefix="bed-disk-") as scratch:
             built = Path(scratch) / name
-            disks.build(wanted, built)
+            disks.build(described, built)
             self.machine.send(built, f"/run/san/{name}")
         if emulated:
             path = self.machine.call("add_emulated", disk=name, serial=serial)
@@ -163,7 +163,7 @@ class San:
         mutual: tuple[str, str] | None = None,
         read_only: bool = False,
     ) -> Target:
-        """Make a target; without luns it has one ext3 filesystem with a file `marker` in it."""
+        """Make a target; without `luns`, it has an ext3 filesystem with a file `marker`."""
         if luns is None:
             luns = [self.disk([self.fs("ext3", {"marker": f"{iqn}\n"})])]
         numbered = luns if isinstance(luns, Mapping) else dict(enumerate(luns))
@@ -177,11 +177,11 @@ class San:
         return self.targets[iqn]
 
     def discovery_chap(self, chap: tuple[str, str], mutual: tuple[str, str] | None = None) -> None:
-        """Ask for CHAP in discoveries too."""
+        """Require CHAP for discoveries too."""
         self.machine.call("discovery_chap", chap=chap, mutual=mutual)
 
     def sessions(self) -> dict[str, int]:
-        """Return how many sessions each target sees."""
+        """Return the number of sessions of each target."""
         return {iqn: target.sessions for iqn, target in self.targets.items()}
 
     def block(self, portal: str) -> None:
@@ -203,7 +203,7 @@ class San:
         status_detail: int = 0,
         targets: Sequence[str] = (),
     ) -> Refusing:
-        """Open a portal that refuses logins with a status, or with silence (None).
+        """Open a portal that refuses logins with a status, or never answers them (None).
 
         Discovery there lists the given targets. RFC 7143, 11.13.5: 2/1 authentication failed,
         2/2 forbidden, 2/3 not found, 2/4 removed, 3/1 service unavailable.

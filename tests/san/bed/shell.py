@@ -1,7 +1,6 @@
-"""How does a person get into the guest?
+"""Open a root shell in the guest, on this terminal.
 
-A root shell on the terminal at hand, in a machine that is thrown away afterwards, with a few
-snapshots presented and their node records made.
+The SAN presents a few snapshots, and their node records exist. The machine is discarded afterwards.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from .san import San
 
 BANNER = """
 A Debian {suite} with an iSCSI SAN inside; {package}.
-The SAN (127.0.0.1) presents, and node records name:
+The SAN (127.0.0.1) presents these targets, and node records exist for them:
 {targets}
 Try:  cd /iscsiauto/<one of them>     journalctl -fu autofs     iscsiadm -m session
-`exit` throws the machine away.
+`exit` discards the machine.
 """
 
 
@@ -52,7 +51,7 @@ def relay(vm: Machine) -> int:
 
 
 def pump(vm: Machine, number: int, keyboard: int, reading: int) -> None:
-    """Pass on what is typed until the shell has ended."""
+    """Pass the typed keys on until the shell has ended."""
     import select
 
     watched = [keyboard, reading]
@@ -67,7 +66,7 @@ def pump(vm: Machine, number: int, keyboard: int, reading: int) -> None:
 
 
 def run(deb: Path | None, suite: str | None) -> int:
-    """Start a machine, and a shell in it."""
+    """Resume a machine and open a shell in it."""
     layer = layers.installed(deb, suite) if deb else layers.booted(suite)
     package = f"{deb.name} is installed" if deb else "nothing of the project is installed"
     with layer.resumed() as vm:

@@ -1,7 +1,7 @@
-"""Which parts of a large file are worth copying?
+"""Copy only the parts of a large file that are not zero.
 
-Disks of hundreds of MiB are nearly all holes: SEEK_DATA leaves those out, and what is left is
-looked at in blocks, because mkfs writes zeros too.
+Disk files of hundreds of MiB are nearly all holes. SEEK_DATA leaves those out; the rest is compared
+with zeros block by block, because mkfs writes zeros too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ BLOCK = 1 << 16
 
 
 def data_of(source: Path) -> list[tuple[int, int]]:
-    """Return offset and size of what is not zero in a file, in whole blocks."""
-    found: list[tuple[int, int]] = []
+    """Return offset and size of the parts of a file that are not zero, in whole blocks."""
+    extents: list[tuple[int, int]] = []
     size = source.stat().st_size
     with source.open("rb") as file:
         offset = 0
@@ -27,16 +27,16 @@ def data_of(source: Path) -> list[tuple[int, int]]:
             file.seek(offset)
             block = file.read(BLOCK)
             if block.strip(b"\0"):
-                if found and sum(found[-1]) == offset:
-                    found[-1] = (found[-1][0], found[-1][1] + len(block))
+                if extents and sum(extents[-1]) == offset:
+                    extents[-1] = (extents[-1][0], extents[-1][1] + len(block))
                 else:
-                    found.append((offset, len(block)))
+                    extents.append((offset, len(block)))
             offset += BLOCK
-    return found
+    return extents
 
 
 def copy_into(source: Path, place: Path, start: int) -> None:
-    """Copy what a file holds to an offset of another one, which has holes there."""
+    """Copy a file's content to an offset in another file, which has a hole there."""
     with source.open("rb") as file, place.open("r+b") as other:
         for offset, size in data_of(source):
             file.seek(offset)

@@ -1,7 +1,7 @@
-"""What does a partition table look like on a disk?
+"""Make a partition table: DOS with primary partitions, or GPT (UEFI 2.10, 5.3) with both headers.
 
-DOS with primary partitions only, and GPT (UEFI 2.10, 5.3) with both headers. Each is given as what
-has to be written where; spans are start and length in logical blocks.
+A table is a list of offsets and the bytes to write there. Spans are start and length in logical
+blocks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ LINUX_DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 
 
 def dos_entry(kind: int, start: int, sectors: int) -> bytes:
-    """Return an entry of a DOS table; its CHS fields say that LBA is meant."""
+    """Return an entry of a DOS table; its CHS fields have the value that means LBA."""
     return struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
 
 
 def dos(
     spans: Sequence[tuple[int, int]], sectors: int, block: int, efi: Sequence[bool]
 ) -> list[tuple[int, bytes]]:
-    """Return what a DOS partition table puts where; spans in sectors, `efi`: an EFI one."""
+    """Return the offsets and bytes of a DOS table; `efi` marks EFI system partitions."""
     if len(spans) > 4:
         raise ValueError("a DOS table has four primary partitions")
     kinds = [EFI if each else LINUX for each in efi]
@@ -37,7 +37,7 @@ def dos(
 def gpt(
     spans: Sequence[tuple[int, int]], sectors: int, block: int, efi: Sequence[bool]
 ) -> list[tuple[int, bytes]]:
-    """Return what a GPT puts where: protective DOS table, both headers, both arrays."""
+    """Return the offsets and bytes of a GPT: protective DOS table, both headers, both arrays."""
     array = b"".join(
         struct.pack(
             "<16s16sQQQ72s",

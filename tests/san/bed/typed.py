@@ -1,8 +1,7 @@
-"""What would a person at the guest's terminal see?
+"""Type commands into a shell in the guest, at a person's pace, and show its output.
 
-A bash on a pseudo-terminal, into which commands are typed at a person's pace. What it shows is
-shown as it comes. Its prompt carries the last status in an escape sequence that terminals ignore
-(OSC 133, as shells use it to mark prompts), which is how the end of a command is noticed.
+The shell is a bash on a pseudo-terminal. Its prompt has the last exit status in an escape sequence
+that terminals ignore (OSC 133, with which shells mark prompts); so the end of a command is noticed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BREATH = 0.6
 
 
 class Shown(NamedTuple):
-    """What a typed command did."""
+    """The exit status and the output of a typed command."""
 
     status: int
     text: str
@@ -41,7 +40,7 @@ class Typed:
         self.shown = self.released = 0
         self.changed = threading.Condition()
         vm.write("/run/bed-typed", RC)
-        # Wide: the real terminal wraps lines better than a shell that thinks it has to.
+        # Wide, so that the real terminal wraps the lines and not the shell.
         size = os.terminal_size((1000, 24))
         self.number, self.ended = vm.terminal(
             ["bash", "--noprofile", "--rcfile", "/run/bed-typed", "-i"],
@@ -52,7 +51,7 @@ class Typed:
         self._prompt(0, 30)
 
     def command(self, line: str, timeout: float = 60) -> Shown:
-        """Type a command and return what it did, when the next prompt is there."""
+        """Type a command, wait for the next prompt, and return status and output."""
         time.sleep(0 if self.quick else BREATH)
         with self.changed:
             before, prompts = len(self.seen), len(MARK.findall(self.seen))
@@ -67,7 +66,7 @@ class Typed:
         return Shown(status, output.replace("\r", "").partition("\n")[2])
 
     def _prompt(self, before: int, timeout: float) -> int:
-        """Wait for one more prompt than there were; return the status that it carries."""
+        """Wait until there are more than `before` prompts; return the status in the last one."""
         with self.changed:
             if not self.changed.wait_for(
                 lambda: len(MARK.findall(self.seen)) > before and self.seen.endswith(b"# "), timeout
@@ -79,21 +78,21 @@ class Typed:
             return int(MARK.findall(self.seen)[-1])
 
     def _take(self, output: bytes) -> None:
-        """Show what comes, the marks left out; called by the channel's thread."""
+        """Take new output and show it; called by the thread of the channel."""
         with self.changed:
             self.seen += output
             self._show()
             self.changed.notify_all()
 
     def _show(self) -> None:
-        """Show all but the prompt for the next command, before which something may be said."""
+        """Show the output without its marks, up to the prompt for the next command."""
         end = len(self.seen)
         held = list(MARK.finditer(self.seen))[self.released :]
         cut = self.seen.rfind(b"\x1b", self.shown)
         if held:
             end = held[0].start()
         elif cut >= 0 and not MARK.match(self.seen, cut):
-            end = cut  # a mark that has come in part
+            end = cut  # only the beginning of a mark has arrived
         visible = MARK.sub(b"", bytes(self.seen[self.shown : end]))
         sys.stdout.write(visible.replace(b"\r", b"").decode(errors="replace"))
         sys.stdout.flush()

@@ -1,14 +1,14 @@
-"""Who carries out, inside the guest, what the host asks for?
+"""Carry out the host's requests inside the guest.
 
-One resident process on a virtio-serial port: starting a Python for every request would cost
-0.2 s under TCG. A frame is two big-endian 32-bit lengths, a JSON header and a body of bytes, in
-both directions; the header's `id` pairs an answer with its request, so any number of commands
-can be under way. While no host holds the other end (the machine was saved, and is not resumed
-yet) a read of the port returns nothing at once (drivers/char/virtio_console.c).
+The agent is one process that always runs, on a virtio-serial port: to start a Python for each
+request would take 0.2 s under TCG. A frame is two big-endian 32-bit lengths, a JSON header and a
+body of bytes, in both directions. The header's `id` pairs an answer with its request, so any number
+of commands can be under way. While no host has the other end open (between saving and resuming), a
+read of the port returns nothing at once (drivers/char/virtio_console.c).
 
-Commands get a session of their own: what is in automount's process group would not trigger a
-mount. Their output goes to a memfd and not through a pipe, so that a daemon left behind by a
-command holds up nobody.
+Each command gets its own session, because processes in automount's process group do not trigger a
+mount. Output goes to a memfd and not through a pipe, so that nobody waits for a daemon that a
+command left behind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def port() -> str:
-    """Wait for the port; found by its name in sysfs, since udev's link may come much later."""
+    """Wait for the port; find it by its name in sysfs, because udev's link may come much later."""
     while True:
         for device in view.names(PORTS):
             if view.text(f"{PORTS}/{device}/name") == NAME and os.path.exists(f"/dev/{device}"):
@@ -56,7 +56,7 @@ def port() -> str:
 
 
 def memory(name: str, content: bytes = b"") -> int:
-    """Return a memfd that holds content; who reopens it, as /dev/stderr, appends."""
+    """Return a memfd with this content; a process that reopens it, as /dev/stderr, appends."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     rest = memoryview(content)
     while rest:
@@ -77,7 +77,7 @@ def whole(descriptor: int) -> bytes:
 
 
 class Command:
-    """A process that the host asked for, and what it has written."""
+    """A process that the host requested, and its output."""
 
     def __init__(self, request: dict[str, Any], stdin: bytes) -> None:
         account = pwd.getpwnam(request.get("user") or "root")
@@ -107,13 +107,13 @@ class Command:
         os.close(source)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for the process; kill its group and return True when that took too long."""
+        """Wait for the process; if that takes too long, kill its group and return True."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(KILL_GRACE)  # in D state even SIGKILL has to wait
+                self.process.wait(KILL_GRACE)  # SIGKILL does not end a process in D state
             return True
         return False
 
@@ -133,7 +133,7 @@ class Agent:
         self.terminals: dict[int, terminal.Terminal] = {}
 
     def receive(self, size: int) -> bytes | None:
-        """Read that many bytes; None when the host's end was closed meanwhile."""
+        """Read `size` bytes; return None if the host has closed its end."""
         pieces = []
         while size:
             piece = os.read(self.port, min(size, 1 << 20))
@@ -152,7 +152,7 @@ class Agent:
                 frame = frame[os.write(self.port, frame[: 1 << 15]) :]
 
     def serve(self) -> None:
-        """Take requests for ever; each is carried out in a thread of its own."""
+        """Take requests for ever; carry each out in its own thread."""
         while True:
             lengths = self.receive(8)
             if lengths is None:
@@ -163,18 +163,18 @@ class Agent:
             if text is None or body is None:
                 continue
             request = json.loads(text)
-            if request["op"] == "keys":  # in their order, so not in a thread
+            if request["op"] == "keys":  # not in a thread: keys must stay in order
                 if shell := self.terminals.get(request["to"]):
                     shell.type(body)
                 continue
-            if request["op"] == "terminal":  # here, so that no key comes before it is there
+            if request["op"] == "terminal":  # not in a thread: it must exist before its first key
                 self.terminals[request["id"]] = terminal.Terminal(
                     request["argv"], request["env"], request["rows"], request["columns"]
                 )
             threading.Thread(target=self.answer, args=(request, body), daemon=True).start()
 
     def answer(self, request: dict[str, Any], body: bytes) -> None:
-        """Carry out one request; whatever goes wrong is told to the host."""
+        """Carry out one request; report any error to the host."""
         try:
             header, body = getattr(self, "do_" + request["op"])(request, body)
         except Exception as error:

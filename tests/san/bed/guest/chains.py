@@ -1,7 +1,7 @@
-"""What stands between the initiator and a portal?
+"""Cut a portal off from the initiator, with an nftables table of our own.
 
-An nftables table of our own: `drop` makes a black hole, both ways, for new and for established
-connections; `reject` answers with a reset, as a host does on which nothing listens.
+`drop` makes the portal a black hole, in both directions, for new and established connections.
+`reject` answers with a reset, as a host does on which nothing listens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ verdicts: dict[tuple[str, int], str] = {}
 
 
 def ruleset() -> str:
-    """Return the table as nft reads it, in place of whatever the table held."""
+    """Return the commands for nft that replace the table."""
     rules = []
     for (address, port), verdict in verdicts.items():
         family = "ip6" if ":" in address else "ip"
@@ -29,7 +29,7 @@ def ruleset() -> str:
 
 
 def cut(address: str, port: int, verdict: str | None) -> None:
-    """Set what happens to a portal's packets; None: they pass."""
+    """Set the verdict for a portal's packets; with None they pass."""
     if verdict is None:
         verdicts.pop((address, port), None)
     else:

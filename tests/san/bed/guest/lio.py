@@ -1,9 +1,9 @@
-"""How is a target made on this machine, changed, and taken away?
+"""Make, change and delete targets on this machine.
 
-Through the kernel's target (LIO), by configfs alone (/sys/kernel/config/target): a fileio
-backstore for each disk, one portal group for each target. `generate_node_acls` lets any initiator
-in, `demo_mode_write_protect` presents its LUNs read-only, `cache_dynamic_acls` keeps what was
-generated. The target's modules are in the saved state already, the initiator's are not.
+The target is the kernel's (LIO), used through configfs alone (/sys/kernel/config/target): each disk
+is a fileio backstore, and each target has one portal group. `generate_node_acls` admits any
+initiator, `demo_mode_write_protect` presents LUNs read-only, and `cache_dynamic_acls` keeps the
+generated ACLs. The saved state has the target's modules loaded, but not the initiator's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DISKS = "/run/san"
 
 
 def put(path: str, value: object) -> None:
-    """Write one configfs attribute; no newline, it would become part of a CHAP name."""
+    """Write one configfs attribute, without a newline: it would become part of a CHAP name."""
     try:
         with open(path, "w", encoding="ascii") as file:
             file.write(str(value))
@@ -48,7 +48,7 @@ def load() -> None:
 
 
 def unique(disk: str) -> str:
-    """Return a serial: without one all disks have one WWID, and multipathd would join them."""
+    """Return a serial number: disks without one have the same WWID, and multipathd joins them."""
     return hashlib.sha256(disk.encode()).hexdigest()[:32]
 
 
@@ -61,14 +61,14 @@ def add_disk(disk: str, block_size: int = 512, serial: str = "") -> str:
     put(f"{directory}/control", f"fd_dev_name={path},fd_dev_size={size},fd_buffered_io=1")
     put(f"{directory}/wwn/vpd_unit_serial", serial or unique(disk))
     put(f"{directory}/enable", 1)
-    put(f"{directory}/attrib/block_size", block_size)  # enable makes it 512, whatever it was
+    put(f"{directory}/attrib/block_size", block_size)  # after enable, which resets it to 512
     return path
 
 
 def add_emulated(disk: str, serial: str = "") -> str:
-    """Make a disk of 512-byte sectors over 4096-byte ones of the file of that name (512e).
+    """Make a disk with 512-byte sectors on physical ones of 4096 bytes (512e) from a file.
 
-    Only one: the kernel's own made-up disk (scsi_debug) says so, and LIO passes it on.
+    There can be only one: it is the kernel's simulated disk (scsi_debug), which LIO passes on.
     """
     load()
     path = f"{DISKS}/{disk}"
@@ -95,7 +95,7 @@ def map_lun(iqn: str, lun: int, disk: str) -> None:
 
 
 def unmap_lun(iqn: str, lun: int) -> None:
-    """Take a LUN away while the target stays."""
+    """Remove a LUN; the target stays."""
     directory = f"{group(iqn)}/lun/lun_{lun}"
     for name in os.listdir(directory):
         if os.path.islink(f"{directory}/{name}"):
@@ -139,19 +139,19 @@ def credentials(directory: str, chap: list[str] | None, mutual: list[str] | None
 
 
 def discovery_chap(chap: list[str], mutual: list[str] | None) -> None:
-    """Ask for CHAP in discoveries, at every portal: the kernel's target has one setting for all."""
+    """Require CHAP for discoveries at every portal: the kernel has one setting for all."""
     load()
     credentials(f"{ROOT}/iscsi/discovery_auth", chap, mutual)
     put(f"{ROOT}/iscsi/discovery_auth/enforce_discovery_auth", 1)
 
 
 def enable(iqn: str, on: bool) -> None:
-    """Let initiators in, or answer their logins with 03/01 and end their sessions."""
+    """Admit initiators, or end their sessions and answer their logins with 03/01."""
     put(f"{group(iqn)}/enable", int(on))
 
 
 def delete_target(iqn: str) -> None:
-    """Take a target away with everything but its disks."""
+    """Delete a target and everything but its disks."""
     directory = group(iqn)
     put(f"{directory}/enable", 0)
     for portal in os.listdir(f"{directory}/np"):

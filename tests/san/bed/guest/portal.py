@@ -1,9 +1,9 @@
-"""How does a portal answer that refuses every login with a status?
+"""A portal that refuses every login with a given status.
 
-LIO can only say 03/01 (disabled); an array says 02/03 when a snapshot is not presented to this
-host any more, 02/01 when CHAP failed. So this speaks just enough iSCSI (RFC 7143, 11.12, 11.13):
-login and text requests. Discovery sessions are let in and told the given targets; a login to a
-target is answered with the status, or never, when there is none.
+LIO refuses only with 03/01 (disabled). An array answers 02/03 when a snapshot is not presented to
+this host any more, and 02/01 when CHAP failed. So this portal speaks just enough iSCSI (RFC 7143,
+11.12, 11.13): login and text requests. It admits discovery sessions and lists the given targets. A
+login to a target gets the status, or, without a status, no answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOGIN, TEXT, LOGOUT = 0x03, 0x04, 0x06
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Read that many bytes; EOFError when the initiator hung up."""
+    """Read `size` bytes; raise EOFError if the initiator has closed the connection."""
     data = b""
     while len(data) < size:
         piece = connection.recv(size - len(data))
@@ -38,14 +38,14 @@ def request(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
 
 
 def response(opcode: int, flags: int, header: bytes, keys: list[str], rest: bytes) -> bytes:
-    """Build an answer: bytes 16 to 47 of the header are the caller's."""
+    """Build an answer; `rest` has bytes 20 to 47 of its header."""
     data = "".join(key + "\0" for key in keys).encode()
     start = struct.pack(">BBHB3s", opcode, flags, 0, 0, len(data).to_bytes(3, "big"))
     return start + header[8:16] + header[16:20] + rest + data + b"\0" * (-len(data) % 4)
 
 
 def login(header: bytes, status: int, keys: list[str]) -> bytes:
-    """Answer a login request: with a status, or by going on to the stage it asks for."""
+    """Answer a login request with a status; 0 continues with the stage that it asks for."""
     flags = header[1] & 0x8F if status == 0 else 0
     (expected,) = struct.unpack(">I", header[24:28])
     session = header[8:14] + struct.pack(">H", 1 if status == 0 else 0)
@@ -56,14 +56,14 @@ def login(header: bytes, status: int, keys: list[str]) -> bytes:
 
 
 def text(header: bytes, keys: list[str]) -> bytes:
-    """Answer a text request, finally."""
+    """Answer a text request, with the final bit."""
     (command,) = struct.unpack(">I", header[24:28])
     numbers = header[28:32] + struct.pack(">II", command + 1, command + 9)
     return response(0x24, 0x80, header, keys, b"\xff" * 4 + numbers + b"\0" * 12)
 
 
 def logout(header: bytes) -> bytes:
-    """Answer a logout request: done."""
+    """Answer a logout request: closed successfully."""
     (command,) = struct.unpack(">I", header[24:28])
     numbers = header[28:32] + struct.pack(">II", command + 1, command + 9)
     return response(0x26, 0x80, b"\0" * 16 + header[16:], [], b"\0" * 4 + numbers + b"\0" * 12)
@@ -122,18 +122,18 @@ portals: dict[tuple[str, int], Portal] = {}
 
 
 def refuse(address: str, port: int, status: int | None, targets: list[str]) -> None:
-    """Start such a portal."""
+    """Start a portal that refuses logins."""
     server = portals[address, port] = Portal(address, port, status, targets)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
 
 
 def refused(address: str, port: int) -> int:
-    """Return how many logins to a target were asked for so far."""
+    """Return how many logins to a target a portal has received."""
     return portals[address, port].logins
 
 
 def close(address: str, port: int) -> None:
-    """End such a portal: nothing listens there any more."""
+    """End a portal: nothing listens there any more."""
     server = portals.pop((address, port))
     server.shutdown()
     server.server_close()

@@ -1,6 +1,6 @@
-"""How does a person at the host's terminal get a shell in the guest?
+"""A shell in the guest for a person at the host's terminal.
 
-A pseudo-terminal whose master side is relayed over the agent's port, in both directions.
+The master side of a pseudo-terminal is relayed over the agent's port, in both directions.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Terminal:
             os.execvp(argv[0], argv)
 
     def type(self, keys: bytes) -> None:
-        """Pass on what the person typed; nobody is there to read it when the program has ended."""
+        """Pass keys on to the program; drop them if it has ended."""
         with contextlib.suppress(OSError):
             os.write(self.master, keys)
 
     def relay(self, send: Callable[[bytes], None]) -> int:
-        """Send what the program shows until it ends; return its exit status."""
+        """Send the program's output until it ends; return its exit status."""
         while True:
             try:
                 output = os.read(self.master, 1 << 14)
-            except OSError:  # EIO: the last one who had the slave side open is gone
+            except OSError:  # EIO: no process has the slave side open any more
                 break
             if not output:
                 break

@@ -1,7 +1,7 @@
-"""What can be seen of sessions, disks and mounts from inside, and what is worth keeping of it?
+"""List the guest's sessions, disks and mounts, and record them.
 
-Everything is read from sysfs, procfs and udev's database; no program is started, so looking does
-not disturb what a test times. `username` and `password` files of a session hold CHAP secrets and
+Everything is read from sysfs, procfs and udev's database; no program is started, so this does not
+disturb what a test measures. The files `username` and `password` of a session have CHAP secrets and
 are never read.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 SECRET = {"username", "password", "username_in", "password_in"}
 SESSIONS = "/sys/class/iscsi_session"
-#: What says nothing to this project or changes at every read: directories and attributes.
+#: Directories and attributes that auto-iscsi does not read or that change at every read.
 DULL = {
     "power",
     "trace",
@@ -50,7 +50,7 @@ QUEUE = {"logical_block_size", "physical_block_size", "rotational"}
 
 
 def text(path: str) -> str | None:
-    """Return a file's text without its last newline; None when it cannot be read."""
+    """Return a file's text without its last newline, None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read().decode(errors="replace").rstrip("\n")
@@ -59,7 +59,7 @@ def text(path: str) -> str | None:
 
 
 def exact(path: str) -> Any:
-    """Return a file's content for a record: text, or {"hex": …}; None when it cannot be read."""
+    """Return a file's content for a recording: text or {"hex": …}, None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -72,7 +72,7 @@ def exact(path: str) -> Any:
 
 
 def names(path: str) -> list[str]:
-    """Return a directory's entries, sorted; none when it is not there."""
+    """Return a directory's entries, sorted; [] if it does not exist."""
     try:
         return sorted(os.listdir(path))
     except OSError:
@@ -81,37 +81,37 @@ def names(path: str) -> list[str]:
 
 def disks(session: str) -> dict[str, str]:
     """Return the session's disks by LUN."""
-    found = {}
+    disks_by_lun = {}
     device = f"{SESSIONS}/{session}/device"
     for target in (name for name in names(device) if name.startswith("target")):
         for address in (name for name in names(f"{device}/{target}") if name.count(":") == 3):
             for disk in names(f"{device}/{target}/{address}/block"):
-                found[address.rsplit(":", 1)[1]] = disk
-    return found
+                disks_by_lun[address.rsplit(":", 1)[1]] = disk
+    return disks_by_lun
 
 
 def sessions() -> list[dict[str, Any]]:
     """Return the initiator's sessions, oldest first."""
-    found = []
+    listed = []
     for session in sorted(names(SESSIONS), key=lambda name: int(name.removeprefix("session"))):
         number = session.removeprefix("session")
-        where = f"/sys/class/iscsi_connection/connection{number}:0"
-        found.append(
+        connection = f"/sys/class/iscsi_connection/connection{number}:0"
+        listed.append(
             {
                 "number": int(number),
                 "target": text(f"{SESSIONS}/{session}/targetname"),
                 "state": text(f"{SESSIONS}/{session}/state"),
-                "address": text(f"{where}/persistent_address"),
-                "port": text(f"{where}/persistent_port"),
+                "address": text(f"{connection}/persistent_address"),
+                "port": text(f"{connection}/persistent_port"),
                 "disks": disks(session),
             }
         )
-    return found
+    return listed
 
 
 def mounts() -> list[dict[str, str]]:
-    """Return what is mounted, from /proc/self/mountinfo, octal escapes undone."""
-    found = []
+    """Return the mounts in /proc/self/mountinfo, with octal escapes decoded."""
+    listed = []
     for line in (text("/proc/self/mountinfo") or "").splitlines():
         before, after = line.split(" - ", 1)
         fields, (fstype, source, superblock) = before.split(" "), after.split(" ", 2)
@@ -119,12 +119,12 @@ def mounts() -> list[dict[str, str]]:
             name: value.encode().decode("unicode_escape")
             for name, value in {"point": fields[4], "source": source}.items()
         }
-        found.append({"options": fields[5], "fstype": fstype, "super": superblock, **plain})
-    return found
+        listed.append({"options": fields[5], "fstype": fstype, "super": superblock, **plain})
+    return listed
 
 
 def blocked() -> None:
-    """Have the kernel say on the console which tasks are in D state (Documentation: sysrq, w)."""
+    """Have the kernel list the tasks in D state on the console (sysrq w)."""
     with open("/proc/sysrq-trigger", "w", encoding="ascii") as file:
         file.write("w\n")
 
@@ -152,7 +152,7 @@ def folder(root: str, tree: dict[str, Any], depth: int) -> None:
 
 
 def record() -> dict[str, Any]:
-    """Return all of a live initiator that a program reads: path → text, or {"link": target}."""
+    """Return everything that auto-iscsi reads of sessions and disks: path → text or link."""
     tree: dict[str, Any] = {}
     for kind in ("iscsi_session", "iscsi_connection", "iscsi_host"):
         for name in names(f"/sys/class/{kind}"):
@@ -179,7 +179,7 @@ def record() -> dict[str, Any]:
 
 
 def block(real: str, number: str, tree: dict[str, Any]) -> None:
-    """Add a disk's or partition's other names, and what udev knows of it."""
+    """Add the other names of a disk or partition, and its entry in udev's database."""
     for link in (f"/sys/dev/block/{number}", f"/sys/class/block/{os.path.basename(real)}"):
         tree[link] = {"link": os.path.relpath(real, os.path.dirname(link))}
     if (database := exact(f"/run/udev/data/b{number}")) is not None:
