@@ -31,3 +31,12 @@ def duration(seconds: float) -> str:
 def counted(number: int, word: str) -> str:
     """Return a number with a noun: 1 session, 2 sessions."""
     return f"{number} {word}" + ("s" if number != 1 else "")
+
+
+def size(value_in_bytes: int) -> str:
+    """Return a size in bytes with the unit that people use."""
+    value, units = float(value_in_bytes), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    return f"{value:.4g} {units[0]}"

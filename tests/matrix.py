@@ -52,6 +52,7 @@ TESTS = (
 LEFT_OUT = (
     "--ignore=tests/unit/test_language_properties.py",
     "--ignore=tests/unit/test_keys.py",
+    "--ignore=tests/unit/test_lvm_metadata.py",
     "--ignore=tests/unit/test_patterns.py",
     # A user who is not root cannot read root's virtual environment.
     "--deselect=tests/unit/test_doctor.py::test_without_root_checks_that_need_it_are_unknown",

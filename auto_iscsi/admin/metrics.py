@@ -78,6 +78,11 @@ def _metrics(rows: Sequence[status.Row], now: float) -> Iterator[Metric]:
         [Sample(labels, len(row.mounted)) for row, _, labels in present],
     )
     yield Metric(
+        "auto_iscsi_session_overlay_bytes",
+        "The space that the overlays of the disks of a session take.",
+        [Sample(labels, sum(size for _, size in row.stores)) for row, _, labels in present],
+    )
+    yield Metric(
         "auto_iscsi_session_last_used_timestamp_seconds",
         "When a target was last looked up or seen in use, since 1970.",
         [Sample(labels, now - row.used) for row, _, labels in present if row.used is not None],

@@ -7,6 +7,7 @@ hang has a deadline: opening disks, asking them for their identity and whether t
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +15,15 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, scsi_commands, scsi_disks, twins
+from auto_iscsi.disks import in_use, overlays, scsi_commands, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
+from auto_iscsi.volumes import overlay
 
 _DISK_TIME = 60.0  # seconds after a lookup in which a missing disk may still appear
+_STORE_TIME = 5.0  # seconds in which device-mapper has to say how large the overlays are
 _LATE = 3600.0  # seconds by which the reaper may be late
 _AT_ONCE = 64  # disks that are asked at the same time
 _NOT_READY = "disk-not-ready"
@@ -55,6 +58,7 @@ class Row(NamedTuple):
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
     not_ready: tuple[str, ...] = ()  #: those of `disks` that cannot be read, each with the reason
     unreadable: bool = False  #: one of these cannot be read through any other session either
+    stores: tuple[tuple[str, int], ...] = ()  #: overlays of `disks`, and the bytes each takes
     twins: tuple[str, ...] = ()  #: other volumes that multipathd takes for one of `disks`, in words
     problems: tuple[str, ...] = ()  #: of PROBLEMS
 
@@ -95,7 +99,7 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
     used = [d.ours or (d.session is not None and d.session.sid in d.claim.sids) for d in made]
     all_twins = twins.find_all(host)
     rows = [row._replace(twins=twins.describe_all(host, all_twins, row.session)) for row in rows]
-    rows = _with_reasons(host, rows, used)
+    rows = [row._replace(stores=_stores(host, row)) for row in _with_reasons(host, rows, used)]
     for index, row in enumerate(rows):
         if row.session and used[index]:
             is_duplicate = _is_duplicate(host, row.session, per_path)
@@ -104,6 +108,15 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
         elif not row.session and row.mounted:
             rows[index] = row._replace(problems=("lost-in-use",))
     return rows, None
+
+
+def _stores(host: Host, row: Row) -> tuple[tuple[str, int], ...]:
+    """Return the names of the overlays of a session's disks, and how many bytes each takes."""
+    nodes = [
+        node for disk in row.disks for node in overlays.list_of_disk(host, f"/sys/block/{disk}")
+    ]
+    until = time.monotonic() + _STORE_TIME
+    return tuple(sorted(overlay.store_sizes(host, nodes, until).items())) if nodes else ()
 
 
 def _with_reasons(host: Host, rows: Sequence[Row], used: Sequence[bool]) -> list[Row]:
@@ -262,7 +275,8 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         is_foreign = row.ours is False and (row.reason != "not ours" or row.uses)
         mark = paint.dim("  (not ours)") if is_foreign else ""
         lines.append((paint.error(text) if row.problems else text) + mark)
-        details = (*row.uses, *row.not_ready, *row.twins)
+        stores = (f"overlay {name}: {wording.size(size)}" for name, size in row.stores)
+        details = (*row.uses, *stores, *row.not_ready, *row.twins)
         lines += [f"      {wording.printable(detail)}" for detail in details]
         lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
@@ -319,6 +333,7 @@ def _data(row: Row) -> dict[str, Any]:
         "mounted": row.mounted,
         "uses": row.uses,
         "twins": row.twins,
+        "overlays": [{"name": name, "bytes": size} for name, size in row.stores],
         "used_seconds_ago": None if row.used is None else round(row.used, 3),
         "action": row.action or None,
         "reason": row.reason or None,

@@ -8,9 +8,9 @@ A disk is used when it, a partition of it or a multipath map of either is
 - open in a process,
 - entered: a process is in the directory of its key (a multi-mount entry),
 - opened exclusively by somebody that none of these shows.
-A multipath map or an overlay of ours counts as the disk itself, under another name. Where multipathd
-joins the disks of two targets, a map that is only mounted at the other target's key is no use of
-this one's.
+A multipath map or an overlay of ours counts as the disk itself, under another name. Where
+multipathd joins the disks of two targets, a map that is only mounted at the other target's key is
+no use of this one's.
 """
 
 from __future__ import annotations

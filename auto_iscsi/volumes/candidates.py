@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from auto_iscsi import wording
 from auto_iscsi.config.settings import AUTO, Settings
 from auto_iscsi.disks import scsi_disks
 from auto_iscsi.lean_stdlib import NamedTuple
@@ -34,7 +35,7 @@ class Candidate(NamedTuple):
         content = self.content
         what = content.fstype or ("partitions" if content.table else "nothing known")
         what = SIGNATURES if content.is_ambivalent else what
-        words = [f"{self.part or 'disk'}: {readable_size(self.size)} {what}"]
+        words = [f"{self.part or 'disk'}: {wording.size(self.size)} {what}"]
         words += [f"'{content.label}'"] if content.label else []
         words += [f"({content.purpose})"] if content.purpose else []
         return " ".join(words)
@@ -56,12 +57,3 @@ def of_type(candidates: Sequence[Candidate], settings: Settings) -> list[Candida
         if mount_options.family(candidate.content.fstype) == family
     ]
     return [each for each in candidates if each in fitting or each.content.is_ambivalent]
-
-
-def readable_size(size: int) -> str:
-    """Return a size in bytes with the unit that people use."""
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        del units[0]
-    return f"{value:.4g} {units[0]}"

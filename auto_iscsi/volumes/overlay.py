@@ -26,7 +26,7 @@ from auto_iscsi.volumes import device_mapper
 from auto_iscsi.volumes.device_mapper import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from auto_iscsi.disks.scsi_disks import Device
     from auto_iscsi.machine.host import Host
@@ -91,6 +91,21 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
         f"{target}: overlay {name} cannot be removed: {text or 'dmsetup did not end in time'}",
         f"end what uses {FOLDER}/{name}, then: dmsetup remove {name}",
     )
+
+
+def store_sizes(host: Host, nodes: Iterable[str], until: float) -> dict[str, int]:
+    """Return how many bytes the store of each of these devices (dm-N) takes, by their names.
+
+    The sizes are device-mapper's; a device without a store is not in the result.
+    """
+    sizes = {}
+    for name in (overlays.name(host, node) for node in nodes):
+        # 0 LENGTH snapshot USED/SIZE METADATA
+        words = device_mapper.run(host, until, "status", name)[1].split()
+        used = words[3].partition("/")[0] if words[2:3] == ["snapshot"] else ""
+        if used.isdecimal():
+            sizes[name] = int(used) * _SECTOR
+    return sizes
 
 
 def _make(host: Host, target: str, device: Device, store: Store, until: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.san import job
@@ -34,6 +36,9 @@ def test_all_files_are_there_and_the_lun_stays_as_it_was(
         mounted = job.mount(vm, job.ALPHA)
         assert mounted is not None and mounted.source == f"/dev/mapper/{overlays(vm)[0]}"
         assert "ro" in mounted.options.split(",")
+        (row,) = json.loads(vm.run("auto-iscsi status --json").stdout)["sessions"]
+        (store,) = row["overlays"]
+        assert store["name"] == overlays(vm)[0] and 0 < store["bytes"] < 64 << 20
         assert job.expired(vm, job.ALPHA)
         if visit:  # the second visit found the overlay of the first one
             assert job.until(lambda: vm.run(["auto-iscsi", "reap"], check=False).status == 0)
