@@ -20,7 +20,9 @@ _MULTIPATH = "/etc/multipath.conf"
 _MULTIPATH_FOLDER = "/etc/multipath/conf.d"
 _LVM = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
 _OVERLAY_RULE = "61-auto-iscsi.rules"
-_RULE_FOLDERS = ("/usr/lib/udev/rules.d", "/lib/udev/rules.d", "/etc/udev/rules.d")
+_RULE_FOLDERS = [
+    f"{folder}/udev/rules.d" for folder in ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
+]
 _TIMER = "auto-iscsi.timer"
 
 

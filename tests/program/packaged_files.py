@@ -13,6 +13,7 @@ FILES = {
     "/usr/lib/systemd/system/auto-iscsi.service": "-rw-r--r--",
     "/usr/lib/systemd/system/auto-iscsi.timer": "-rw-r--r--",
     "/usr/lib/tmpfiles.d/auto-iscsi.conf": "-rw-r--r--",
+    "/usr/lib/udev/rules.d/61-auto-iscsi.rules": "-rw-r--r--",
     "/usr/libexec/auto-iscsi/auto-iscsi": "-rwxr-xr-x",
     "/usr/libexec/auto-iscsi/auto.iscsi": "-rwxr-xr-x",
     "/usr/sbin/auto-iscsi": "lrwxrwxrwx ../libexec/auto-iscsi/auto-iscsi",

@@ -81,6 +81,7 @@ def test_the_package_depends_on_each_library_and_contains_none() -> None:
     dependencies = [dependency.split()[0] for dependency in control("Depends").split(", ")]
     assert dependencies == [
         "autofs",
+        "dmsetup",
         "iproute2",
         "open-iscsi",
         "python3",

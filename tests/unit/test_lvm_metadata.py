@@ -1,4 +1,4 @@
-"""LVM's metadata is a stranger's: is it read as LVM wrote it, and refused when it is anything else?"""
+"""LVM's metadata: is it read as LVM wrote it, and refused when it is anything else?"""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def physical_volume(text: str, offset: int = 512) -> bytearray:
     return disk
 
 
-def read_label(disk: bytes) -> lvm_metadata.PhysicalVolume | None:
+def read_label(disk: bytearray) -> lvm_metadata.PhysicalVolume | None:
     return lvm_metadata.read_label(lambda offset, size: bytes(disk[offset : offset + size]))
 
 
