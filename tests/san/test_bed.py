@@ -37,9 +37,7 @@ def test_commands_run_side_by_side_and_are_killed_in_time(bare: Machine) -> None
 
 
 def test_a_command_does_not_wait_for_a_daemon_that_it_leaves_behind(bare: Machine) -> None:
-    began = time.monotonic()
-    assert bare.run("sleep 60 & echo done").stdout == "done\n"
-    assert time.monotonic() - began < 20
+    assert bare.run("sleep 600 & echo done", timeout=60).stdout == "done\n"
 
 
 def test_the_initiator_is_reset_to_its_state_before_its_first_use(bare: Machine, san: San) -> None:

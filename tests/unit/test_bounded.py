@@ -70,7 +70,7 @@ def test_a_child_that_hangs_is_not_waited_for_and_holds_none_of_our_files(tmp_pa
     try:
         with pytest.raises(errors.NoAnswer, match="t: .* does not answer"):
             bounded.run(hang, before + 1.0, "t")
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 100  # and not the 300 of the child
         os.close(theirs)
         assert os.read(ours, 1) == b""  # nobody else has its other end
     finally:
