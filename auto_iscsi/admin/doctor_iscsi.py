@@ -181,13 +181,13 @@ def secrets(host: Host) -> Finding:
 
 def serial_numbers(host: Host) -> Finding:
     """Check that no two volumes have the same serial number, or none."""
-    found = twins.find_all(host)
-    if not found:
+    groups = twins.find_all(host)
+    if not groups:
         return Finding(OK, "each volume that is logged in has its own serial number (WWID)")
-    disks = host_check.shorten([twins.name(disk) for disk in found[0].disks])
-    more = f", and {len(found) - 1} more such groups" if found[1:] else ""
+    disks = host_check.shorten([twins.name(disk) for disk in groups[0].disks])
+    more = f", and {len(groups) - 1} more such groups" if groups[1:] else ""
     text = f"these volumes have one serial number, and multipathd can join them: {disks}{more}"
-    wwid = wording.one_line(found[0].wwid, 60)
+    wwid = wording.one_line(groups[0].wwid, 60)
     mend = f"{multipath.TODO}; then log out of both (their WWID is {wwid})"
     return Finding(WARNING, text, mend)
 

@@ -79,12 +79,12 @@ class _Situation(NamedTuple):
 def list_settings(paint: output.Paint) -> output.Report:
     """Return all settings, each with its default, its values and its meaning."""
     rows = [
-        (name, setting.said(setting.default) or "-", setting.values, setting.help)
+        (name, setting.as_written(setting.default) or "-", setting.values, setting.help)
         for name, setting in schema.TABLE.items()
     ]
     data = {
         name: {
-            "default": setting.said(setting.default),
+            "default": setting.as_written(setting.default),
             "values": setting.values,
             "help": setting.help,
             "example": setting.example,
@@ -238,7 +238,8 @@ def _predict(situation: _Situation, steps: list[Step]) -> Explanation:
 def _chosen(content: Mountable, effective: dict[str, schema.Effective]) -> list[Step]:
     """Name the filesystems, the settings that selected them, and what is left out."""
     settings = ", ".join(
-        f"{name} = {schema.TABLE[name].said(effective[name].value)} ({effective[name].where(name)})"
+        f"{name} = {schema.TABLE[name].as_written(effective[name].value)} "
+        f"({effective[name].where(name)})"
         for name in ("lun", "partition", "device")
     )
     nodes = ", ".join(filesystem.device.node for filesystem in content.filesystems)
@@ -265,7 +266,7 @@ def _setting_lines(effective: dict[str, schema.Effective]) -> list[str]:
     if not effective:
         return []
     rows = [
-        (name, f"= {schema.TABLE[name].said(value.value)}", _source(name, value))
+        (name, f"= {schema.TABLE[name].as_written(value.value)}", _source(name, value))
         for name, value in effective.items()
     ]
     return ["", *output.columns(rows, "  "), ""]
@@ -296,7 +297,7 @@ def _data(
         "target": target or None,
         "settings": {
             name: {
-                "value": schema.TABLE[name].said(value.value),
+                "value": schema.TABLE[name].as_written(value.value),
                 "file": value.section.file if value.section else None,
                 "line": value.section.lines[name] if value.section else None,
                 "section": value.section.title if value.section else None,

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
     values: str  #: the values that it takes, for people
     help: str
     example: str
-    said: Callable[[Any], str] = as_text  #: how a file writes a value
+    as_written: Callable[[Any], str] = as_text  #: how a file writes a value
 
 
 TABLE = {

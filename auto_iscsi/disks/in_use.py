@@ -73,14 +73,14 @@ class _UsedDevices(NamedTuple):
     inside: dict[str, list[str]]  #: processes below an autofs mount point, by target
 
 
-def find_uses(host: Host, wanted: Sequence[Sequence[scsi_disks.Disk]]) -> list[Usage]:
+def find_uses(host: Host, groups: Sequence[Sequence[scsi_disks.Disk]]) -> list[Usage]:
     """Return the usage of each of several groups of disks: those of one session each."""
     open_devices, inside = _process_links(host)
     used = _UsedDevices(
         _mounted_devices(host), _swap_devices(host), _loop_backings(host), open_devices, inside
     )
     usages = []
-    for disks in wanted:
+    for disks in groups:
         nodes = [
             node
             for disk in disks
@@ -138,14 +138,14 @@ def claims_on(host: Host, disk: scsi_disks.Disk) -> list[Use]:
     return [use for node in _nodes(host, disk) for use in _uses(host, node, used)]
 
 
-def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]:
+def probe_exclusive(host: Host, usages: Sequence[Usage]) -> list[tuple[Use, ...]]:
     """Return the exclusive uses of each group of disks for which no other use was found.
 
     The caller holds the locks of the targets, because nothing can mount a disk while it is probed.
     """
     probed = [
         (index, f"/dev/{node.name}")
-        for index, usage in enumerate(found)
+        for index, usage in enumerate(usages)
         for node in usage.nodes
         if not node.holders
         and host.read(f"{node.path}/partition") is None
@@ -154,7 +154,7 @@ def probe_exclusive(host: Host, found: Sequence[Usage]) -> list[tuple[Use, ...]]
             other.holders for other in usage.nodes if other.path.startswith(f"{node.path}/")
         )
     ]
-    uses: list[tuple[Use, ...]] = [()] * len(found)
+    uses: list[tuple[Use, ...]] = [()] * len(usages)
     results = bounded.probe_exclusive(host, [node for _, node in probed], _OPEN_SECONDS)
     for (index, node), result in zip(probed, results):
         if result not in (bounded.FREE, errno.ENXIO):  # ENXIO: offline, and nobody holds it

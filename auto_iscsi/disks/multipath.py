@@ -96,13 +96,13 @@ def other_targets(host: Host, path: str, node: str) -> set[str]:
 def _foreign_paths(host: Host, path: str, node: str) -> list[tuple[str, _Origin]]:
     """Return the disks below a map that are not the same LUN of the same target as another one."""
     own = _origin(host, path)
-    found = []
+    paths = []
     for slave in _disks_below(host, node):
         origin = _origin(host, slave)
         # A slave that is gone from the kernel stays in the list until multipathd drops it.
         if (own.target == "" or origin != own) and host.stat(slave):
-            found.append((os.path.basename(slave), origin))
-    return found
+            paths.append((os.path.basename(slave), origin))
+    return paths
 
 
 def has_path(host: Host, node: str) -> bool:
@@ -112,14 +112,14 @@ def has_path(host: Host, node: str) -> bool:
 
 def _disks_below(host: Host, node: str, depth: int = 0) -> list[str]:
     """Return the links in slaves/ of a device mapper's device to the disks that it is made of."""
-    found = []
+    paths = []
     folder = f"{_BLOCK}/{node}/slaves"
     for name in host.names(folder):
         if name.startswith("dm-") and depth < 8:
-            found += _disks_below(host, name, depth + 1)
+            paths += _disks_below(host, name, depth + 1)
         else:
-            found.append(f"{folder}/{name}")
-    return found
+            paths.append(f"{folder}/{name}")
+    return paths
 
 
 def _origin(host: Host, path: str) -> _Origin:

@@ -68,13 +68,13 @@ def designators(page: bytes) -> bytes | None:
 
     Those of the port and of the path are left out: they differ from session to session.
     """
-    found, at = [], 4
+    descriptors, at = [], 4
     while at + 4 <= min(len(page), 4 + int.from_bytes(page[2:4], "big")):
         size = 4 + page[at + 3]
         if not page[at + 1] & 0x30:  # association: the logical unit
-            found.append(page[at : at + size])
+            descriptors.append(page[at : at + size])
         at += size
-    return b"".join(found) or None
+    return b"".join(descriptors) or None
 
 
 def identity(host: Host, node: str, known: bytes) -> bytes | None:

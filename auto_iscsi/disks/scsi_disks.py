@@ -323,11 +323,11 @@ def _is_multipath_path(record: udev_db.Record) -> bool:
     return record.properties.get("DM_MULTIPATH_DEVICE_PATH") == "1"  # 60-multipath.rules
 
 
-def missing_partition(disk: Disk, wanted: int, numbers: Sequence[int]) -> errors.NoPartition:
-    """Return the failure for a disk that does not have the partition `wanted` but `numbers`."""
+def missing_partition(disk: Disk, number: int, numbers: Sequence[int]) -> errors.NoPartition:
+    """Return the failure for a disk that has partitions with `numbers`, and none with `number`."""
     present = f"the disk has {', '.join(map(str, numbers)) or 'none'}"
     return errors.NoPartition(
-        f"{disk.session.target}: no partition {wanted} on LUN {disk.san_lun} ({disk.name}) through "
+        f"{disk.session.target}: no partition {number} on LUN {disk.san_lun} ({disk.name}) through "
         f"{disk.session.portal}: {present}",
         f"set partition = {numbers[0] if numbers else 'none'} in /etc/auto.iscsi.conf",
     )

@@ -37,11 +37,11 @@ def find_all(host: Host) -> list[Twins]:
         for disk in scsi_disks.list_all(host, session):
             if wwid := read_wwid(host, disk):
                 by_wwid.setdefault(wwid, []).append(disk)
-    found = []
+    groups = []
     for wwid, disks in by_wwid.items():
         if len({_volume(disk) for disk in disks}) > 1:
-            found.append(Twins(wwid, tuple(disks)))
-    return found
+            groups.append(Twins(wwid, tuple(disks)))
+    return groups
 
 
 def read_wwid(host: Host, disk: scsi_disks.Disk) -> str:
@@ -57,21 +57,21 @@ def read_wwid(host: Host, disk: scsi_disks.Disk) -> str:
     return " ".join([*names, text])
 
 
-def others(found: Sequence[Twins], disk: scsi_disks.Disk) -> list[scsi_disks.Disk]:
+def others(groups: Sequence[Twins], disk: scsi_disks.Disk) -> list[scsi_disks.Disk]:
     """Return the disks of other volumes that have the WWID of a disk."""
     return [
         other
-        for group in found
+        for group in groups
         if disk in group.disks
         for other in group.disks
         if _volume(other) != _volume(disk)
     ]
 
 
-def describe(host: Host, found: Sequence[Twins], disk: scsi_disks.Disk) -> str:
+def describe(host: Host, groups: Sequence[Twins], disk: scsi_disks.Disk) -> str:
     """Return in words which other volumes are taken for a disk's, "" when there are none."""
     joined = multipath.joined_with(host, disk.path)
-    names = [name(other) for other in others(found, disk)] or ([joined] if joined else [])
+    names = [name(other) for other in others(groups, disk)] or ([joined] if joined else [])
     if not names:
         return ""
     if names[3:]:
@@ -82,11 +82,11 @@ def describe(host: Host, found: Sequence[Twins], disk: scsi_disks.Disk) -> str:
 
 
 def describe_all(
-    host: Host, found: Sequence[Twins], session: sessions.Session | None
+    host: Host, groups: Sequence[Twins], session: sessions.Session | None
 ) -> tuple[str, ...]:
     """Return describe() of each disk of a session that has twins."""
     disks = scsi_disks.list_all(host, session) if session else []
-    return tuple(text for disk in disks if (text := describe(host, found, disk)))
+    return tuple(text for disk in disks if (text := describe(host, groups, disk)))
 
 
 def name(disk: scsi_disks.Disk) -> str:

@@ -206,8 +206,8 @@ def discover(
         answer = _start(host, args, lock, stderr, limit, files, endures=True)
         if iscsid_starts and answer.status == LOGIN_AUTH_FAILED:
             answer = _start(host, args, lock, stderr, limit, files, endures=True)
-        said = os.pread(stderr, 1 << 16, 0).decode("utf-8", "replace")
-        return answer._replace(text=f"{answer.text}\n{said}")
+        printed = os.pread(stderr, 1 << 16, 0).decode("utf-8", "replace")
+        return answer._replace(text=f"{answer.text}\n{printed}")
     finally:
         os.close(stderr)
 

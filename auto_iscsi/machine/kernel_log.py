@@ -31,7 +31,7 @@ def read(host: Host) -> list[Line]:
         handle = os.open(host.path(_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
-    found = []
+    lines = []
     try:
         for _ in range(_LINES):
             try:
@@ -42,10 +42,10 @@ def read(host: Host) -> list[Line]:
                 break
             if not record:
                 break
-            found += [line for part in record.split(b"\n") for line in _parse(part)]
+            lines += [line for part in record.split(b"\n") for line in _parse(part)]
     finally:
         os.close(handle)
-    return found
+    return lines
 
 
 def _parse(record: bytes) -> list[Line]:

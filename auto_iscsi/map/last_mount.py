@@ -48,12 +48,12 @@ def notes(request: Request, content: Mountable) -> tuple[str, ...]:
         return ()
     if os.path.basename(point) in os.listdir(os.path.dirname(point)):
         return ()
-    said = _kernel_lines(request.host, device, claims.age(request.claim))
-    if said is None:
+    lines = _kernel_lines(request.host, device, claims.age(request.claim))
+    if lines is None:
         return ()
-    if not said:
+    if not lines:
         return (f"{_FAILED}; dmesg says why",)
-    return (f"{_FAILED}; the kernel said: {' / '.join(said[-_SHOWN:])}",)
+    return (f"{_FAILED}; the kernel said: {' / '.join(lines[-_SHOWN:])}",)
 
 
 def _could_still_be_mounted(request: Request, point: str, mounted: Sequence[mounts.Mount]) -> bool:
@@ -73,12 +73,12 @@ def _kernel_lines(host: Host, device: Device, seconds: float) -> list[str] | Non
     names = [f"({device.node})", f"(device {device.node})", f"3: {device.node}:"]
     names += [f"dev {name}," for name in (device.node, os.path.basename(device.disk)) if name]
     names += [device.link] if device.link else []
-    said: list[str] | None = []
+    lines: list[str] | None = []
     for line in kernel_log.read(host):
         if line.seconds < since or not any(name in line.text for name in names):
             continue
         if any(words in line.text for words in _GOOD):
-            said = None
+            lines = None
         elif line.level <= kernel_log.WARNING:
-            said = [*(said or []), line.text]
-    return said
+            lines = [*(lines or []), line.text]
+    return lines

@@ -100,9 +100,9 @@ def _without_fsck(host: Host, filesystem: mountable.Filesystem) -> mountable.Fil
     whole filesystem once it is due, for hours, which can refuse the mount. It runs none for the
     type auto. mount(8) and udev find a type in the same way (libblkid), or both find none.
     """
-    found = udev_db.read(host, filesystem.device.number).properties.get("ID_FS_TYPE")
+    recorded_type = udev_db.read(host, filesystem.device.number).properties.get("ID_FS_TYPE")
     is_ext = filesystem.fstype in mount_options.EXT
-    return filesystem._replace(is_type_guessed=is_ext and found == filesystem.fstype)
+    return filesystem._replace(is_type_guessed=is_ext and recorded_type == filesystem.fstype)
 
 
 def _decide(
@@ -171,9 +171,9 @@ def _read_states(
     host: Host, target: str, layout: mountable.Mountable, rule: str, until: float
 ) -> list[_State]:
     """Return the state of each filesystem."""
-    wanted = [(mount_options.family(part.fstype), part.device.node) for part in layout.filesystems]
+    places = [(mount_options.family(part.fstype), part.device.node) for part in layout.filesystems]
     states = []
-    for part, dirty in zip(layout.filesystems, dirty_states(host, target, wanted, until)):
+    for part, dirty in zip(layout.filesystems, dirty_states(host, target, places, until)):
         is_protected = bool(dirty) and rule == "replay" and _is_protected(host, target, part.device)
         disk = _disk_path(part.device)
         is_writable = not (_is_read_only(host, disk) or ownership.is_changeable(host, target, disk))
@@ -193,13 +193,13 @@ def _is_read_only(host: Host, disk: str) -> bool:
 
 
 def dirty_states(
-    host: Host, target: str, wanted: Sequence[tuple[str, str]], until: float
+    host: Host, target: str, places: Sequence[tuple[str, str]], until: float
 ) -> list[bool | None]:
     """Return for each family and node (sdXN) whether the journal is dirty, None for unknown.
 
     Raise NoAnswer when the disks do not answer in time.
     """
-    return list(bounded.run(lambda: [_is_dirty(host, *each) for each in wanted], until, target))
+    return list(bounded.run(lambda: [_is_dirty(host, *each) for each in places], until, target))
 
 
 def _is_dirty(host: Host, family: str, node: str) -> bool | None:

@@ -106,8 +106,8 @@ def _read_header(read: Read, block: bytes, offset: int) -> PhysicalVolume:
     newest: tuple[int, str] = (-1, "")
     for start, size in _areas(block, at):
         text = _read_area(read, start, size)
-        found = re.search(r"^\s*seqno\s*=\s*(\d{1,10})\s*(?:#.*)?$", text, re.M)
-        newest = max(newest, (int(found[1]) if found else -1, text))
+        seqno = re.search(r"^\s*seqno\s*=\s*(\d{1,10})\s*(?:#.*)?$", text, re.M)
+        newest = max(newest, (int(seqno[1]) if seqno else -1, text))
     return PhysicalVolume(uuid, newest[1])
 
 

@@ -247,8 +247,10 @@ def _filesystem(
         raise errors.NotMountable(f"{target}: {name} is not mapped yet: a lookup does that")
     number = host.read(f"/sys/block/{node}/dev") or ""
     device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
-    found = content.from_udev(udev_db.read(host, number))
-    candidate = candidates.Candidate(0, device, found, mapping.volume.sectors * lvm_metadata.SECTOR)
+    recorded = content.from_udev(udev_db.read(host, number))
+    candidate = candidates.Candidate(
+        0, device, recorded, mapping.volume.sectors * lvm_metadata.SECTOR
+    )
     fstype, options = mount_type.type_and_options(
         host, f"{target}: {name}", candidate, device, settings
     )

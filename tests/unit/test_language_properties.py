@@ -44,8 +44,8 @@ def test_the_last_matching_line_decides(read: dict[str, language.File], bom: boo
     expected = language.expected(read)
     for name, choice in table.effective_values(sections, language.TARGET).items():
         row = table.TABLE[name]
-        default = (row.said(row.default), language.BUILT_IN)
-        assert (row.said(choice.value), choice.where(name)) == expected.get(name, default)
+        default = (row.as_written(row.default), language.BUILT_IN)
+        assert (row.as_written(choice.value), choice.where(name)) == expected.get(name, default)
 
 
 @settings(max_examples=80)
@@ -60,7 +60,7 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
             assert data["refused"]["reason"] == failure.reason
             return
     assert {name: entry["value"] for name, entry in data["settings"].items()} == {
-        name: table.TABLE[name].said(value) for name, value in used._asdict().items()
+        name: table.TABLE[name].as_written(value) for name, value in used._asdict().items()
     }
 
 
@@ -85,10 +85,10 @@ def test_the_cache_returns_what_was_parsed(read: dict[str, language.File]) -> No
 def test_a_value_is_shown_as_a_file_would_set_it(name: str, data: st.DataObject) -> None:
     row = table.TABLE[name]
     text, meaning = data.draw(st.sampled_from(language.VALUES[name]))
-    for written in (text, meaning, row.said(row.default), row.example):
+    for written in (text, meaning, row.as_written(row.default), row.example):
         sections, problems = config_files.parse("F", f"{name} = {written}\n".encode())
         assert not problems
-        again = row.said(table.effective_values(sections, language.TARGET)[name].value)
+        again = row.as_written(table.effective_values(sections, language.TARGET)[name].value)
         assert again == (meaning if written in (text, meaning) else again)
         if written not in (text, meaning):
             assert again.replace(":3260", "") == written.replace(":3260", "")
