@@ -92,14 +92,14 @@ _REFUSALS = {
     "not-mountable": (
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
         "encrypted, swap space or empty, or this kernel does not support its filesystem.",
-        "Read the line in the log: it names what is needed. auto-iscsi never activates volume "
-        "groups, arrays or encrypted disks.",
+        "Read the line in the log: it names what is needed. For LVM, set partition = all. "
+        "auto-iscsi never opens arrays or encrypted disks.",
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "
-        "its journal, and replaying the journal writes to the LUN.",
-        "Set journal = skip to mount it without these changes, or journal = replay to see all of "
-        "it if the LUN may be written. See auto.iscsi.conf(5).",
+        "its journal, and either journal = refuse is set, or the journal could not be replayed.",
+        "Set journal = overlay to see all of it: the journal is replayed on this host, and the LUN "
+        "is not written. See auto.iscsi.conf(5) for the other values.",
     ),
     "wrong-disk": (
         "The SAN has mapped another volume to a LUN since the kernel found the disk, and "

@@ -19,7 +19,7 @@ LIBRARIES = {"configobj": (5, 0, 6), "pyudev": (0, 21), "sh": (1, 12)}
 _MULTIPATH = "/etc/multipath.conf"
 _MULTIPATH_FOLDER = "/etc/multipath/conf.d"
 _LVM = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
-_OVERLAY_RULE = "61-auto-iscsi.rules"
+_UDEV_RULE = "61-auto-iscsi.rules"
 _RULE_FOLDERS = [
     f"{folder}/udev/rules.d" for folder in ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
 ]
@@ -114,6 +114,8 @@ def lvm(host: Host) -> Finding:
             return Finding(OK, f"LVM activates only what {name} allows")
     if host.stat("/etc/lvm/devices/system.devices"):
         return Finding(OK, "LVM uses only the disks in /etc/lvm/devices/system.devices")
+    if any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS):
+        return Finding(OK, f"{_UDEV_RULE} keeps LVM from the disks that lookups log in")
     for name in host.names("/etc/udev/rules.d"):
         rule = host.read(f"/etc/udev/rules.d/{name}") or ""
         if name.endswith(".rules") and "iscsi" in rule and "LVM2_member" in rule:
@@ -139,8 +141,8 @@ def overlays(host: Host) -> Finding:
     if any(listed) and not any("/dm-snapshot.ko" in (text or "") for text in listed):
         text = f"kernel {release} has no module dm-snapshot: no overlays"
         return Finding(PROBLEM, text, "install the full kernel package, or set journal = skip")
-    if not any(host.stat(f"{folder}/{_OVERLAY_RULE}") for folder in _RULE_FOLDERS):
-        text = f"udev's rule {_OVERLAY_RULE} is missing: LVM and md can use what is in an overlay"
+    if not any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS):
+        text = f"udev's rule {_UDEV_RULE} is missing: LVM and md can use what is in an overlay"
         return Finding(WARNING, text, "install the package again")
     for folder in {v.get("overlay_dir", schema.TABLE["overlay_dir"].default) for v in values}:
         if host.stat(folder) is None:
