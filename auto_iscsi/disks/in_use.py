@@ -119,7 +119,8 @@ def _is_gone(host: Host, mount: mounts.Mount) -> bool:
     """Tell whether the kernel has no disk any more below what is mounted.
 
     The kernel gives the number of a disk to no other one as long as the disk is mounted. A btrfs
-    has no number of a disk, but the node's name. A multipath map outlives its paths.
+    has no number of a disk, but the node's name. A multipath map outlives its paths, and an overlay
+    of ours its disk.
     """
     path = f"/sys/dev/block/{mount.number}"
     if mount.number.startswith("0:"):
@@ -129,6 +130,8 @@ def _is_gone(host: Host, mount: mounts.Mount) -> bool:
     if host.stat(path) is None:
         return True
     node = os.path.basename(os.path.realpath(host.path(path)))
+    if overlays.is_overlay(host, node):
+        return not overlays.has_disk(host, node)
     return multipath.is_map(host, node) and not multipath.has_path(host, node)
 
 

@@ -62,15 +62,15 @@ def name(host: Host, node: str) -> str:
 def orphans(host: Host) -> list[str]:
     """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    return _last_made_first(n for n in nodes if is_overlay(host, n) and not _has_disk(host, n))
+    return _last_made_first(n for n in nodes if is_overlay(host, n) and not has_disk(host, n))
 
 
-def _has_disk(host: Host, node: str) -> bool:
+def has_disk(host: Host, node: str) -> bool:
     """Tell whether a device that one of ours is made of is still there, other than its store."""
     folder = f"{_BLOCK}/{node}/slaves"
     for slave in host.names(folder):
         if slave.startswith("dm-") and is_overlay(host, slave):
-            if _has_disk(host, slave):
+            if has_disk(host, slave):
                 return True
         elif not slave.startswith("loop") and host.stat(f"{folder}/{slave}"):
             return True

@@ -26,10 +26,10 @@ from auto_iscsi.iscsi import (
     record_ledger,
     sessions,
 )
-from auto_iscsi.machine import bounded
+from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import decisions
-from auto_iscsi.volumes import overlay
+from auto_iscsi.volumes import device_mapper, overlay
 
 _FLUSH = 5.0  # seconds
 _LOGOUT = 30.0  # seconds; iscsid itself waits 15 for the target's answer
@@ -108,9 +108,18 @@ def _remove_overlays(
 
 
 def remove_orphans(host: Host) -> list[Ended]:
-    """Remove the overlays of sessions that are gone; return those that cannot be removed."""
+    """Remove our devices whose sessions are gone; return those that cannot be removed.
+
+    One that is still mounted stays: status reports the mount, and only umount(8) ends it.
+    """
     failed = []
+    mounted = [mount for mount, _ in mounts.list_all_namespaces(host)]
+    used = {name for mount in mounted for name in (mount.number, mount.source)}
     for node in overlays.orphans(host):
+        number = host.read(f"/sys/block/{node}/dev")
+        path = f"{device_mapper.FOLDER}/{overlays.name(host, node)}"  # of a btrfs
+        if not used.isdisjoint((number, path)) or host.names(f"/sys/block/{node}/holders"):
+            continue
         try:
             overlay.remove(host, overlays.name(host, node), node, time.monotonic() + _LOGOUT)
         except errors.Busy as failure:

@@ -187,6 +187,18 @@ def test_a_mount_whose_disk_was_deleted_is_lost_beside_its_session(used: Machine
             False,
         ),
         ("253:0", "mapper/vg-lv", {"/sys/block/dm-0/dm/uuid": "LVM-1"}, False),
+        (
+            "253:0",
+            "mapper/ai-sdb1-7",
+            {"/sys/block/dm-0/dm/uuid": "AUTOISCSI-7", "/sys/block/dm-0/slaves/loop0/dev": "7:0"},
+            True,
+        ),
+        (
+            "253:0",
+            "mapper/ai-sdb1-7",
+            {"/sys/block/dm-0/dm/uuid": "AUTOISCSI-7", "/sys/block/dm-0/slaves/sdb1/dev": "8:17"},
+            False,
+        ),
     ],
 )
 def test_a_disk_is_gone_when_the_kernel_has_none_below_the_mount(
