@@ -117,3 +117,8 @@ def test_a_disk_in_standby_says_so(vm: Machine, san: San) -> None:
     )
     standby = "not ready: the path is in standby (ALUA), sense 2/04/0b"
     assert vm.run(["python3", "/tmp/ask"]).stdout == f"{standby!r}\n"
+    # Its cache cannot be flushed, for nothing can be written to it: it ends all the same.
+    vm.run(["umount", f"{job.ROOT}/{job.ALPHA}"])
+    job.configure(vm, "idle = 0\nlease = 1s\n")
+    vm.run("sleep 1.1; auto-iscsi reap", timeout=120)
+    assert vm.sessions(job.ALPHA) == []
