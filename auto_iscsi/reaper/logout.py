@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, portals
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import multipath, overlays, scsi_disks
+from auto_iscsi.disks import multipath, overlays, scsi_commands, scsi_disks
 from auto_iscsi.iscsi import (
     audit,
     claims,
@@ -175,8 +175,14 @@ def _logout(host: Host, target: str, decision: decisions.Decision) -> tuple[str,
             claim = claims.read(host, target)
             claims.write(host, target, claim._replace(used=claims.now()))
             return None
-        if session.up and set(results) - {bounded.FREE, errno.ENXIO}:  # ENXIO: offline
-            return f"session {session.sid} is up, yet {', '.join(disks)} does not answer", ""
+        mute = [
+            disk
+            for disk, result in zip(disks, results)
+            if result not in (bounded.FREE, errno.ENXIO)  # ENXIO: offline
+            and not (result == errno.EIO and _is_unwritable(host, disk))
+        ]
+        if session.up and mute:
+            return f"session {session.sid} is up, yet {', '.join(mute)} does not answer", ""
         if not sessions.still_exists(host, session):
             return None
         limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
@@ -189,6 +195,16 @@ def _logout(host: Host, target: str, decision: decisions.Decision) -> tuple[str,
     if not sessions.wait_until_gone(host, session, time.monotonic() + _GONE):
         return f"session {session.sid} is still there after its logout", "journalctl -u iscsid"
     return None
+
+
+def _is_unwritable(host: Host, disk: str) -> bool:
+    """Tell whether nothing can be written to a disk now, so that there is nothing to wait for.
+
+    Such a disk is not ready, or behind a path in standby. The question also ends the time for which
+    Linux takes a path for one in standby that no longer is: until a command of somebody's reaches
+    the disk (drivers/scsi/device_handler/scsi_dh_alua.c). The next flush works then.
+    """
+    return bool(scsi_commands.why_not_ready(host, os.path.basename(disk)))
 
 
 def _forget(host: Host, target: str, ended: tuple[int, ...], asked: tuple[str, ...]) -> Ended:

@@ -70,7 +70,8 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
             now = _end_all(host, ready, say)
             ended += now
             left = until - time.monotonic()
-            times = [d.when for d in decided if d.when is not None and d.target not in ready]
+            done = {*ready, *failed}  # what has failed is not tried again
+            times = [d.when for d in decided if d.when is not None and d.target not in done]
             soon = [seconds for seconds in times if seconds <= left]
             if left <= 0 or (not soon and not ready):
                 break

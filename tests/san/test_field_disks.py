@@ -94,3 +94,19 @@ def test_volumes_without_a_serial_number_are_twins(vm: Machine, san: San) -> Non
     said = vm.run(["auto-iscsi", "status", "--json"], check=False)
     assert said.status == 1 and said.stdout.count('"twin-volumes"') == 4
     assert "these volumes have one serial number" in vm.run("auto-iscsi doctor", check=False).stdout
+
+
+def test_a_disk_in_standby_does_not_keep_its_session(vm: Machine, san: San) -> None:
+    san.target(job.ALPHA)
+    vm.discover()
+    job.configure(vm, "udev_timeout = 80s\nlookup_timeout = 110s\n")
+    assert job.visit(vm, job.ALPHA).stdout
+    vm.run(
+        "for f in /sys/kernel/config/target/core/*/*/alua/default_tg_pt_gp/alua_access_state;"
+        " do echo 2 > $f; done"
+    )
+    # Its cache cannot be flushed, for nothing can be written to it: it ends all the same.
+    vm.run(["umount", f"{job.ROOT}/{job.ALPHA}"])
+    job.configure(vm, "idle = 0\nlease = 1s\n")
+    vm.run("sleep 1.1; auto-iscsi reap", timeout=120)
+    assert vm.sessions(job.ALPHA) == []

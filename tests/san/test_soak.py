@@ -86,7 +86,7 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     if seconds != SHORT:
         assert said["counts"]["sessions ended"] > seconds / 60
         for what in ("standby", "not ready", "swapped", "visits to twins that worked"):
-            assert said["counts"][what] > seconds / 120
+            assert said["counts"].get(what), what
 
     assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
     for _ in range(3):  # what iscsid was killed over can need more than one try

@@ -293,6 +293,13 @@ def test_wait_goes_on_until_nothing_is_left(machine: Machine) -> None:
     assert machine.reap("--wait") == NOTHING  # at once: nothing could
 
 
+def test_wait_ends_when_what_is_left_has_failed(machine: Machine) -> None:
+    idle(machine)
+    machine.change(VOL1, answers={"logout": {"exit": 10}})
+    said = machine.reap("--wait")  # ten minutes, if there were something to wait for
+    assert said.status == 1 and f"{VOL1}: logout of session 1" in said.err
+
+
 def test_a_login_that_fails_after_its_lookup_leaves_no_claim(machine: Machine) -> None:
     portal = machine.target(VOL1, answers={"login": {"exit": 8}})
     machine.stop_before("login")
