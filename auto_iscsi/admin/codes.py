@@ -122,11 +122,13 @@ _REFUSALS = {
         "Wait as long as the line in the log says. See attempts in auto.iscsi.conf(5).",
     ),
     "busy": (
-        "Another lookup of the same target is still running, or an iscsiadm that one started.",
-        "Try again. If the problem persists: systemctl restart iscsid",
+        "Another lookup of the same target is still running, or an iscsiadm that one started. Or "
+        "an overlay or logical volume of the target is still in use and cannot be removed.",
+        "Try again. For an overlay or logical volume, end what uses it: the line in the log names "
+        "it. Otherwise: systemctl restart iscsid",
     ),
     "timed-out": (
-        "The disk was not ready within lookup_timeout.",
+        "The lookup took longer than lookup_timeout and was ended.",
         "Run auto-iscsi explain KEY and journalctl -u iscsid to see what the lookup waited for. "
         "Raise lookup_timeout if the SAN is only slow.",
     ),

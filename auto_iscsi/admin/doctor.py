@@ -131,7 +131,8 @@ CHECKS = {
         doctor_host.overlays,
         "A filesystem that was in use when its snapshot was taken is replayed in an overlay, a "
         "device-mapper snapshot on this host. Without one, such a filesystem is refused.",
-        "Install dmsetup and the full kernel package, or set journal = skip.",
+        "Install dmsetup and the full kernel package. Or set journal = skip: the newest files can "
+        "then be missing.",
     ),
     "reaper": Check(
         doctor_host.reaper_schedule,

@@ -10,7 +10,7 @@ from auto_iscsi import wording
 from auto_iscsi.admin import check, host_check, output
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.config.settings import AUTO, OVERLAY
+from auto_iscsi.config.settings import ALL, AUTO, OVERLAY
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 
@@ -123,8 +123,7 @@ def lvm(host: Host) -> Finding:
     return Finding(
         WARNING,
         "LVM activates volume groups that it finds on a snapshot, duplicates of the originals",
-        "copy 68-auto-iscsi-no-lvm.rules from the package's documentation to /etc/udev/rules.d, "
-        "then: udevadm control --reload",
+        f"install the package again: its rule {_UDEV_RULE} is missing",
     )
 
 
@@ -132,15 +131,30 @@ def overlays(host: Host) -> Finding:
     """Check that a dirty filesystem can get an overlay, where a target's settings want one."""
     sections = config_files.load(host, remember=False)
     values = [schema.read_section(section)[0] for section in sections]
-    if not any(v.get("journal") == OVERLAY or v.get("fstype") == AUTO for v in values):
+    shows_volumes = any(
+        v.get("partition") == ALL or "/" in str(v.get("partition", "")) for v in values
+    )
+    needs_overlays = any(
+        v.get("journal", AUTO) == OVERLAY
+        or (v.get("fstype") == AUTO and v.get("journal", AUTO) == AUTO)
+        for v in values
+    )
+    if not (shows_volumes or needs_overlays):
         return Finding(OK, "no target's settings need an overlay")
     if not host_check.is_installed(host, "dmsetup"):
-        return Finding(PROBLEM, "dmsetup is not installed: no overlays", "install dmsetup")
+        text = "dmsetup is not installed: no overlays and no logical volumes"
+        return Finding(PROBLEM, text, "install dmsetup")
+    if not needs_overlays:
+        return Finding(OK, "logical volumes can be shown; no target's settings need an overlay")
     release = host.read("/proc/sys/kernel/osrelease")
     listed = [host.read(f"/lib/modules/{release}/modules.{name}") for name in ("dep", "builtin")]
     if any(listed) and not any("/dm-snapshot.ko" in (text or "") for text in listed):
         text = f"kernel {release} has no module dm-snapshot: no overlays"
-        return Finding(PROBLEM, text, "install the full kernel package, or set journal = skip")
+        return Finding(
+            PROBLEM,
+            text,
+            "install the full kernel package; or set journal = skip: files can then be missing",
+        )
     if not any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS):
         text = f"udev's rule {_UDEV_RULE} is missing: LVM and md can use what is in an overlay"
         return Finding(WARNING, text, "install the package again")

@@ -61,7 +61,7 @@ TABLE = {
         "auto",
         "auto, overlay, refuse, skip, replay",
         "if the filesystem was in use; auto: overlay if fstype = auto, else as mount(8) does",
-        "skip",
+        "overlay",
     ),
     "overlay_dir": Setting(
         values.directory,

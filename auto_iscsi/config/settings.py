@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 
     @property
     def journal_rule(self) -> str:
-        """What to do with a dirty journal: overlay, refuse, skip, replay, or "": ask mount(8)."""
+        """overlay, refuse, skip or replay; "" leaves the journal to mount(8) and the options."""
         if self.journal != AUTO:
             return self.journal
         return OVERLAY if self.fstype == AUTO else ""

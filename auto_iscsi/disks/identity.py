@@ -21,6 +21,7 @@ from auto_iscsi.machine.host import Host
 
 FOLDER = f"{claims.FOLDER}/disks"
 _UNKNOWN = "-"
+CHANGED = "is another volume than it was"
 
 
 class Remembered(NamedTuple):
@@ -86,10 +87,11 @@ def is_lost(host: Host, target: str, disk: str) -> bool:
     return not examine(host, target, disk).is_confirmed
 
 
-def delete_disk(host: Host, target: str, disk: str, until: float) -> None:
-    """Delete the disk at `disk` in sysfs from the kernel: it is not the volume that it was.
+def delete_disk(host: Host, target: str, disk: str, until: float, why: str = CHANGED) -> None:
+    """Delete the disk at `disk` in sysfs from the kernel, so that a scan finds it anew.
 
-    Raise WrongDisk when it is in use or the kernel refuses, NoAnswer when that takes until `until`.
+    `why`: what is wrong with it. Raise WrongDisk when it is in use or the kernel refuses, NoAnswer
+    when that takes until `until`.
     """
     from auto_iscsi.machine import bounded  # rarely needed
 
@@ -98,12 +100,12 @@ def delete_disk(host: Host, target: str, disk: str, until: float) -> None:
     is_in_use, error = bounded.run(lambda: _delete(host, node, delete), until, target)
     if is_in_use:
         raise errors.WrongDisk(
-            f"{target}: {node} is another volume than it was, and the old one is still in use",
+            f"{target}: {node} {why}, and the old disk is still in use",
             f"run auto-iscsi status, end what uses /dev/{node}, unmount it, and try again",
         )
     if error:
         raise errors.WrongDisk(
-            f"{target}: {node} is another volume than it was: {os.strerror(error)}",
+            f"{target}: {node} {why}: {os.strerror(error)}",
             f"iscsiadm -m node -T {target} --logout, and try again",
         )
 

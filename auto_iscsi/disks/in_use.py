@@ -199,7 +199,7 @@ def _is_alias(host: Host, name: str) -> bool:
 def _serves_another(host: Host, disk: scsi_disks.Disk, node: Node, used: _UsedDevices) -> bool:
     """Tell whether a map of a disk is in use, and only at the keys of other targets.
 
-    multipathd has joined their disks with this one: who is there wants the other volume.
+    multipathd has joined their disks with this one: its users want the other volume.
     """
     targets = multipath.other_targets(host, disk.path, node.name)
     if not targets:

@@ -18,7 +18,7 @@ _BLOCK = "/sys/block"
 
 
 def is_overlay(host: Host, node: str) -> bool:
-    """Tell whether a block device (dm-N) is an overlay of ours."""
+    """Tell whether a block device (dm-N) is an overlay or a logical volume of ours."""
     return (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(UUID_PREFIX)
 
 
@@ -31,7 +31,7 @@ def find(host: Host, number: str) -> str:
 
 
 def list_of_disk(host: Host, path: str) -> list[str]:
-    """Return the overlays (dm-N) of the disk at `path` in sysfs, its partitions and its maps."""
+    """Return our devices (dm-N) on the disk at `path` in sysfs, its partitions and its maps."""
     disk = path.rpartition("/")[2]
     pending = [path, *(f"{path}/{name}" for name in host.names(path) if name.startswith(disk))]
     nodes: list[str] = []
@@ -41,12 +41,21 @@ def list_of_disk(host: Host, path: str) -> list[str]:
                 nodes.append(node)
             if is_overlay(host, node) or multipath.is_map(host, node):
                 pending.append(f"{_BLOCK}/{node}")
-    return _last_made_first(nodes)
+    return _topmost_first(host, nodes)
 
 
-def _last_made_first(nodes: Iterable[str]) -> list[str]:
-    """Sort dm-N by N, downwards: a device that is made of another one comes before that."""
-    return sorted(set(nodes), key=lambda node: -int(node[len("dm-") :]))
+def _topmost_first(host: Host, nodes: Iterable[str]) -> list[str]:
+    """Sort devices of ours so that one that is made of another one comes before that.
+
+    Their numbers do not tell: the kernel uses the number of a device that is gone again.
+    """
+
+    def depth(node: str) -> int:
+        slaves = host.names(f"{_BLOCK}/{node}/slaves")
+        below = [name for name in slaves if name.startswith("dm-") and is_overlay(host, name)]
+        return 1 + max(map(depth, below), default=0)
+
+    return sorted(set(nodes), key=lambda node: (-depth(node), node))
 
 
 def is_finished(host: Host, node: str) -> bool:
@@ -62,7 +71,7 @@ def name(host: Host, node: str) -> str:
 def orphans(host: Host) -> list[str]:
     """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    return _last_made_first(n for n in nodes if is_overlay(host, n) and not has_disk(host, n))
+    return _topmost_first(host, (n for n in nodes if is_overlay(host, n) and not has_disk(host, n)))
 
 
 def has_disk(host: Host, node: str) -> bool:
@@ -71,6 +80,9 @@ def has_disk(host: Host, node: str) -> bool:
     for slave in host.names(folder):
         if slave.startswith("dm-") and is_overlay(host, slave):
             if has_disk(host, slave):
+                return True
+        elif multipath.is_map(host, slave):
+            if multipath.has_path(host, slave):
                 return True
         elif not slave.startswith("loop") and host.stat(f"{folder}/{slave}"):
             return True

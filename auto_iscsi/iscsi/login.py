@@ -147,10 +147,8 @@ class Login(NamedTuple):
         if reason := self._connection_error(record):
             return Obstacle(f"{place}: {reason}", discovery.UNREACHABLE)
         claim = claims.read(self.host, self.target)
-        is_ours = (  # or yet to be made
-            not record.path
-            or record.portal.folder in claim.records
-            or record_ledger.is_ours(self.host, self.target, record)
+        is_ours = not record.path or record_ledger.is_made_by_lookup(
+            self.host, self.target, record, claim
         )
         credentials = chap.fingerprint(self.host, self.settings, record, is_ours)
         if refusal := chap.recent_refusal(self.host, self.target, credentials):

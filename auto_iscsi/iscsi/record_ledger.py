@@ -88,6 +88,22 @@ def is_ours(host: Host, target: str, record: node_records.Record) -> bool:
     return has_marks(host, record) and all(-1 < seconds < _MAKING for seconds in times)
 
 
+def is_made_by_lookup(
+    host: Host, target: str, record: node_records.Record, claim: claims.Claim
+) -> bool:
+    """Return whether a record is ours, to make anew or to delete; `claim`: the target's.
+
+    One of `claim.asked` can be half made. One that the ledger does not name was made by a version
+    without the ledger.
+    """
+    name = name_of(record)
+    if name in claim.asked:
+        return True
+    if name in read(host, target):
+        return is_ours(host, target, record)
+    return name in claim.records and has_marks(host, record)
+
+
 def has_marks(host: Host, record: node_records.Record) -> bool:
     """Return whether a record has the settings that each record of ours has."""
     values = node_records.values(host, record)

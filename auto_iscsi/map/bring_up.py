@@ -86,7 +86,10 @@ class _BringUp(NamedTuple):
             place = (disk.session.sid, disk.lun)
             if place not in self.found_anew and verification.is_to_be_found_anew(request, disk):
                 with suppress(errors.WrongDisk):  # somebody has begun to use it
-                    identity.delete_disk(request.host, request.target, disk.path, request.until)
+                    why = "was not ready when it was found"
+                    identity.delete_disk(
+                        request.host, request.target, disk.path, request.until, why
+                    )
                     places.add(place)
         self.found_anew.update(places)
         for session in up:

@@ -1,4 +1,4 @@
-"""Undo the login of a lookup that is refused because multipathd takes its disk for another volume.
+"""Log out again after a refused lookup whose disk multipathd takes for another volume.
 
 From the login on, multipathd has a path to our volume in the map of the other one, and whoever
 reads that map can get blocks of ours. It takes the path away when the disk is gone. Any user can

@@ -67,7 +67,8 @@ def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
             request.host, request.target, disk
         ):
             _remove_overlays(request, disk)
-            identity.delete_disk(request.host, request.target, disk, request.until)
+            why = "cannot be read any more"
+            identity.delete_disk(request.host, request.target, disk, request.until, why)
 
 
 def is_to_be_found_anew(request: Request, disk: scsi_disks.Disk) -> bool:

@@ -71,6 +71,7 @@ def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
     decided = decisions.decide(host, target)
     staying = [d.session.sid for d in decided if d.session and d.action != decisions.END]
     ended: list[int] = []
+    problems: list[tuple[str, str]] = []
     for decision in decided:
         if decision.session and decision.action == decisions.END:
             problem = (
@@ -79,10 +80,13 @@ def _end_held(host: Host, target: str, asked: tuple[str, ...]) -> Ended:
                 or _logout(host, target, decision)
             )
             if problem:
-                reason, hint = problem
-                return Ended(target, tuple(ended), reason, hint)
+                problems.append(problem)
+                continue
             if sessions.read(host, decision.session.sid) is None:
                 ended.append(decision.session.sid)
+    if problems:
+        reason, hint = problems[0]
+        return Ended(target, tuple(ended), reason, hint)
     return _forget(host, target, tuple(ended), asked)
 
 
@@ -92,14 +96,14 @@ def _remove_overlays(
     """Remove our overlays of a session's disks; return a problem and what to do.
 
     Those of a session that is down stay until it is logged out: only then do reads that wait for it
-    end. remove_orphans() removes them after that.
+    end. remove_orphans() removes them after that. But multipath removes no map under an overlay.
     """
     session = decision.session
     assert session
-    if not session.up:
-        return None
     try:
         for disk in scsi_disks.list_all(host, session):
+            if not (session.up or multipath.map_of(host, disk.path)):
+                continue
             for node in overlays.list_of_disk(host, disk.path):
                 overlay.remove(host, target, node, time.monotonic() + _LOGOUT)
     except errors.Busy as failure:
@@ -237,15 +241,11 @@ def _delete_records(
     """
     limit = iscsiadm.Limit(_LOGOUT, time.monotonic() + 2 * _LOGOUT)
     existing = {record_ledger.name_of(r): r for r in node_records.find_all(host, target)}
-    entries = record_ledger.read(host, target)
+    made = claims.Claim(records=tuple(names), asked=asked)
     for name in names:
         record = existing.get(name)
         if record:
-            if name in entries:
-                is_ours = record_ledger.is_ours(host, target, record)
-            else:  # made by a version without the ledger
-                is_ours = record_ledger.has_marks(host, record)
-            if is_ours or name in asked:
+            if record_ledger.is_made_by_lookup(host, target, record, made):
                 answer = iscsiadm.delete_record(host, target, record, limit)
                 if answer.status == iscsiadm.SESS_EXISTS:
                     continue

@@ -26,8 +26,8 @@ _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 READ_SECONDS = 10.0  #: seconds to read superblocks, for a caller without a deadline of its own
 _COSTS = (
     "journal = overlay shows all and writes nothing to the LUN; journal = skip mounts it without "
-    "its newest files, in the worst case without most of them; journal = replay shows all, and "
-    "writes to the LUN"
+    "its journal: the newest files can be missing or damaged, in the worst case all; "
+    "journal = replay shows all, and writes to the LUN"
 )
 
 
@@ -46,7 +46,7 @@ def apply_rule(
     layout: mountable.Mountable,
     settings: Settings,
     until: float,
-    act: bool = True,
+    act: bool,
 ) -> mountable.Mountable:
     """Return what the rule (`journal`) lets be mounted, and how; raise DirtyJournal.
 
@@ -141,16 +141,16 @@ def _allowed_options(
     if rule == "replay":
         if state.is_dirty and state.is_protected:
             raise errors.DirtyJournal(
-                f"{reason}, and its LUN is read-only: its journal cannot be replayed",
-                "present a writable copy, or set journal = skip: the newest files can be missing",
+                f"{reason}, and it is read-only: its journal cannot be replayed there",
+                "set journal = overlay: the journal is then replayed on this host",
             )
         return filesystem.options
     options = mount_options.read_only(filesystem.options)
     has_journal = mount_options.family(filesystem.fstype) in mount_options.WITHOUT_JOURNAL
     if state.is_dirty is None and has_journal and state.is_writable:
         raise errors.DirtyJournal(
-            f"{target}: {filesystem.device.node} is left as it is, because another login or user "
-            f"has it, and whether its {filesystem.fstype} is clean cannot be told",
+            f"{target}: {filesystem.device.node} is not mounted: somebody else logged it in or "
+            f"uses it, and it is not known whether its {filesystem.fstype} is clean",
             "log its session out, so that a lookup opens one of its own: auto-iscsi status",
         )
     if not state.is_dirty:
@@ -160,7 +160,7 @@ def _allowed_options(
     if rule == OVERLAY:
         if not state.is_ours:
             raise errors.DirtyJournal(
-                f"{reason}, and its disk is left as it is: another login than ours has it",
+                f"{reason}, and somebody else logged its disk in, so no overlay is laid over it",
                 "log its session out, so that a lookup opens one of its own: auto-iscsi status",
             )
         return options
@@ -199,24 +199,18 @@ def dirty_states(
 
     Raise NoAnswer when the disks do not answer in time.
     """
-    return list(bounded.run(lambda: [_is_dirty(host, *each) for each in places], until, target))
-
-
-def _is_dirty(host: Host, family: str, node: str) -> bool | None:
-    try:
-        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return superblock.is_dirty(family, lambda offset, size: os.pread(handle, size, offset))
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
+    return list(
+        bounded.run(
+            lambda: [superblock.is_node_dirty(host, *each) for each in places], until, target
+        )
+    )
 
 
 def _is_protected(host: Host, target: str, device: scsi_disks.Device) -> bool:
-    """Tell whether a device's disk is read-only by itself, or a logical volume of ours is."""
+    """Tell whether nothing can be written to a device.
+
+    Its LUN is read-only, or it is a logical volume, which we map read-only.
+    """
     disk = _disk_path(device)
     if device.folder == device_mapper.FOLDER:
         return True

@@ -1,4 +1,4 @@
-"""Read the LVM2 metadata of physical volumes, which a stranger wrote.
+"""Read the LVM2 metadata of physical volumes, and trust none of it.
 
 A physical volume has a label in one of its first four sectors, which leads to metadata areas. Each
 holds the description of the whole volume group as text, once in each of its physical volumes
@@ -106,7 +106,7 @@ def _read_header(read: Read, block: bytes, offset: int) -> PhysicalVolume:
     newest: tuple[int, str] = (-1, "")
     for start, size in _areas(block, at):
         text = _read_area(read, start, size)
-        seqno = re.search(r"^\s*seqno\s*=\s*(\d{1,10})\s*(?:#.*)?$", text, re.M)
+        seqno = re.search(r"^[ \t]*seqno[ \t]*=[ \t]*(\d{1,10})[ \t]*(?:#.*)?$", text, re.M)
         newest = max(newest, (int(seqno[1]) if seqno else -1, text))
     return PhysicalVolume(uuid, newest[1])
 

@@ -16,7 +16,7 @@ LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volu
 
 
 class Filesystem(NamedTuple):
-    """A filesystem to mount; with the type LVM_MEMBER, the logical volumes on it instead."""
+    """A filesystem to mount; with the type LVM_MEMBER, a physical volume that is to be replaced."""
 
     offset: str  #: the directory below the key: "", /p1, /lun0, /lun0/p1
     device: scsi_disks.Device

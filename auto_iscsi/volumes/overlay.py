@@ -22,7 +22,8 @@ from auto_iscsi import errors
 from auto_iscsi.disks import overlays
 from auto_iscsi.iscsi import claims
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager
-from auto_iscsi.volumes import device_mapper
+from auto_iscsi.machine import bounded
+from auto_iscsi.volumes import device_mapper, mount_options, superblock
 from auto_iscsi.volumes.device_mapper import FOLDER
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
+_PROBE_TIME = 2.0  # seconds that an overlay gets to let itself be opened
 _TRIES = 20  # times another program may take the free loop device before we do
 
 
@@ -48,14 +50,16 @@ class Store(NamedTuple):
 
 
 def lay(host: Host, target: str, device: Device, fstype: str, store: Store, until: float) -> Device:
-    """Return the overlay of a device, its journal replayed; make it if there is none.
+    """Return the finished overlay of a device; make it and replay the journal if there is none.
 
     Raise Failure when that does not work; nothing is left then. The caller holds the target.
     """
-    if unfinished := overlays.find(host, device.number):
-        if laid := find_laid(host, device):
+    if existing := overlays.find(host, device.number):
+        if laid := find_laid(host, device) or _finish(
+            host, target, device, existing, fstype, until
+        ):
             return laid
-        remove(host, target, unfinished, until)
+        remove(host, target, existing, until)
     name = _make(host, target, device, store, until)
     node = overlays.find(host, device.number)
     try:
@@ -70,6 +74,35 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
     return laid
 
 
+def _finish(
+    host: Host, target: str, device: Device, node: str, fstype: str, until: float
+) -> Device | None:
+    """Return an overlay whose replay ended after its lookup had to; None where it did not end.
+
+    Raise Busy as long as it is still under way.
+    """
+    name = overlays.name(host, node)
+    device_mapper.run(host, until, "resume", name)  # the lookup can have suspended it
+    family = mount_options.family(fstype)
+    if (
+        bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
+        is not False
+    ):
+        return None
+    if (bounded.probe_exclusive(host, [f"/dev/{node}"], _PROBE_TIME)) == [errno.EBUSY]:
+        raise errors.Busy(f"{target}: the journal of {device.node} is still replayed", "try again")
+    if _is_full(host, name, until):
+        return None
+    _make_read_only(host, target, name, until)
+    return find_laid(host, device)
+
+
+def _is_full(host: Host, name: str, until: float) -> bool:
+    """Tell whether the store of an overlay was too small: it can no longer be used."""
+    words = device_mapper.run(host, until, "status", name)[1].split()
+    return words[3:4] in (["Invalid"], ["Overflow"])
+
+
 def find_laid(host: Host, device: Device) -> Device | None:
     """Return the overlay of a device if it is there, and its journal was replayed."""
     node = overlays.find(host, device.number)
@@ -81,6 +114,8 @@ def find_laid(host: Host, device: Device) -> Device | None:
 
 def remove(host: Host, target: str, node: str, until: float) -> None:
     """Remove an overlay (dm-N) and with it its store; raise Busy when it is in use."""
+    if not overlays.is_overlay(host, node):  # removed meanwhile, and the number used again
+        return
     name = overlays.name(host, node)
     if not overlays.is_finished(host, node):  # a lookup that was killed can have suspended it
         device_mapper.run(host, until, "resume", name)
@@ -88,7 +123,7 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
     if status == 0 or host.stat(f"/sys/block/{node}") is None:
         return
     raise errors.Busy(
-        f"{target}: overlay {name} cannot be removed: {text or 'dmsetup did not end in time'}",
+        f"{target}: device {name} cannot be removed: {text or 'dmsetup did not end in time'}",
         f"end what uses {FOLDER}/{name}, then: dmsetup remove {name}",
     )
 
@@ -118,12 +153,12 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     with _loop_device(host, target, sectors * _SECTOR, store) as loop:
         table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
         uuid = overlays.UUID_PREFIX + name
-        status_, text = device_mapper.run(
+        result, text = device_mapper.run(
             host, until, "create", name, "--uuid", uuid, "--table", table
         )
-    if status_ != 0:
+    if result != 0:
         why = text or "dmsetup did not end in time"
-        hint = "modprobe dm_snapshot says what is missing; or set journal = skip"
+        hint = "see modprobe dm_snapshot; or set journal = skip: files can then be missing"
         raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)
     return name
 
@@ -193,7 +228,7 @@ def _attach(host: Host, target: str, file: int) -> tuple[int, str]:
         why = (error.strerror or "").lower()
         raise errors.Failure(
             f"{target}: no overlay: no loop device: {why}",
-            "it takes Linux 5.8 with the module loop; or set journal = skip",
+            "it takes Linux 5.8 with the module loop; or set journal = skip: files can be missing",
         ) from error
     raise errors.Failure(f"{target}: no overlay: no loop device is free", "losetup --list")
 
@@ -207,8 +242,7 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
     status, text = device_mapper.run_program(
         host, until, "unshare", "--mount", "--propagation=private", *words
     )
-    _, state = device_mapper.run(host, until, "status", name)
-    if state.split()[3:4] in (["Invalid"], ["Overflow"]):
+    if _is_full(host, name, until):
         raise errors.Failure(
             f"{target}: the store of the overlay is full: the replay of the journal takes more",
             "make room in overlay_dir, or set overlay_dir",

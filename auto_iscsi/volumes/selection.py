@@ -2,7 +2,8 @@
 
 This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
 udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
-member of something bigger, such as an LVM volume group, is refused by its name and never assembled.
+member of an md RAID or a ZFS pool is refused by its name and never assembled. An LVM physical
+volume is selected where `partition` is all or VG/LV: volume_groups shows what is on it.
 """
 
 from __future__ import annotations
@@ -154,7 +155,10 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
         if members:
             return Selection(members, f"{setting}: a logical volume there")
         raise _ambiguous(
-            disk, "no LVM physical volume", candidates, "set partition to what is there"
+            disk,
+            "no LVM physical volume",
+            candidates,
+            "set partition to a number, none, auto or all",
         )
     whole, parts = candidates[0], candidates[1:]
     if _is_beside_partitions(whole, parts):

@@ -12,8 +12,11 @@ be replayed.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Callable
+
+from auto_iscsi.machine.host import Host
 
 Read = Callable[[int, int], bytes]  #: takes offset and size in bytes; returns less at the end
 
@@ -31,6 +34,20 @@ def is_dirty(family: str, read: Read) -> bool | None:
         return examine(read) if examine else None
     except (struct.error, IndexError):  # it is shorter than its own numbers say
         return None
+
+
+def is_node_dirty(host: Host, family: str, node: str) -> bool | None:
+    """Tell whether the journal on a device (/dev/NODE) has to be replayed, None for unknown."""
+    try:
+        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return is_dirty(family, lambda offset, size: os.pread(handle, size, offset))
+    except (OSError, ArithmeticError, ValueError):  # numbers that no mkfs writes
+        return None
+    finally:
+        os.close(handle)
 
 
 def _is_ext_dirty(read: Read) -> bool | None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, Settings
-from auto_iscsi.disks import overlays, udev_db
+from auto_iscsi.disks import overlays, ownership, udev_db
 from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -27,9 +28,11 @@ from auto_iscsi.volumes import (
     lvm_metadata,
     mount_type,
     mountable,
+    overlay,
 )
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
+_LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
 
@@ -37,15 +40,33 @@ class _Member(NamedTuple):
     """A physical volume of the target."""
 
     filesystem: mountable.Filesystem  #: the selected partition or disk, of type LVM_MEMBER
-    uuid: str
     sectors: int
 
 
-class _Mapping(NamedTuple):
-    """A logical volume, and the device that is to show it."""
+class _Group(NamedTuple):
+    """A volume group, and those of its physical volumes that are there."""
 
+    described: lvm_metadata.VolumeGroup
+    members: dict[str, _Member]  #: by UUID
+
+
+class _Place(NamedTuple):
+    """A logical volume that is to be shown, and where."""
+
+    group: _Group
     volume: lvm_metadata.LogicalVolume
-    name: str  #: of the device in /dev/mapper
+    offset: str  #: the directory below the key
+
+    @property
+    def name(self) -> str:
+        """VG/LV."""
+        return f"{self.group.described.name}/{self.volume.name}"
+
+
+class _Mapping(NamedTuple):
+    """The device that shows a logical volume."""
+
+    name: str  #: in /dev/mapper
     table: tuple[str, ...]
     disk: str  #: the path in sysfs of a disk that it is on
     holder_of: str  #: MAJOR:MINOR of a device that it is made of
@@ -59,7 +80,7 @@ def expand(
     until: float,
     act: bool,
 ) -> mountable.Mountable:
-    """Return what is to be mounted with logical volumes in the place of physical volumes.
+    """Replace each physical volume in `layout` by its logical volumes.
 
     Raise Failure when nothing is left. Without `act`, only devices that are there already are used.
     """
@@ -68,29 +89,14 @@ def expand(
         return layout
     collected = mountable.Collector(target, layout.notes)
     collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
-    groups, present = _read_groups(host, target, members, collected, until)
-    selected = settings.partition if isinstance(settings.partition, str) else ALL
-    names = [f"{group.name}/{volume.name}" for group in groups for volume in group.volumes]
-    if "/" in selected and selected not in names:
-        raise errors.NoPartition(
-            f"{target}: no logical volume {selected}: there are {', '.join(names) or 'none'}",
-            "set partition to one of them, or to all",
-        )
-    for group in groups:
-        prefix = _common_offset(present[uuid] for uuid in group.pv_uuids if uuid in present)
-        mappings: dict[str, _Mapping] = {}
-        for volume in group.volumes:
-            if selected not in (ALL, f"{group.name}/{volume.name}"):
-                continue
-            offset = "" if selected != ALL else f"{prefix}/{group.name}-{volume.name}"
-            with collected.leave_out_failures(offset):
-                mappings[offset] = _mapping(host, target, group, volume, present)
-        if act:
-            _make(host, target, list(mappings.values()), until)
-        for offset, mapping in mappings.items():
-            with collected.leave_out_failures(offset):
-                filesystem = _filesystem(host, target, offset, group, mapping, settings)
-                collected.filesystems.append(filesystem)
+    groups = _read_groups(host, target, members, collected, until)
+    for place in _places(target, groups, settings, collected):
+        with collected.leave_out_failures(place.offset):
+            mapping = _mapping(host, target, place)
+            if act:
+                _make(host, target, mapping, until)
+            filesystem = _filesystem(host, target, place, mapping, settings)
+            collected.filesystems.append(filesystem)
     result = collected.result()
     if result is None:
         raise errors.NotMountable(
@@ -106,44 +112,90 @@ def _read_groups(
     filesystems: Sequence[mountable.Filesystem],
     collected: mountable.Collector,
     until: float,
-) -> tuple[list[lvm_metadata.VolumeGroup], dict[str, _Member]]:
-    """Return the volume groups, and the physical volumes that are there by their UUIDs."""
+) -> list[_Group]:
+    """Return the volume groups on these physical volumes, each as its newest metadata has it.
+
+    A physical volume belongs to the group that its own metadata names, and to no other that claims
+    it. Where two have one UUID, nothing tells which one a group means, and the group is left out.
+    """
     nodes = [each.device.node for each in filesystems]
     answers = bounded.run(lambda: [_read_label(host, node) for node in nodes], until, target)
-    present: dict[str, _Member] = {}
-    groups: dict[str, lvm_metadata.VolumeGroup] = {}
-    copies: set[str] = set()
+    uuids = Counter(uuid for uuid, _, _ in answers if uuid)
+    groups: dict[str, _Group] = {}
     for filesystem, (uuid, text, why) in zip(filesystems, answers):
         with collected.leave_out_failures(filesystem.offset or "/the physical volume"):
-            if why or not text:
-                raise errors.NotMountable(
-                    f"{filesystem.device.node} is an LVM physical volume that cannot be read: "
-                    f"{why or 'it belongs to no volume group'}"
-                )
-            try:
-                group = lvm_metadata.parse(text)
-            except lvm_metadata.Malformed as error:
-                raise errors.NotMountable(
-                    f"{filesystem.device.node} is an LVM physical volume with wrong metadata: "
-                    f"{error}"
-                ) from error
-            if uuid in present:
-                copies.add(group.uuid)
+            described = _describe(filesystem.device.node, text, why)
             sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
-            present[uuid] = _Member(filesystem, uuid, sectors)
-            if group.uuid not in groups or group.seqno > groups[group.uuid].seqno:
-                groups[group.uuid] = group
-    for uuid in copies:
-        collected.notes.append(
-            f"volume group {groups[uuid].name} is left out: two LUNs have the same physical volume"
-        )
-        del groups[uuid]
-    return sorted(groups.values(), key=lambda group: (group.name, group.uuid)), present
+            known = groups.get(described.uuid, _Group(described, {}))
+            if described.seqno < known.described.seqno:
+                described = known.described
+            members = {**known.members, uuid: _Member(filesystem, sectors)}
+            groups[described.uuid] = _Group(described, members)
+    clear = []
+    for group in groups.values():
+        if any(uuids[uuid] > 1 for uuid in group.described.pv_uuids):
+            name = group.described.name
+            collected.notes.append(
+                f"volume group {name} is left out: two LUNs have the same physical volume"
+            )
+        else:
+            clear.append(group)
+    return sorted(clear, key=lambda group: (group.described.name, group.described.uuid))
+
+
+def _describe(node: str, text: str, why: str) -> lvm_metadata.VolumeGroup:
+    """Return the volume group that the text on a physical volume describes; raise NotMountable."""
+    if why or not text:
+        reason = f"cannot be read: {why}" if why else "belongs to no volume group"
+        raise errors.NotMountable(f"{node} is an LVM physical volume that {reason}")
+    try:
+        return lvm_metadata.parse(text)
+    except lvm_metadata.Malformed as error:
+        raise errors.NotMountable(
+            f"{node} is an LVM physical volume with wrong metadata: {error}"
+        ) from error
+
+
+def _places(
+    target: str, groups: Sequence[_Group], settings: Settings, collected: mountable.Collector
+) -> list[_Place]:
+    """Return the logical volumes that the setting `partition` selects, each with its directory.
+
+    Raise NoPartition or Ambiguous for one that is selected by its name.
+    """
+    selected = settings.partition if isinstance(settings.partition, str) else ALL
+    places = []
+    for group in groups:
+        prefix = _common_offset(group.members.values())
+        for volume in group.described.volumes:
+            offset = f"{prefix}/{group.described.name}-{volume.name}"
+            places.append(_Place(group, volume, offset if selected == ALL else ""))
+    if selected != ALL:
+        names = ", ".join(place.name for place in places) or "none"
+        places = [place for place in places if place.name == selected]
+        if not places:
+            raise errors.NoPartition(
+                f"{target}: no logical volume {selected}: there are {names}",
+                "set partition to one of them, or to all",
+            )
+        if len(places) > 1:
+            raise errors.Ambiguous(
+                f"{target}: {len(places)} volume groups have a logical volume {selected}",
+                "set lun to the number of one LUN",
+            )
+    counts = Counter(place.offset for place in places)
+    for offset in sorted(offset for offset, count in counts.items() if count > 1):
+        names = ", ".join(place.name for place in places if place.offset == offset)
+        collected.notes.append(f"{offset[1:]} is left out: {names} would have that name")
+    return [place for place in places if counts[place.offset] == 1]
 
 
 def _read_label(host: Host, node: str) -> tuple[str, str, str]:
     """Return UUID and text of a physical volume, or why it cannot be read."""
-    handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return "", "", str(error)
     try:
         label = lvm_metadata.read_label(lambda offset, size: os.pread(handle, size, offset))
         return (label.uuid, label.text, "") if label else ("", "", "it has no label")
@@ -153,41 +205,41 @@ def _read_label(host: Host, node: str) -> tuple[str, str, str]:
         os.close(handle)
 
 
-def _common_offset(members: Iterator[_Member]) -> str:
-    """Return the directory of the LUN (/lun0) that all these are on, "" for several or only one."""
+def _common_offset(members: Iterable[_Member]) -> str:
+    """Return the directory of the LUN (/lun0) that holds all these volumes; "" without one."""
     offsets = {re.sub(r"/p[0-9]+\Z", "", member.filesystem.offset) for member in members}
     return offsets.pop() if len(offsets) == 1 else ""
 
 
-def _mapping(
-    host: Host,
-    target: str,
-    group: lvm_metadata.VolumeGroup,
-    volume: lvm_metadata.LogicalVolume,
-    present: dict[str, _Member],
-) -> _Mapping:
+def _mapping(host: Host, target: str, place: _Place) -> _Mapping:
     """Return how a logical volume is mapped; raise NotMountable when it cannot be shown."""
-    name = f"{group.name}/{volume.name}"
+    volume, members = place.volume, place.group.members
     if volume.why:
-        raise errors.NotMountable(f"{target}: {name}: {volume.why}")
+        raise errors.NotMountable(f"{target}: {place.name}: {volume.why}")
     used = {stripe.pv for segment in volume.segments for stripe in segment.stripes}
-    if missing := sorted(used - present.keys()):
+    if missing := used - members.keys():
         raise errors.NotMountable(
-            f"{target}: {name}: {len(missing)} of its {len(used)} physical volumes are missing",
+            f"{target}: {place.name}: {len(missing)} of its {len(used)} physical volumes are "
+            "missing",
             "map the other LUNs to this host too, and set lun = all",
         )
-    table = tuple(_line(target, name, segment, present) for segment in volume.segments)
-    first = present[volume.segments[0].stripes[0].pv].filesystem.device
+    # Our device would hold a disk that an administrator works with.
+    if not all(ownership.is_ours(host, target, members[pv].filesystem.device.disk) for pv in used):
+        raise errors.NotMountable(
+            f"{target}: {place.name} is not mapped: somebody else logged its disk in",
+            "log its session out, so that a lookup opens one of its own: auto-iscsi status",
+        )
+    table = tuple(_line(target, place.name, segment, members) for segment in volume.segments)
+    first = members[volume.segments[0].stripes[0].pv].filesystem.device
     status = host.stat(f"/sys/dev/block/{first.number}")
-    device_name = f"ai-{status.st_ino if status else 0}-{group.name}-{volume.name}"
-    if len(device_name) > _LONGEST_NAME:
-        checksum = zlib.crc32(device_name.encode())
-        device_name = f"{device_name[: _LONGEST_NAME - 9]}-{checksum:08x}"
-    return _Mapping(volume, device_name, table, first.disk, first.number)
+    name = f"ai-{status.st_ino if status else 0}-{place.group.described.name}-{volume.name}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
+    return _Mapping(name, table, first.disk, first.number)
 
 
 def _line(
-    target: str, name: str, segment: lvm_metadata.Segment, present: dict[str, _Member]
+    target: str, name: str, segment: lvm_metadata.Segment, members: dict[str, _Member]
 ) -> str:
     """Return the line of device-mapper's table for a segment; raise NotMountable.
 
@@ -196,7 +248,7 @@ def _line(
     each = segment.size // len(segment.stripes)
     places = []
     for stripe in segment.stripes:
-        member = present[stripe.pv]
+        member = members[stripe.pv]
         if stripe.start + each > member.sectors:
             raise errors.NotMountable(
                 f"{target}: {name} lies outside {member.filesystem.device.node}",
@@ -207,25 +259,27 @@ def _line(
     return f"{segment.start} {segment.size} {kind} {' '.join(places)}"
 
 
-def _make(host: Host, target: str, mappings: Sequence[_Mapping], until: float) -> None:
-    """Make the devices of logical volumes, as far as they are not there yet."""
-    new = [each for each in mappings if not _find(host, each)]
-    if not new:
+def _make(host: Host, target: str, mapping: _Mapping, until: float) -> None:
+    """Make the device of a logical volume if there is none yet; raise Failure."""
+    node = _find(host, mapping)
+    if node and overlays.is_finished(host, node):
         return
-    concise = ";".join(
-        f"{each.name},{overlays.UUID_PREFIX}{each.name},,ro,{','.join(each.table)}" for each in new
-    )
+    if node:  # of a lookup that was killed
+        overlay.remove(host, target, node, until)
+    table = ",".join(mapping.table)
+    concise = f"{mapping.name},{overlays.UUID_PREFIX}{mapping.name},,ro,{table}"
+    if len(concise) > _LONGEST_ARGUMENT:
+        raise errors.NotMountable(
+            f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
+        )
     status, text = device_mapper.run(host, until, "create", "--concise", concise)
     if status != 0:
-        raise errors.Failure(
-            f"{target}: its logical volumes cannot be mapped: "
-            f"{text or 'dmsetup did not end in time'}",
-            "dmesg says why",
-        )
+        why = text or "dmsetup did not end in time"
+        raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
 
 
 def _find(host: Host, mapping: _Mapping) -> str:
-    """Return the device (dm-N) that shows a logical volume, "" for none."""
+    """Return the device (dm-N) of a logical volume, finished or not, "" for none."""
     for node in host.names(f"/sys/dev/block/{mapping.holder_of}/holders"):
         if overlays.is_overlay(host, node) and overlays.name(host, node) == mapping.name:
             return node
@@ -233,25 +287,18 @@ def _find(host: Host, mapping: _Mapping) -> str:
 
 
 def _filesystem(
-    host: Host,
-    target: str,
-    offset: str,
-    group: lvm_metadata.VolumeGroup,
-    mapping: _Mapping,
-    settings: Settings,
+    host: Host, target: str, place: _Place, mapping: _Mapping, settings: Settings
 ) -> mountable.Filesystem:
     """Return the filesystem on a logical volume that is mapped; raise NotMountable."""
-    name = f"{group.name}/{mapping.volume.name}"
     node = _find(host, mapping)
     if not node:
-        raise errors.NotMountable(f"{target}: {name} is not mapped yet: a lookup does that")
+        raise errors.NotMountable(f"{target}: {place.name} is not mapped yet: a lookup does that")
     number = host.read(f"/sys/block/{node}/dev") or ""
     device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
     recorded = content.from_udev(udev_db.read(host, number))
-    candidate = candidates.Candidate(
-        0, device, recorded, mapping.volume.sectors * lvm_metadata.SECTOR
-    )
+    size = place.volume.sectors * lvm_metadata.SECTOR
+    candidate = candidates.Candidate(0, device, recorded, size)
     fstype, options = mount_type.type_and_options(
-        host, f"{target}: {name}", candidate, device, settings
+        host, f"{target}: {place.name}", candidate, device, settings
     )
-    return mountable.Filesystem(offset, device, fstype, options)
+    return mountable.Filesystem(place.offset, device, fstype, options)

@@ -301,7 +301,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "warning",
             {"/usr/sbin/lvm": version(""), "/etc/lvm/lvm.conf": "# event_activation = 0\n"},
             "activates",
-            "68-auto-iscsi-no-lvm.rules",
+            "61-auto-iscsi.rules",
         ),
         (
             "lvm-activation",

@@ -475,7 +475,7 @@ def test_a_dirty_journal_on_a_disk_that_cannot_be_written(
         words = {
             "replay": "cannot be replayed",
             "refuse": "journal = replay shows all",
-            "auto": "another login than ours has it",
+            "auto": "somebody else logged its disk in",
         }
         assert words[rule] in refused.value.reason
 
@@ -495,7 +495,7 @@ def test_a_disk_that_cannot_be_made_read_only_is_not_mounted(tmp_path: Path) -> 
     [
         (ext(0), "-nocheck,ro,fstype=auto :/dev/sdb"),
         (ext(0x4), "was in use when the snapshot was taken"),
-        (b"", "another login or user has it"),
+        (b"", "somebody else logged it in or uses it"),
     ],
     ids=["clean", "dirty", "unknown"],
 )

@@ -1,0 +1,79 @@
+"""Logical volumes of a stranger's volume groups: what is mapped, and what is left out and named?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import errors
+from auto_iscsi.config import schema
+from auto_iscsi.disks import overlays
+from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import mountable, volume_groups
+from tests.tree.tree import make_tree
+from tests.unit.physical_volumes import PVS, TEXT, physical_volume
+
+TARGET = "iqn.2001-05.com.example:server"
+
+
+def expand(root: Path, *texts: str, partition: str, uuids: Sequence[str] = PVS[:1] * 3) -> str:
+    """Expand a physical volume with each of these texts, /dev/sdb and on; return the refusal."""
+    members = []
+    for index, text in enumerate(texts):
+        node, number = f"sd{'bcd'[index]}", f"8:{16 * (index + 1)}"
+        make_tree(root, {f"/sys/dev/block/{number}/size": f"{1 << 20}\n", "/dev/x": ""})
+        (root / "dev" / node).write_bytes(physical_volume(text, uuid=uuids[index]))
+        device = Device(node, "", number, f"/sys/block/{node}")
+        members.append(mountable.Filesystem("", device, mountable.LVM_MEMBER, ("ro",)))
+    settings = schema.resolve([], TARGET)._replace(fstype="auto", partition=partition)
+    layout = mountable.Mountable(tuple(members))
+    with pytest.raises(errors.Failure) as refused:
+        volume_groups.expand(
+            Host(str(root)), TARGET, layout, settings, time.monotonic() + 30, False
+        )
+    return str(refused.value.reason)
+
+
+def test_a_disk_that_somebody_else_logged_in_is_not_mapped(tmp_path: Path) -> None:
+    assert "somebody else logged its disk in" in expand(tmp_path, TEXT, partition="vg0/root")
+
+
+def test_two_luns_with_one_physical_volume_are_left_out(tmp_path: Path) -> None:
+    other = TEXT.replace("i0nkLE", "others").replace("vg0", "vg1")
+    reason = expand(tmp_path, TEXT, other, partition="vg0/root")
+    assert "no logical volume vg0/root: there are none" in reason
+
+
+def test_a_group_does_not_get_the_physical_volume_of_another_one(tmp_path: Path) -> None:
+    # The second LUN says that it is PV 1 of vg0, and belongs to a group of its own.
+    forged = TEXT.replace("i0nkLE", "forged").replace("vg0", "vg1")
+    reason = expand(tmp_path, TEXT, forged, partition="vg0/striped", uuids=PVS)
+    assert "vg0/striped" in reason and "missing" in reason
+
+
+def test_a_volume_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    reason = expand(tmp_path, TEXT, partition="vg0/none")
+    assert reason.endswith("no logical volume vg0/none: there are vg0/root, vg0/striped, vg0/pool")
+
+
+def test_what_lies_on_top_is_removed_first(tmp_path: Path) -> None:
+    disk = "/sys/block/sdb"
+    make_tree(
+        tmp_path,
+        {
+            f"{disk}/holders/dm-7/x": "",
+            "/sys/block/dm-7/dm/uuid": "AUTOISCSI-lv",
+            "/sys/block/dm-7/holders/dm-4/x": "",
+            "/sys/block/dm-7/slaves/sdb/x": "",
+            "/sys/block/dm-4/dm/uuid": "AUTOISCSI-overlay",
+            "/sys/block/dm-4/slaves/dm-7/x": "",
+            "/sys/block/dm-4/slaves/loop0/x": "",
+        },
+    )
+    host = Host(str(tmp_path))
+    assert overlays.list_of_disk(host, disk) == ["dm-4", "dm-7"]
+    assert overlays.orphans(host) == []
