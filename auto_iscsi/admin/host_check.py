@@ -16,6 +16,7 @@ from auto_iscsi.machine.host import PROGRAMS, Host
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 _TIMEOUT = 5.0  # seconds for a program that only prints something
+_MOST = 3  # names that a list shows
 _OUTPUT_LIMIT = 1 << 16  # bytes of a program's output
 
 
@@ -77,7 +78,7 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def shorten(names: Collection[str], most: int = 3) -> str:
+def shorten(names: Collection[str]) -> str:
     """Return the first names of a list, and the number of the others."""
-    shown = ", ".join(sorted(names)[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    shown = ", ".join(sorted(names)[:_MOST])
+    return f"{shown} and {len(names) - _MOST} more" if len(names) > _MOST else shown

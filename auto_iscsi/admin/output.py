@@ -57,11 +57,9 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, indent: str = ""
-) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint) -> list[str]:
     """Return a header and rows as lines with aligned columns; only the header is coloured."""
-    first, *others = columns([header, *rows], indent)
+    first, *others = columns([header, *rows])
     return [paint.dim(first), *others]
 
 

@@ -37,9 +37,9 @@ class Section(NamedTuple):
     line: int  #: of the section's header, 0 above the first section
     lines: dict[str, int]  #: of the settings
 
-    def where(self, setting: str = "") -> str:
-        """Return FILE:LINE of the section, or of one of its settings."""
-        return f"{self.file}:{self.lines[setting] if setting else self.line}"
+    def where(self, setting: str) -> str:
+        """Return FILE:LINE of one of its settings."""
+        return f"{self.file}:{self.lines[setting]}"
 
 
 class Problem(NamedTuple):
