@@ -114,7 +114,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     (line,) = job.messages(vm)  # the partitions that were left out, with the reasons
     reasons = [
         "lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
-        "partition 7 is an LVM physical volume",
+        "sda7 is an LVM physical volume that belongs to no volume group",
         "partition 8 is LUKS encrypted",
         "partition 9 is a member of an md RAID",
         "partition 10 is a member of a ZFS pool",

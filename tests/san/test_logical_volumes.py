@@ -84,3 +84,32 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/none"))
     assert "there are vg0/" in job.refusal(vm, job.BETA)
     assert checksum(vm, disk) == before
+
+
+def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -> None:
+    disk = server(vm, san)
+    before = checksum(vm, disk)
+    # The original goes, so that nothing but our rule keeps LVM from the snapshot's volume group.
+    vm.run(
+        "umount /run/original/* && vgchange -qq -an vg0 && losetup -D && udevadm settle;"
+        " rm -f /run/lvm/*/*",
+        timeout=120,
+    )
+    job.start_multipathd(vm)
+    san.target(job.ALPHA, [disk], read_only=True)
+    vm.discover()
+    vm.automount("--timeout=2 --negative-timeout=1")
+    job.configure(vm, ALL.replace("udev_timeout = 50s", "udev_timeout = 80s\nlookup_timeout = 2m"))
+    assert vm.run(f"cat /iscsiauto/{job.ALPHA}/vg0-root/new2", timeout=200).stdout == "root2\n"
+    vm.run("udevadm settle", timeout=100)
+    names = vm.run("cat /sys/block/dm-*/dm/uuid").lines
+    assert names and not [name for name in names if name.startswith("LVM-")]
+    assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
+
+    def is_cleared() -> bool:
+        vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
+        return not vm.sessions(job.ALPHA)
+
+    assert job.until(is_cleared)
+    assert vm.run("dmsetup ls").stdout.strip() == "No devices found"
+    assert checksum(vm, disk) == before
