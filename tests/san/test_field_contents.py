@@ -90,7 +90,7 @@ def test_disks_with_a_history(vm: Machine, san: San) -> None:
         "lun = 5\nfstype = auto\npartition = auto\n"
     )
     # What is set is obeyed, and one type is enough where only one place can have it.
-    assert read("lun = 0\nfstype = auto\npartition = none\n") == "old ext4\n"
+    assert read("lun = 3\nfstype = auto\npartition = none\n") == "old ext3\n"
     assert read("lun = 2\nfstype = auto\npartition = 1\n") == "new\n"
     assert read("lun = 7\nfstype = ext4\npartition = auto\n") == "two\n"
     assert read("lun = 8\nfstype = auto\npartition = auto\n") == "boot\n"
