@@ -98,7 +98,7 @@ def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, s
     assert seen.status == 1 and "another volume than it was" in seen.stderr
     assert "still in use" in seen.stderr
     assert (
-        "another volume is behind this disk"
+        "the SAN has mapped another volume here"
         in vm.run(["auto-iscsi", "explain", job.BETA], check=False).stdout
     )
     user.kill()
