@@ -55,7 +55,8 @@ class Outcome(NamedTuple):
 
 def pytest_part(name: str, does: str, *words: str, needs: Sequence[str] = ()) -> Part:
     """Return the part that runs the tests of a folder."""
-    command = (*RUN, "-m", "pytest", *words, f"tests/{name}")
+    # The folder comes first: its conftest.py defines options that `words` can have.
+    command = (*RUN, "-m", "pytest", f"tests/{name}", *words)
     return Part(name, does, (command,), "--junitxml={}/results.xml", ("prepare", *needs))
 
 
