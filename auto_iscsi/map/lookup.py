@@ -95,6 +95,8 @@ def _notes_on_last_mount(request: Request, content: Mountable) -> tuple[str, ...
     was_used = claim.used > claim.looked_up
     if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
         return ()
+    if not available.mount_point(request, mounts.list_all(request.host)):  # not automount's
+        return ()
     from auto_iscsi.map import last_mount
 
     return last_mount.notes(request, content)
