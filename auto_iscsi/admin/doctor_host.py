@@ -114,7 +114,7 @@ def lvm(host: Host) -> Finding:
             return Finding(OK, f"LVM activates only what {name} allows")
     if host.stat("/etc/lvm/devices/system.devices"):
         return Finding(OK, "LVM uses only the disks in /etc/lvm/devices/system.devices")
-    if any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS):
+    if _has_udev_rule(host):
         return Finding(OK, f"{_UDEV_RULE} keeps LVM from the disks that lookups log in")
     for name in host.names("/etc/udev/rules.d"):
         rule = host.read(f"/etc/udev/rules.d/{name}") or ""
@@ -125,6 +125,11 @@ def lvm(host: Host) -> Finding:
         "LVM activates volume groups that it finds on a snapshot, duplicates of the originals",
         f"install the package again: its rule {_UDEV_RULE} is missing",
     )
+
+
+def _has_udev_rule(host: Host) -> bool:
+    """Tell whether udev has the rule that keeps it from snapshots."""
+    return any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS)
 
 
 def overlays(host: Host) -> Finding:
@@ -155,7 +160,7 @@ def overlays(host: Host) -> Finding:
             text,
             "install the full kernel package; or set journal = skip: files can then be missing",
         )
-    if not any(host.stat(f"{folder}/{_UDEV_RULE}") for folder in _RULE_FOLDERS):
+    if not _has_udev_rule(host):
         text = f"udev's rule {_UDEV_RULE} is missing: LVM and md can use what is in an overlay"
         return Finding(WARNING, text, "install the package again")
     for folder in {v.get("overlay_dir", schema.TABLE["overlay_dir"].default) for v in values}:

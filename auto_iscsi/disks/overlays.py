@@ -6,7 +6,7 @@ sysfs it is a holder of the disk, partition, multipath map or logical volume tha
 
 from __future__ import annotations
 
-from auto_iscsi.disks import multipath
+from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
@@ -32,8 +32,8 @@ def find(host: Host, number: str) -> str:
 
 def list_of_disk(host: Host, path: str) -> list[str]:
     """Return our devices (dm-N) on the disk at `path` in sysfs, its partitions and its maps."""
-    disk = path.rpartition("/")[2]
-    pending = [path, *(f"{path}/{name}" for name in host.names(path) if name.startswith(disk))]
+    partitions = scsi_disks.partitions_below(host, path).values()
+    pending = [path, *(f"{path}/{name}" for name in partitions)]
     nodes: list[str] = []
     while pending:
         for node in host.names(f"{pending.pop()}/holders"):

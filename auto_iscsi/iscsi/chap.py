@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from auto_iscsi.config.settings import Settings
 
-_CONF = "/etc/iscsi/iscsid.conf"
 _NODE, _DISCOVERY = "node.session.auth", "discovery.sendtargets.auth"
 _REFUSED = "refused"  # folder with the refused credentials, by target or portal
 _RETRY_TIME = 600.0  # seconds until a refused secret is tried again, if its file did not change
@@ -96,9 +95,11 @@ def fingerprint(
         return _file_lines(host, node_records.files(host, record) if has_chap else [])
     if settings.chap_user:
         return fingerprint_of_settings(host, settings)
-    lines = (line.partition("=") for line in (host.read(_CONF) or "").splitlines())
+    lines = (
+        line.partition("=") for line in (host.read(node_records.CONFIGURATION) or "").splitlines()
+    )
     methods = [value.strip() for name, _, value in lines if name.strip() == f"{_NODE}.authmethod"]
-    return _file_lines(host, [_CONF] if "CHAP" in methods else [])
+    return _file_lines(host, [node_records.CONFIGURATION] if "CHAP" in methods else [])
 
 
 def fingerprint_of_settings(host: Host, settings: Settings) -> list[str]:
@@ -181,13 +182,15 @@ def _conf_with_secrets(
         require_different_secrets(host, our_file, their_file)
         values[f"{prefix}.username_in"] = settings.chap_mutual_user
         values[f"{prefix}.password_in"] = read_secret(host, their_file)
-    content = host.read_bytes(_CONF)
+    content = host.read_bytes(node_records.CONFIGURATION)
     if content is None:
-        raise errors.BrokenInstallation(f"{_CONF}: no such file", "install open-iscsi")
+        raise errors.BrokenInstallation(
+            f"{node_records.CONFIGURATION}: no such file", "install open-iscsi"
+        )
     replaced = {name.encode() for name in values}
     replaced |= {f"{prefix}.{name}_in".encode() for name in ("username", "password")}
     lines = [
         line for line in content.splitlines() if line.partition(b"=")[0].strip() not in replaced
     ]
     lines += [f"{name} = {value}".encode() for name, value in values.items()]
-    return {_CONF: b"\n".join(lines) + b"\n"}
+    return {node_records.CONFIGURATION: b"\n".join(lines) + b"\n"}

@@ -15,13 +15,13 @@ import time
 
 from auto_iscsi.iscsi import claims
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
-from auto_iscsi.machine import kernel_log, mounts
-from auto_iscsi.map import available
+from auto_iscsi.machine import kernel_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from auto_iscsi.disks.scsi_disks import Device
+    from auto_iscsi.machine import mounts
     from auto_iscsi.machine.host import Host
     from auto_iscsi.map.request import Request
     from auto_iscsi.volumes.mountable import Mountable
@@ -34,14 +34,18 @@ _WRONG, _DRIFT = 2.0, 1e-4
 _GOOD = ("mounted filesystem", "nmounting filesystem", "Ending clean mount", "mount of filesystem")
 
 
-def notes(request: Request, content: Mountable) -> tuple[str, ...]:
-    """Return a line for the log if the mount after the last lookup failed, else nothing."""
+def notes(
+    request: Request, content: Mountable, point: str, mounted: Sequence[mounts.Mount]
+) -> tuple[str, ...]:
+    """Return a line for the log if the mount after the last lookup failed, else nothing.
+
+    `point`: where automount mounts the key. `mounted`: all mounts.
+    """
     filesystems = content.filesystems
     if len(filesystems) != 1 or filesystems[0].offset:
         return ()  # of several, each is mounted when it is entered, and none at a lookup
-    device, mounted = filesystems[0].device, mounts.list_all(request.host)
-    point = available.mount_point(request, mounted)
-    if not point or not _could_still_be_mounted(request, point, mounted):
+    device = filesystems[0].device
+    if not _could_still_be_mounted(request, point, mounted):
         return ()
     nodes = (device.number, f"/dev/{device.node}")
     if any(m.point == point or m.number in nodes or m.source in nodes for m in mounted):

@@ -95,11 +95,13 @@ def _notes_on_last_mount(request: Request, content: Mountable) -> tuple[str, ...
     was_used = claim.used > claim.looked_up
     if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
         return ()
-    if not available.mount_point(request, mounts.list_all(request.host)):  # not automount's
+    mounted = mounts.list_all(request.host)
+    point = available.mount_point(request, mounted)
+    if not point:  # it was not automount that started us
         return ()
     from auto_iscsi.map import last_mount
 
-    return last_mount.notes(request, content)
+    return last_mount.notes(request, content, point, mounted)
 
 
 def _through_sessions(request: Request) -> Mountable | None:

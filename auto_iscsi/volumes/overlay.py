@@ -5,7 +5,7 @@ keeps in a store what is written to it. It opens the LUN for reading only. The s
 store, make the device, mount the filesystem once in a mount namespace of its own, so that the
 kernel replays the journal, and make the device read-only. automount then mounts a clean filesystem
 that nothing can change any more. An overlay that is not read-only yet was left by a lookup that was
-killed: it is removed and made anew.
+killed: it is finished if its replay has ended, else removed and made anew.
 
 The store is a sparse file without a name behind a loop device that the kernel frees with its last
 user (LO_FLAGS_AUTOCLEAR). So the device-mapper device is the only thing that has to be removed.
