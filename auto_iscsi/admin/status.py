@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, overlays, scsi_commands, scsi_disks, twins
+from auto_iscsi.disks import in_use, our_devices, scsi_commands, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
@@ -113,7 +113,7 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
 def _stores(host: Host, row: Row) -> tuple[tuple[str, int], ...]:
     """Return the names of the overlays of a session's disks, and how many bytes each takes."""
     nodes = [
-        node for disk in row.disks for node in overlays.list_of_disk(host, f"/sys/block/{disk}")
+        node for disk in row.disks for node in our_devices.list_of_disk(host, f"/sys/block/{disk}")
     ]
     until = time.monotonic() + _STORE_TIME
     return tuple(sorted(overlay.store_sizes(host, nodes, until).items())) if nodes else ()

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
-from auto_iscsi.disks import multipath, overlays, scsi_disks
+from auto_iscsi.disks import multipath, our_devices, scsi_disks
 from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
 
@@ -130,8 +130,8 @@ def _is_gone(host: Host, mount: mounts.Mount) -> bool:
     if host.stat(path) is None:
         return True
     node = os.path.basename(os.path.realpath(host.path(path)))
-    if overlays.is_overlay(host, node):
-        return not overlays.has_disk(host, node)
+    if our_devices.is_ours(host, node):
+        return not our_devices.has_disk(host, node)
     return multipath.is_map(host, node) and not multipath.has_path(host, node)
 
 
@@ -193,7 +193,7 @@ def _nodes(host: Host, disk: scsi_disks.Disk) -> Iterator[Node]:
 
 def _is_alias(host: Host, name: str) -> bool:
     """Tell whether a device shows a disk or partition under another name."""
-    return multipath.is_map(host, name) or overlays.is_overlay(host, name)
+    return multipath.is_map(host, name) or our_devices.is_ours(host, name)
 
 
 def _serves_another(host: Host, disk: scsi_disks.Disk, node: Node, used: _UsedDevices) -> bool:

@@ -44,9 +44,9 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
 
 def _remove_overlays(request: Request, disk: str) -> None:
     """Remove our overlays of a disk (its path in sysfs) and its partitions; raise Busy."""
-    from auto_iscsi.disks import overlays
+    from auto_iscsi.disks import our_devices
 
-    if nodes := overlays.list_of_disk(request.host, disk):
+    if nodes := our_devices.list_of_disk(request.host, disk):
         from auto_iscsi.volumes import overlay
 
         for node in nodes:
@@ -111,10 +111,10 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
-    if any(filesystem.fstype == mountable.LVM_MEMBER for filesystem in content.filesystems):
-        from auto_iscsi.volumes import volume_groups
+    if any(filesystem.fstype in mountable.MEMBERS for filesystem in content.filesystems):
+        from auto_iscsi.volumes import stack
 
-        content = volume_groups.expand(
+        content = stack.expand(
             request.host, request.target, content, request.settings, request.until, act
         )
     if not request.settings.journal_rule:

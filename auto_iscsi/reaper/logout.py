@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, portals
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import multipath, overlays, scsi_commands, scsi_disks
+from auto_iscsi.disks import multipath, our_devices, scsi_commands, scsi_disks
 from auto_iscsi.iscsi import (
     audit,
     claims,
@@ -104,7 +104,7 @@ def _remove_overlays(
         for disk in scsi_disks.list_all(host, session):
             if not (session.up or multipath.map_of(host, disk.path)):
                 continue
-            for node in overlays.list_of_disk(host, disk.path):
+            for node in our_devices.list_of_disk(host, disk.path):
                 overlay.remove(host, target, node, time.monotonic() + _LOGOUT)
     except errors.Busy as failure:
         return failure.reason, failure.hint
@@ -119,15 +119,15 @@ def remove_orphans(host: Host) -> list[Ended]:
     failed = []
     mounted = [mount for mount, _ in mounts.list_all_namespaces(host)]
     used = {name for mount in mounted for name in (mount.number, mount.source)}
-    for node in overlays.orphans(host):
+    for node in our_devices.orphans(host):
         number = host.read(f"/sys/block/{node}/dev")
-        path = f"{device_mapper.FOLDER}/{overlays.name(host, node)}"  # of a btrfs
+        path = f"{device_mapper.FOLDER}/{our_devices.name(host, node)}"  # of a btrfs
         if not used.isdisjoint((number, path)) or host.names(f"/sys/block/{node}/holders"):
             continue
         try:
-            overlay.remove(host, overlays.name(host, node), node, time.monotonic() + _LOGOUT)
+            overlay.remove(host, our_devices.name(host, node), node, time.monotonic() + _LOGOUT)
         except errors.Busy as failure:
-            failed.append(Ended(overlays.name(host, node), (), failure.reason, failure.hint))
+            failed.append(Ended(our_devices.name(host, node), (), failure.reason, failure.hint))
     return failed
 
 
@@ -164,7 +164,7 @@ def _devices_to_hold(host: Host, session: sessions.Session) -> list[str]:
     for disk in scsi_disks.list_all(host, session):
         if multipath.joined_with(host, disk.path):  # that map stays: see _unmap()
             continue
-        ours = overlays.list_of_disk(host, disk.path)
+        ours = our_devices.list_of_disk(host, disk.path)
         devices += [n for n in ours if not host.names(f"/sys/block/{n}/holders")] or [disk.name]
     return devices
 

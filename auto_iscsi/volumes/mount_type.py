@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from auto_iscsi import errors
-from auto_iscsi.config.settings import AUTO, Settings
+from auto_iscsi.config.settings import ALL, AUTO, Settings
 from auto_iscsi.disks import scsi_disks
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options
 from auto_iscsi.volumes.candidates import Candidate, of_type
 from auto_iscsi.volumes.content import FOREIGN, SIGNATURES
+from auto_iscsi.volumes.mountable import LVM_MEMBER, MEMBERS
 
 _BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
 
@@ -20,9 +21,12 @@ def type_and_options(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the type and options with which what is called `name` is mounted.
 
-    Raise NotMountable.
+    The type of a member (mountable.MEMBERS) is its own: volumes/stack shows what is on it. Raise
+    NotMountable.
     """
     content = candidate.content
+    if _is_shown_as_member(content.fstype, settings):
+        return content.fstype, settings.options
     if settings.fstype != AUTO:
         is_chosen = isinstance(settings.partition, int) or candidate.is_unknown
         if not is_chosen and not of_type([candidate], settings):
@@ -45,6 +49,13 @@ def type_and_options(
             "wait until that one is unmounted, or boot a newer kernel",
         )
     return fstype, mount_options.for_type(fstype, settings.options)
+
+
+def _is_shown_as_member(fstype: str, settings: Settings) -> bool:
+    """Tell whether the setting `partition` means what is on something that is no filesystem."""
+    if fstype == LVM_MEMBER:  # can hold any number of filesystems
+        return settings.partition == ALL or "/" in str(settings.partition)
+    return fstype in MEMBERS
 
 
 def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:

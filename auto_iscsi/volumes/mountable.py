@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volume
+MEMBERS = (LVM_MEMBER,)  #: the types of what is no filesystem itself, and shown by what is on it
 
 
 class Filesystem(NamedTuple):
-    """A filesystem to mount; with the type LVM_MEMBER, a physical volume that is to be replaced."""
+    """A filesystem to mount; with one of the types MEMBERS, what is to be replaced."""
 
     offset: str  #: the directory below the key: "", /p1, /lun0, /lun0/p1
     device: scsi_disks.Device

@@ -19,7 +19,7 @@ import os
 import struct
 
 from auto_iscsi import errors
-from auto_iscsi.disks import overlays
+from auto_iscsi.disks import our_devices
 from auto_iscsi.iscsi import claims
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager
 from auto_iscsi.machine import bounded
@@ -54,14 +54,14 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
 
     Raise Failure when that does not work; nothing is left then. The caller holds the target.
     """
-    if existing := overlays.find(host, device.number):
+    if existing := our_devices.find(host, device.number):
         if laid := find_laid(host, device) or _finish(
             host, target, device, existing, fstype, until
         ):
             return laid
         remove(host, target, existing, until)
     name = _make(host, target, device, store, until)
-    node = overlays.find(host, device.number)
+    node = our_devices.find(host, device.number)
     try:
         _replay(host, target, name, fstype, until)
         _make_read_only(host, target, name, until)
@@ -81,7 +81,7 @@ def _finish(
 
     Raise Busy as long as it is still under way.
     """
-    name = overlays.name(host, node)
+    name = our_devices.name(host, node)
     device_mapper.run(host, until, "resume", name)  # the lookup can have suspended it
     family = mount_options.family(fstype)
     if (
@@ -105,19 +105,21 @@ def _is_full(host: Host, name: str, until: float) -> bool:
 
 def find_laid(host: Host, device: Device) -> Device | None:
     """Return the overlay of a device if it is there, and its journal was replayed."""
-    node = overlays.find(host, device.number)
-    if not node or not overlays.is_finished(host, node):
+    node = our_devices.find(host, device.number)
+    if not node or not our_devices.is_finished(host, node):
         return None
     number = host.read(f"/sys/block/{node}/dev") or ""
-    return device._replace(node=node, link=overlays.name(host, node), number=number, folder=FOLDER)
+    return device._replace(
+        node=node, link=our_devices.name(host, node), number=number, folder=FOLDER
+    )
 
 
 def remove(host: Host, target: str, node: str, until: float) -> None:
     """Remove an overlay (dm-N) and with it its store; raise Busy when it is in use."""
-    if not overlays.is_overlay(host, node):  # removed meanwhile, and the number used again
+    if not our_devices.is_ours(host, node):  # removed meanwhile, and the number used again
         return
-    name = overlays.name(host, node)
-    if not overlays.is_finished(host, node):  # a lookup that was killed can have suspended it
+    name = our_devices.name(host, node)
+    if not our_devices.is_finished(host, node):  # a lookup that was killed can have suspended it
         device_mapper.run(host, until, "resume", name)
     status, text = device_mapper.run(host, until, "remove", "--retry", name)
     if status == 0 or host.stat(f"/sys/block/{node}") is None:
@@ -134,7 +136,7 @@ def store_sizes(host: Host, nodes: Iterable[str], until: float) -> dict[str, int
     The sizes are device-mapper's; a device without a store is not in the result.
     """
     sizes = {}
-    for name in (overlays.name(host, node) for node in nodes):
+    for name in (our_devices.name(host, node) for node in nodes):
         # 0 LENGTH snapshot USED/SIZE METADATA
         words = device_mapper.run(host, until, "status", name)[1].split()
         used = words[3].partition("/")[0] if words[2:3] == ["snapshot"] else ""
@@ -152,7 +154,7 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     name = f"ai-{device.node}-{status.st_ino if status else 0}"
     with _loop_device(host, target, sectors * _SECTOR, store) as loop:
         table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
-        uuid = overlays.UUID_PREFIX + name
+        uuid = our_devices.UUID_PREFIX + name
         result, text = device_mapper.run(
             host, until, "create", name, "--uuid", uuid, "--table", table
         )

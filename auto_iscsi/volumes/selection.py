@@ -26,7 +26,7 @@ from auto_iscsi.volumes.content import (
     of_disk,
     of_partition,
 )
-from auto_iscsi.volumes.mountable import LVM_MEMBER
+from auto_iscsi.volumes.mountable import MEMBERS
 
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
@@ -151,7 +151,7 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
     if "/" in settings.partition:  # a logical volume: VG/LV
-        members = [each for each in candidates if each.content.fstype == LVM_MEMBER]
+        members = [each for each in candidates if each.content.fstype in MEMBERS]
         if members:
             return Selection(members, f"{setting}: a logical volume there")
         raise _ambiguous(
@@ -263,14 +263,7 @@ def _type_and_options(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the type and options with which a candidate is mounted; raise NotMountable."""
     name = _name(disk) + (f" partition {candidate.part}" if candidate.part else "")
-    if candidate.content.fstype == LVM_MEMBER and shows_logical_volumes(settings):
-        return LVM_MEMBER, settings.options  # volume_groups puts its logical volumes there
     return mount_type.type_and_options(host, name, candidate, device, settings)
-
-
-def shows_logical_volumes(settings: Settings) -> bool:
-    """Tell whether the setting `partition` means the logical volumes on a physical volume."""
-    return settings.partition == ALL or "/" in str(settings.partition)
 
 
 def _name(disk: scsi_disks.Disk) -> str:

@@ -2,38 +2,25 @@
 
 A snapshot of a volume group has the names and UUIDs of the original, which can be active on this
 host, and LVM takes the one for the other. So the metadata is read here (lvm_metadata), and each
-logical volume is a device-mapper device of ours (disks/overlays) that leads only to disks of this
-target. What cannot be shown is named in a note.
+logical volume is a device of ours (mapping) that leads only to disks of this target. What cannot be
+shown is named in a note.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, Settings
-from auto_iscsi.disks import overlays, ownership, udev_db
-from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.disks import ownership
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import (
-    candidates,
-    content,
-    device_mapper,
-    lvm_metadata,
-    mount_type,
-    mountable,
-    overlay,
-)
+from auto_iscsi.volumes import lvm_metadata, mapping, mountable
 from auto_iscsi.volumes.mountable import LVM_MEMBER
-
-_LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
-_LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
 
 class _Member(NamedTuple):
@@ -63,15 +50,6 @@ class _Place(NamedTuple):
         return f"{self.group.described.name}/{self.volume.name}"
 
 
-class _Mapping(NamedTuple):
-    """The device that shows a logical volume."""
-
-    name: str  #: in /dev/mapper
-    table: tuple[str, ...]
-    disk: str  #: the path in sysfs of a disk that it is on
-    holder_of: str  #: MAJOR:MINOR of a device that it is made of
-
-
 def expand(
     host: Host,
     target: str,
@@ -92,11 +70,13 @@ def expand(
     groups = _read_groups(host, target, members, collected, until)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
-            mapping = _mapping(host, target, place)
+            shown = _mapping(host, target, place)
             if act:
-                _make(host, target, mapping, until)
-            filesystem = _filesystem(host, target, place, mapping, settings)
-            collected.filesystems.append(filesystem)
+                mapping.make(host, target, shown, until)
+            what = f"{target}: {place.name}"
+            collected.filesystems.append(
+                mapping.filesystem(host, what, place.offset, shown, settings)
+            )
     result = collected.result()
     if result is None:
         raise errors.NotMountable(
@@ -211,7 +191,7 @@ def _common_offset(members: Iterable[_Member]) -> str:
     return offsets.pop() if len(offsets) == 1 else ""
 
 
-def _mapping(host: Host, target: str, place: _Place) -> _Mapping:
+def _mapping(host: Host, target: str, place: _Place) -> mapping.Mapping:
     """Return how a logical volume is mapped; raise NotMountable when it cannot be shown."""
     volume, members = place.volume, place.group.members
     if volume.why:
@@ -231,11 +211,8 @@ def _mapping(host: Host, target: str, place: _Place) -> _Mapping:
         )
     table = tuple(_line(target, place.name, segment, members) for segment in volume.segments)
     first = members[volume.segments[0].stripes[0].pv].filesystem.device
-    status = host.stat(f"/sys/dev/block/{first.number}")
-    name = f"ai-{status.st_ino if status else 0}-{place.group.described.name}-{volume.name}"
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
-    return _Mapping(name, table, first.disk, first.number)
+    name = mapping.name(host, first.number, f"{place.group.described.name}-{volume.name}")
+    return mapping.Mapping(name, table, first.disk, first.number)
 
 
 def _line(
@@ -257,48 +234,3 @@ def _line(
         places.append(f"{member.filesystem.device.number} {stripe.start}")
     kind = f"striped {len(places)} {segment.stripe_size}" if len(places) > 1 else "linear"
     return f"{segment.start} {segment.size} {kind} {' '.join(places)}"
-
-
-def _make(host: Host, target: str, mapping: _Mapping, until: float) -> None:
-    """Make the device of a logical volume if there is none yet; raise Failure."""
-    node = _find(host, mapping)
-    if node and overlays.is_finished(host, node):
-        return
-    if node:  # of a lookup that was killed
-        overlay.remove(host, target, node, until)
-    table = ",".join(mapping.table)
-    concise = f"{mapping.name},{overlays.UUID_PREFIX}{mapping.name},,ro,{table}"
-    if len(concise) > _LONGEST_ARGUMENT:
-        raise errors.NotMountable(
-            f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
-        )
-    status, text = device_mapper.run(host, until, "create", "--concise", concise)
-    if status != 0:
-        why = text or "dmsetup did not end in time"
-        raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
-
-
-def _find(host: Host, mapping: _Mapping) -> str:
-    """Return the device (dm-N) of a logical volume, finished or not, "" for none."""
-    for node in host.names(f"/sys/dev/block/{mapping.holder_of}/holders"):
-        if overlays.is_overlay(host, node) and overlays.name(host, node) == mapping.name:
-            return node
-    return ""
-
-
-def _filesystem(
-    host: Host, target: str, place: _Place, mapping: _Mapping, settings: Settings
-) -> mountable.Filesystem:
-    """Return the filesystem on a logical volume that is mapped; raise NotMountable."""
-    node = _find(host, mapping)
-    if not node:
-        raise errors.NotMountable(f"{target}: {place.name} is not mapped yet: a lookup does that")
-    number = host.read(f"/sys/block/{node}/dev") or ""
-    device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
-    recorded = content.from_udev(udev_db.read(host, number))
-    size = place.volume.sectors * lvm_metadata.SECTOR
-    candidate = candidates.Candidate(0, device, recorded, size)
-    fstype, options = mount_type.type_and_options(
-        host, f"{target}: {place.name}", candidate, device, settings
-    )
-    return mountable.Filesystem(place.offset, device, fstype, options)

@@ -10,7 +10,7 @@ import pytest
 
 from auto_iscsi import errors
 from auto_iscsi.config import schema
-from auto_iscsi.disks import overlays
+from auto_iscsi.disks import our_devices
 from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mountable, volume_groups
@@ -75,5 +75,5 @@ def test_what_lies_on_top_is_removed_first(tmp_path: Path) -> None:
         },
     )
     host = Host(str(tmp_path))
-    assert overlays.list_of_disk(host, disk) == ["dm-4", "dm-7"]
-    assert overlays.orphans(host) == []
+    assert our_devices.list_of_disk(host, disk) == ["dm-4", "dm-7"]
+    assert our_devices.orphans(host) == []

@@ -17,7 +17,7 @@ UUID_PREFIX = "AUTOISCSI-"
 _BLOCK = "/sys/block"
 
 
-def is_overlay(host: Host, node: str) -> bool:
+def is_ours(host: Host, node: str) -> bool:
     """Tell whether a block device (dm-N) is an overlay or a logical volume of ours."""
     return (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(UUID_PREFIX)
 
@@ -25,7 +25,7 @@ def is_overlay(host: Host, node: str) -> bool:
 def find(host: Host, number: str) -> str:
     """Return the overlay (dm-N) of the device MAJOR:MINOR, "" for none."""
     for node in host.names(f"/sys/dev/block/{number}/holders"):
-        if is_overlay(host, node):
+        if is_ours(host, node):
             return node
     return ""
 
@@ -37,9 +37,9 @@ def list_of_disk(host: Host, path: str) -> list[str]:
     nodes: list[str] = []
     while pending:
         for node in host.names(f"{pending.pop()}/holders"):
-            if is_overlay(host, node):
+            if is_ours(host, node):
                 nodes.append(node)
-            if is_overlay(host, node) or multipath.is_map(host, node):
+            if is_ours(host, node) or multipath.is_map(host, node):
                 pending.append(f"{_BLOCK}/{node}")
     return _topmost_first(host, nodes)
 
@@ -52,7 +52,7 @@ def _topmost_first(host: Host, nodes: Iterable[str]) -> list[str]:
 
     def depth(node: str) -> int:
         slaves = host.names(f"{_BLOCK}/{node}/slaves")
-        below = [name for name in slaves if name.startswith("dm-") and is_overlay(host, name)]
+        below = [name for name in slaves if name.startswith("dm-") and is_ours(host, name)]
         return 1 + max(map(depth, below), default=0)
 
     return sorted(set(nodes), key=lambda node: (-depth(node), node))
@@ -71,14 +71,14 @@ def name(host: Host, node: str) -> str:
 def orphans(host: Host) -> list[str]:
     """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    return _topmost_first(host, (n for n in nodes if is_overlay(host, n) and not has_disk(host, n)))
+    return _topmost_first(host, (n for n in nodes if is_ours(host, n) and not has_disk(host, n)))
 
 
 def has_disk(host: Host, node: str) -> bool:
     """Tell whether a device that one of ours is made of is still there, other than its store."""
     folder = f"{_BLOCK}/{node}/slaves"
     for slave in host.names(folder):
-        if slave.startswith("dm-") and is_overlay(host, slave):
+        if slave.startswith("dm-") and is_ours(host, slave):
             if has_disk(host, slave):
                 return True
         elif multipath.is_map(host, slave):

@@ -1,0 +1,91 @@
+"""Make a device-mapper device of ours that shows a part of a target's disks, and find it again."""
+
+from __future__ import annotations
+
+import zlib
+
+from auto_iscsi import errors
+from auto_iscsi.config.settings import Settings
+from auto_iscsi.disks import our_devices, udev_db
+from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import (
+    candidates,
+    content,
+    device_mapper,
+    mount_type,
+    mountable,
+    overlay,
+)
+
+SECTOR = 512  #: bytes; the unit of device-mapper's tables
+_LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
+_LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
+
+
+class Mapping(NamedTuple):
+    """A read-only device of ours."""
+
+    name: str  #: in /dev/mapper
+    table: tuple[str, ...]  #: lines of device-mapper's table
+    disk: str  #: the path in sysfs of a disk that it is on
+    holder_of: str  #: MAJOR:MINOR of a device that it is made of
+
+
+def name(host: Host, number: str, label: str) -> str:
+    """Return the name of our device that shows what `label` names on the device MAJOR:MINOR.
+
+    Another disk can get the same number; the inode in sysfs is this one's alone.
+    """
+    status = host.stat(f"/sys/dev/block/{number}")
+    text = f"ai-{status.st_ino if status else 0}-{label}"
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[: _LONGEST_NAME - 9]}-{zlib.crc32(text.encode()):08x}"
+    return text
+
+
+def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
+    """Make the device if there is none yet; raise Failure."""
+    node = find(host, mapping)
+    if node and our_devices.is_finished(host, node):
+        return
+    if node:  # of a lookup that was killed
+        overlay.remove(host, target, node, until)
+    table = ",".join(mapping.table)
+    concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,ro,{table}"
+    if len(concise) > _LONGEST_ARGUMENT:
+        raise errors.NotMountable(
+            f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
+        )
+    status, text = device_mapper.run(host, until, "create", "--concise", concise)
+    if status != 0:
+        why = text or "dmsetup did not end in time"
+        raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
+
+
+def find(host: Host, mapping: Mapping) -> str:
+    """Return the device (dm-N), finished or not, "" for none."""
+    for node in host.names(f"/sys/dev/block/{mapping.holder_of}/holders"):
+        if our_devices.is_ours(host, node) and our_devices.name(host, node) == mapping.name:
+            return node
+    return ""
+
+
+def filesystem(
+    host: Host, what: str, offset: str, mapping: Mapping, settings: Settings
+) -> mountable.Filesystem:
+    """Return the filesystem, or the member, on the device; raise NotMountable.
+
+    what: how a message names it, with the target.
+    """
+    node = find(host, mapping)
+    if not node:
+        raise errors.NotMountable(f"{what} is not mapped yet: a lookup does that")
+    number = host.read(f"/sys/block/{node}/dev") or ""
+    device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
+    size = int(host.read(f"/sys/block/{node}/size") or 0) * SECTOR
+    recorded = content.from_udev(udev_db.read(host, number))
+    candidate = candidates.Candidate(0, device, recorded, size)
+    fstype, options = mount_type.type_and_options(host, what, candidate, device, settings)
+    return mountable.Filesystem(offset, device, fstype, options)
