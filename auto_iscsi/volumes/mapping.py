@@ -86,6 +86,11 @@ def filesystem(
     device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
     size = int(host.read(f"/sys/block/{node}/size") or 0) * SECTOR
     recorded = content.from_udev(udev_db.read(host, number))
+    if recorded.table and not recorded.fstype:
+        raise errors.NotMountable(
+            f"{what} has partitions of its own, and these are not shown",
+            "kpartx -r shows them on a host of their own",
+        )
     candidate = candidates.Candidate(0, device, recorded, size)
     fstype, options = mount_type.type_and_options(host, what, candidate, device, settings)
     return mountable.Filesystem(offset, device, fstype, options)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volume
-MEMBERS = (LVM_MEMBER,)  #: the types of what is no filesystem itself, and shown by what is on it
+MD_MEMBER = "linux_raid_member"  #: that of a member of an md array
+#: The types of what is no filesystem itself, and shown by what is on it.
+MEMBERS = (MD_MEMBER, LVM_MEMBER)
 
 
 class Filesystem(NamedTuple):
