@@ -89,7 +89,7 @@ def filesystem(
     if recorded.table and not recorded.fstype:
         raise errors.NotMountable(
             f"{what} has partitions of its own, and these are not shown",
-            "kpartx -r shows them on a host of their own",
+            "needed: another host (kpartx -r -a)",
         )
     candidate = candidates.Candidate(0, device, recorded, size)
     fstype, options = mount_type.type_and_options(host, what, candidate, device, settings)

@@ -144,7 +144,7 @@ def _select_legs(target: str, legs: Sequence[_Leg], collected: mountable.Collect
 def _refusal(target: str, leg: _Leg) -> errors.NotMountable:
     """Return the failure for a member that alone does not show the data of its array."""
     hint = "needed: all disks of its array, on another host (mdadm --assemble --readonly)"
-    return errors.NotMountable(f"{target}: {leg.node}: {leg.member.why}", hint)
+    return errors.NotMountable(f"{target}: {leg.node} {leg.member.why}", hint)
 
 
 def _choose(target: str, array: Sequence[_Leg], usable: Sequence[_Leg]) -> _Leg:

@@ -52,7 +52,7 @@ class Member(NamedTuple):
     offset: int  #: sectors; where its data begin
     size: int  #: sectors of the array's data on it
     roles: tuple[int, ...]  #: the place of each device in the array, by its number
-    why: str = ""  #: why it alone does not show the array's data, "" if it does
+    why: str = ""  #: why it alone does not show the array's data: "is a spare disk"; "": it does
 
     @property
     def level_name(self) -> str:
@@ -198,23 +198,23 @@ def _checked(member: Member, end: int, is_reshaped: bool, features: int) -> Memb
     end: sectors; its data lie before. Data of a level other than raid1 are not looked at.
     """
     if member.level != 1:
-        needs = f"it is a member of a {member.level_name} array, which one disk alone cannot show"
-        return member._replace(why=needs)
+        why = f"is a member of a {member.level_name} array, which one disk alone cannot show"
+        return member._replace(why=why)
     why = ""
     if member.role == _JOURNAL_ROLE or features & _JOURNAL:
-        why = "it is the journal of an array"
+        why = "is the journal of an array"
     elif is_reshaped:
-        why = "its array was being reshaped"
+        why = "is a member of an array that was being reshaped"
     elif features & ~_KNOWN_FEATURES:
-        why = f"its array has features that are unknown here ({features & ~_KNOWN_FEATURES:#x})"
+        why = f"has features that are unknown here ({features & ~_KNOWN_FEATURES:#x})"
     elif member.role == _FAULTY:
-        why = "it is a failed disk of its array"
+        why = "is a failed disk of its array"
     elif member.role >= member.raid_disks:
-        why = "it is a spare disk of its array, or was being rebuilt"
+        why = "is a spare disk of its array, or was being rebuilt"
     elif features & _RECOVERING:
-        why = "it was being rebuilt"
+        why = "was being rebuilt"
     elif features & _BAD_BLOCKS:
-        why = "it lists bad blocks, whose data only another disk of its array has"
+        why = "lists bad blocks, whose data only another disk of its array has"
     if why:
         return member._replace(why=why)
     if member.size <= 0 or member.offset + member.size > end:
