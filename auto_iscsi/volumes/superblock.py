@@ -5,7 +5,8 @@ A filesystem that was in use when it was copied says so:
   s_feature_incompat),
 - btrfs: a log tree (fs/btrfs, btrfs_super_block.log_root),
 - XFS: the log does not end with an unmount record (fs/xfs/xfs_log_recover.c, xlog_find_head and
-  xlog_check_unmount_rec).
+  xlog_check_unmount_rec),
+- NTFS: ntfs_log.
 The kernel decides all the same: on a read-only disk it mounts none of these when the journal has to
 be replayed.
 """
@@ -17,6 +18,7 @@ import struct
 from typing import Callable
 
 from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import mount_options, ntfs_log
 
 Read = Callable[[int, int], bytes]  #: takes offset and size in bytes; returns less at the end
 
@@ -29,7 +31,12 @@ _SEARCHED = 1 << 10  # blocks in which the last record has to begin; a log buffe
 
 def is_dirty(family: str, read: Read) -> bool | None:
     """Tell whether the journal has to be replayed; None: unknown, or the type has no journal."""
-    examine = {"ext": _is_ext_dirty, "btrfs": _is_btrfs_dirty, "xfs": _is_xfs_dirty}.get(family)
+    examine = {
+        "ext": _is_ext_dirty,
+        "btrfs": _is_btrfs_dirty,
+        "xfs": _is_xfs_dirty,
+        **dict.fromkeys(mount_options.NTFS, ntfs_log.is_dirty),
+    }.get(family)
     try:
         return examine(read) if examine else None
     except (struct.error, IndexError):  # it is shorter than its own numbers say
