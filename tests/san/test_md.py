@@ -34,7 +34,10 @@ for each in md/mirror vg0/home; do
     mkdir -p /run/original/$each
     mount /dev/$each /run/original/$each
     sync -f /run/original/$each
-    for n in $(seq 8); do echo $each$n >/run/original/$each/new$n; sync /run/original/$each/new$n; done
+    for n in $(seq 8); do
+        echo $each$n >/run/original/$each/new$n
+        sync /run/original/$each/new$n
+    done
 done
 cat /run/leg1 >{mirror}
 cat /run/leg2 >{other}

@@ -18,8 +18,8 @@ from auto_iscsi.volumes import content, mountable
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
+from .ntfs_volumes import USED, ntfs, restart
 from .superblocks import ext
-from .test_ntfs_log import USED, ntfs, restart
 
 TARGET = "iqn.2001-05.com.example:vm-beta"
 SESSION = "/sys/class/iscsi_session/session7"
@@ -294,8 +294,8 @@ def test_a_partition_does_not_have_the_partition_table_of_its_disk(tmp_path: Pat
         ([EMPTY, EXT4, LVM], "partition 2 is an LVM physical volume and is left alone: "),
         (
             [EMPTY, ESP, EXT4, LUKS, On("bcache", "other")],
-            "partition 3 is LUKS encrypted and is left alone; partition 4 is a bcache disk and is left "
-            "alone: ",
+            "partition 3 is LUKS encrypted and is left alone; partition 4 is a bcache disk and "
+            "is left alone: ",
         ),
     ],
 )
