@@ -93,7 +93,7 @@ _REFUSALS = {
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
         "encrypted, swap space or empty, or this kernel does not support its filesystem.",
         "Read the line in the log: it names what is needed. For LVM, set partition = all. "
-        "auto-iscsi never opens arrays or encrypted disks.",
+        "Of md arrays, only RAID 1 can be shown. auto-iscsi never opens encrypted disks.",
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "

@@ -49,7 +49,7 @@ FOREIGN = {
     "BitLocker": ("BitLocker encrypted", "its key (cryptsetup open --type bitlk --readonly)"),
     "linux_raid_member": (
         "a member of an md RAID",
-        "the other members (mdadm --assemble --readonly)",
+        "partition set to its number or to all: what is on a RAID 1 is then shown",
     ),
     "isw_raid_member": (
         "a member of an Intel RAID (IMSM)",

@@ -2,8 +2,8 @@
 
 This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
 udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
-member of an md RAID or a ZFS pool is refused by its name and never assembled. An LVM physical
-volume is selected where `partition` is all or VG/LV: volume_groups shows what is on it.
+member of a ZFS pool is refused by its name. A member of an md RAID is selected like a filesystem,
+and an LVM physical volume where `partition` is all or VG/LV: volumes/stack shows what is on them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from auto_iscsi.volumes.content import (
     of_disk,
     of_partition,
 )
-from auto_iscsi.volumes.mountable import MEMBERS
+from auto_iscsi.volumes.mountable import MD_MEMBER, MEMBERS
 
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
@@ -198,7 +198,9 @@ def _select_only_one(
     if settings.fstype != AUTO and not filesystems and len(unknown) == 1:
         why = f"{setting}: nothing else can have fstype = {settings.fstype}"
         return Selection(unknown, why, _left_alone(parts))
-    preferred = [part for part in filesystems if not part.content.purpose] or filesystems
+    preferred = [part for part in filesystems if not part.content.purpose]
+    members = [part for part in parts if part.content.fstype == MD_MEMBER]
+    preferred = preferred or (members if len(members) == 1 else filesystems)
     if len(preferred) == 1:
         others = [f"{p.part} ({p.content.purpose})" for p in filesystems if p not in preferred]
         why = f"{setting}: the only filesystem"

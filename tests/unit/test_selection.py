@@ -545,6 +545,14 @@ def test_a_note_names_its_lun(tmp_path: Path) -> None:
     assert note.startswith("lun3: partition 2 is an LVM physical volume and is left alone: ")
 
 
+def test_the_only_array_beside_an_efi_partition_is_meant(tmp_path: Path) -> None:
+    member = On("linux_raid_member", "raid")
+    assert "sdb2 is a member of" in refusal(tmp_path / "1", {0: [EMPTY, ESP, member]}).reason
+    line = entry(tmp_path / "2", {0: [EMPTY, ESP, member, member]})
+    assert line == "-ro,fstype=vfat :/dev/sdb1"
+    assert entry(tmp_path / "3", {0: [EMPTY, EXT4, member]}).endswith(":/dev/sdb1")
+
+
 @pytest.mark.parametrize(
     ("on", "what"),
     [
