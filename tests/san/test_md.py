@@ -22,10 +22,10 @@ for n in 1 2 3 4 5 6; do
     parts="$parts $(losetup --show -f /run/leg$n)"
 done
 set -- $parts
-mdadm --quiet --create /dev/md/mirror --run --force --level=1 --metadata=1.2 --raid-devices=2 $1 $2
-mdadm --quiet --create /dev/md/group --run --force --level=1 --metadata=1.0 --raid-devices=2 \
-    $3 missing
-mdadm --quiet --create /dev/md/five --run --force --level=5 --raid-devices=3 $4 $5 $6
+make="mdadm --quiet --create --run --force --assume-clean"
+$make /dev/md/mirror --level=1 --metadata=1.2 --raid-devices=2 $1 $2
+$make /dev/md/group --level=1 --metadata=1.0 --raid-devices=2 $3 missing
+$make /dev/md/five --level=5 --raid-devices=3 $4 $5 $6
 udevadm settle
 mkfs.ext4 -q /dev/md/mirror
 pvcreate -qq /dev/md/group && vgcreate -qq vg0 /dev/md/group
