@@ -40,7 +40,7 @@ class Malformed(ValueError):
 
 
 class Member(NamedTuple):
-    """What the superblock of a member says. All of it are values that marshal can write."""
+    """What the superblock of a member says. Its values are ones that marshal can write."""
 
     version: str  #: 0.90, 1.0, 1.1, 1.2
     array: str  #: the array's UUID, 32 hexadecimal digits
