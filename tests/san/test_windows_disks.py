@@ -28,7 +28,7 @@ sfdisk -q {disk} <<END
 device=$(losetup --show -P -f {disk})
 udevadm settle
 mkntfs -q -f ${{device}}p1
-mkfs.exfat -q ${{device}}p2 >/dev/null
+mkfs.exfat ${{device}}p2 >/dev/null
 mkfs.vfat ${{device}}p5 >/dev/null
 mkntfs -q -f ${{device}}p6
 mkdir -p /run/fill
