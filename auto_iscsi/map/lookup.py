@@ -45,7 +45,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
-        remount = _was_mounted_meanwhile(request)
+        remount, mounted = _was_mounted_meanwhile(request)
         try:
             content = (
                 _through_sessions(request)
@@ -61,14 +61,16 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
         line = entry.format_entry(content, settings, remount)
         notes = content.notes
         if not remount:
-            notes = (*_notes_on_last_mount(request, content), *notes)
+            notes = (*_notes_on_last_mount(request, content, mounted), *notes)
         if notes:
             log(f"{key.target}: {'; '.join(notes)}")
         return line
 
 
-def _was_mounted_meanwhile(request: Request) -> bool:
+def _was_mounted_meanwhile(request: Request) -> tuple[bool, Sequence[mounts.Mount] | None]:
     """Tell whether automount has mounted the key on the word of a run just before this one.
+
+    Return the mounts too, as far as they were read.
 
     When the last one who waits for a key is interrupted and somebody asks again, automount starts
     us again, beside the mount that is under way. It mounts once more then, and the user gets EBUSY
@@ -76,26 +78,32 @@ def _was_mounted_meanwhile(request: Request) -> bool:
     """
     age = claims.age(request.claim)
     if age >= _MOUNTING:
-        return False
-    point = available.mount_point(request, mounts.list_all(request.host))
+        return False, None
+    mounted = mounts.list_all(request.host)
+    point = available.mount_point(request, mounted)
     until = request.within(_MOUNTING - age)
     while point:
-        mounted = mounts.list_all(request.host)
         if any(mount.point == point and mount.fstype != "autofs" for mount in mounted):
-            return True
+            return True, mounted
         if time.monotonic() >= until:
             break
         time.sleep(_STEP)
-    return False
+        mounted = mounts.list_all(request.host)
+    return False, mounted
 
 
-def _notes_on_last_mount(request: Request, content: Mountable) -> tuple[str, ...]:
-    """Return a line for the log if automount could not mount what the last lookup gave it."""
+def _notes_on_last_mount(
+    request: Request, content: Mountable, mounted: Sequence[mounts.Mount] | None
+) -> tuple[str, ...]:
+    """Return a line for the log if automount could not mount what the last lookup gave it.
+
+    `mounted`: the mounts, if they were read after automount had its time to mount that.
+    """
     claim = request.claim
     was_used = claim.used > claim.looked_up
     if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
         return ()
-    mounted = mounts.list_all(request.host)
+    mounted = mounts.list_all(request.host) if mounted is None else mounted
     point = available.mount_point(request, mounted)
     if not point:  # it was not automount that started us
         return ()
