@@ -12,7 +12,7 @@ import time
 from auto_iscsi import errors, keys
 from auto_iscsi.config import settings_cache
 from auto_iscsi.iscsi import claims, sessions
-from auto_iscsi.lean_stdlib import TYPE_CHECKING
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import deadline, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
@@ -45,7 +45,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
-        remount, mounted = _was_mounted_meanwhile(request)
+        remount, seen = _was_mounted_meanwhile(request)
         try:
             content = (
                 _through_sessions(request)
@@ -61,16 +61,28 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
         line = entry.format_entry(content, settings, remount)
         notes = content.notes
         if not remount:
-            notes = (*_notes_on_last_mount(request, content, mounted), *notes)
+            notes = (*_notes_on_last_mount(request, content, seen), *notes)
         if notes:
             log(f"{key.target}: {'; '.join(notes)}")
         return line
 
 
-def _was_mounted_meanwhile(request: Request) -> tuple[bool, Sequence[mounts.Mount] | None]:
+class _Mounts(NamedTuple):
+    """What is mounted, as one look shows it."""
+
+    point: str  #: where automount mounts the key; "": it was not automount that started us
+    mounted: Sequence[mounts.Mount]
+
+
+def _look_at_mounts(request: Request) -> _Mounts:
+    mounted = mounts.list_all(request.host)
+    return _Mounts(available.mount_point(request, mounted), mounted)
+
+
+def _was_mounted_meanwhile(request: Request) -> tuple[bool, _Mounts | None]:
     """Tell whether automount has mounted the key on the word of a run just before this one.
 
-    Return the mounts too, as far as they were read.
+    Return the last look at the mounts, too; None if there was no need for one.
 
     When the last one who waits for a key is interrupted and somebody asks again, automount starts
     us again, beside the mount that is under way. It mounts once more then, and the user gets EBUSY
@@ -79,37 +91,35 @@ def _was_mounted_meanwhile(request: Request) -> tuple[bool, Sequence[mounts.Moun
     age = claims.age(request.claim)
     if age >= _MOUNTING:
         return False, None
-    mounted = mounts.list_all(request.host)
-    point = available.mount_point(request, mounted)
+    seen = _look_at_mounts(request)
     until = request.within(_MOUNTING - age)
-    while point:
-        if any(mount.point == point and mount.fstype != "autofs" for mount in mounted):
-            return True, mounted
+    while seen.point:
+        if any(m.point == seen.point and m.fstype != "autofs" for m in seen.mounted):
+            return True, seen
         if time.monotonic() >= until:
             break
         time.sleep(_STEP)
-        mounted = mounts.list_all(request.host)
-    return False, mounted
+        seen = _look_at_mounts(request)
+    return False, seen
 
 
 def _notes_on_last_mount(
-    request: Request, content: Mountable, mounted: Sequence[mounts.Mount] | None
+    request: Request, content: Mountable, seen: _Mounts | None
 ) -> tuple[str, ...]:
     """Return a line for the log if automount could not mount what the last lookup gave it.
 
-    `mounted`: the mounts, if they were read after automount had its time to mount that.
+    `seen`: the mounts, if there was a look at them already.
     """
     claim = request.claim
     was_used = claim.used > claim.looked_up
     if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
         return ()
-    mounted = mounts.list_all(request.host) if mounted is None else mounted
-    point = available.mount_point(request, mounted)
-    if not point:  # it was not automount that started us
+    seen = seen or _look_at_mounts(request)
+    if not seen.point:
         return ()
     from auto_iscsi.map import last_mount
 
-    return last_mount.notes(request, content, point, mounted)
+    return last_mount.notes(request, content, *seen)
 
 
 def _through_sessions(request: Request) -> Mountable | None:

@@ -62,11 +62,11 @@ def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
     What the kernel and udev know of it would show it as one that is in order. Raise WrongDisk when
     it is in use.
     """
-    from auto_iscsi.disks import ownership, scsi_commands
+    from auto_iscsi.disks import ownership, readiness
 
     for disk in disks:
         node = os.path.basename(disk)
-        if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
+        if readiness.why_not_ready(request.host, node) and ownership.is_changeable(
             request.host, request.target, disk
         ):
             _remove_overlays(request, disk)
