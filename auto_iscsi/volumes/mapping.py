@@ -58,9 +58,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         raise errors.NotMountable(
             f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
         )
-    status, text = device_mapper.run(host, until, "create", "--concise", concise)
-    if status != 0:
-        why = text or "dmsetup did not end in time"
+    if why := device_mapper.why_not(host, until, "create", "--concise", concise):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
 
 
