@@ -18,6 +18,9 @@ LUKS_MEMBER = "crypto_LUKS"  #: the type that it gives what LUKS encrypted
 MEMBERS = (LUKS_MEMBER, LVM_MEMBER)
 
 
+LEFT_OUT = " is left out: "  #: in a note, between what is left out and the reason
+
+
 class Filesystem(NamedTuple):
     """A filesystem to mount; with one of the types MEMBERS, what is to be replaced."""
 
@@ -56,7 +59,7 @@ class Collector:
             reason = failure.reason
             if reason.lower().startswith(f"{self._target.lower()}: "):  # the log line has it
                 reason = reason[len(self._target) + 2 :]
-            self.notes.append(f"{offset[1:]} is left out: {reason}")
+            self.notes.append(f"{offset[1:]}{LEFT_OUT}{reason}")
 
     def result(self) -> Mountable | None:
         """Return what was collected, None for nothing; raise the last Failure if all failed."""

@@ -50,6 +50,33 @@ class _Place(NamedTuple):
         return f"{self.group.described.name}/{self.volume.name}"
 
 
+class Listed(NamedTuple):
+    """A volume group, as its physical volumes describe it; nothing of it needs to be mapped."""
+
+    name: str
+    prefix: str  #: the directory of the LUN, "" without one
+    nodes: dict[str, str]  #: the devices of the physical volumes that are there, by UUID
+    volumes: tuple[lvm_metadata.LogicalVolume, ...]
+
+
+def list_groups(
+    host: Host, target: str, members: Sequence[mountable.Filesystem], until: float
+) -> list[Listed]:
+    """Return the volume groups on these physical volumes; those that expand() leaves out are not.
+
+    Raise NoAnswer when the disks do not answer in time.
+    """
+    return [
+        Listed(
+            group.described.name,
+            _common_offset(group.members.values()),
+            {uuid: member.filesystem.device.node for uuid, member in group.members.items()},
+            group.described.volumes,
+        )
+        for group in _read_groups(host, target, members, mountable.Collector(target), until)
+    ]
+
+
 def expand(
     host: Host,
     target: str,
