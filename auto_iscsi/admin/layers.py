@@ -125,6 +125,7 @@ class _Layers:
         self._whys = self._read_notes()
         self._volumes = self._list_volumes()
         self._dirty = self._read_journals(luns)
+        self._made = self._names_of_ours()
         self._drawn: set[str] = set()
 
     def lun(self, contents: Contents) -> Node:
@@ -154,7 +155,9 @@ class _Layers:
         children = tuple(self._above(device.number, device.node, offset))
         place, why = self._places.get(key, ""), ""
         if scsi_disks.is_selected(contents.disk, self._settings) and not (place or children):
-            why = self._whys.get(offset[1:]) or self._why(what, key in self._chosen)
+            why = self._whys.get((offset or volume_groups.WHOLE_DISK)[1:]) or self._why(
+                what, key in self._chosen
+            )
         groups = {v.group.name for v in self._volumes if device.node in v.group.nodes.values()}
         label = f"'{what.label}'" if what.label else what.purpose and f"({what.purpose})"
         dirty = self._dirty.get(candidate.device.node)
@@ -182,8 +185,7 @@ class _Layers:
             if holder not in self._drawn:  # a striped volume lies on two
                 self._drawn.add(holder)
                 yield self._mapped(holder, offset)
-        mapped = self._mapped_names()
-        waiting = [v for v in self._volumes if v.node == node and not self._names(v) & mapped]
+        waiting = [v for v in self._volumes if v.node == node and not self._names(v) & self._made]
         places = [unmapped.Volume(v.volume.segments, v.group.nodes) for v in waiting]
         try:
             answers = unmapped.recognise(self._host, self._target, places, self._until)
@@ -250,13 +252,13 @@ class _Layers:
 
     def _why(self, what: content.Content, is_selected: bool) -> str:
         """Return why something is not mounted by what it is or by the settings, "" for unknown."""
+        if not what.has_signature:
+            return what.purpose or "nothing that udev knows is on it"
+        if not (what.holds_files or what.larger or what.is_ambivalent):
+            return "it holds no files"
         if what.fstype in content.FOREIGN and what.fstype not in mountable.MEMBERS:
             description, needed = content.FOREIGN[what.fstype]
             return f"{description}; needed: {needed}"
-        if not what.has_signature:
-            return what.purpose or "nothing that udev knows is on it"
-        if not (what.holds_files or what.fstype in mountable.MEMBERS or what.is_ambivalent):
-            return "it holds no files"
         return "" if is_selected or self._shown.selected is None else self._setting()
 
     def _setting(self) -> str:
@@ -307,7 +309,7 @@ class _Layers:
         numbers = map(self._number, volume.group.nodes.values())
         return {mapping.name(self._host, number, volume.label) for number in numbers}
 
-    def _mapped_names(self) -> set[str]:
+    def _names_of_ours(self) -> set[str]:
         """Return the names of our devices on this host."""
         nodes = [node for node in self._host.names("/sys/block") if node.startswith("dm-")]
         return {

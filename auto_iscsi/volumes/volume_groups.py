@@ -22,6 +22,8 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import lvm_metadata, mapping, mountable
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
+WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
+
 
 class _Member(NamedTuple):
     """A physical volume of the target."""
@@ -131,7 +133,7 @@ def _read_groups(
     uuids = Counter(uuid for uuid, _, _ in answers if uuid)
     groups: dict[str, _Group] = {}
     for filesystem, (uuid, text, why) in zip(filesystems, answers):
-        with collected.leave_out_failures(filesystem.offset or "/the physical volume"):
+        with collected.leave_out_failures(filesystem.offset or WHOLE_DISK):
             described = _describe(filesystem.device.node, text, why)
             sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
             known = groups.get(described.uuid, _Group(described, {}))
