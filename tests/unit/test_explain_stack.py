@@ -190,9 +190,7 @@ def test_after_a_visit_our_devices_are_drawn(server: Path) -> None:
     assert (node["journal"], node["overlay"], node["pending"]) == ("overlay", "ai-dm-0-9", False)
     assert (node["place"], node["left_out"]) == ("/vg0-root", None)
     data = report(server).data
-    assert (
-        data["outcome"] == "answer" and '/vg0-root -ro,fstype=ext4 ":/dev/dm-1"' in (data["entry"])
-    )
+    assert data["outcome"] == "answer" and "/vg0-root -ro,fstype=ext4 :/dev/dm-1" in (data["entry"])
 
 
 def test_what_lies_on_a_device_of_ours_is_drawn_on_it(server: Path) -> None:
@@ -222,21 +220,24 @@ TREE = Node("LUN 1", "lun", "gpt", device="sdb", size=1 << 20, children=(
 
 
 @pytest.mark.parametrize(
-    ("encoding", "boxes"), [("utf-8", "│├└"), ("ascii", "||`"), ("iso8859-15", "||`")]
+    ("encoding", "along", "branch", "last"),
+    [
+        ("utf-8", "│", "├─", "└─"),
+        ("ascii", "|", "|-", "`-"),
+        ("iso8859-15", "|", "|-", "`-"),
+    ],
 )
 def test_the_terminal_s_encoding_decides_how_the_tree_is_drawn(
-    tmp_path: Path, encoding: str, boxes: str
+    tmp_path: Path, encoding: str, along: str, branch: str, last: str
 ) -> None:
     with (tmp_path / "out").open("w", encoding=encoding) as stream:
         lines = stack_report.draw([TREE], output.paint_for(stream))
         stream.writelines(lines)
-    along, branch, last = boxes
-    dash = "─" if encoding == "utf-8" else "-"
     assert [line.rstrip() for line in lines] == [
         "  LUN 1 sdb   gpt                1 MiB",
-        f"  {branch}{dash} 1 sdb1   LVM2_member of vg  512 KiB",
-        f"  {along}  {last}{dash} vg/a  xfs 'x\\x1b[2J'              clean  /vg-a",
-        f"  {last}{dash} 2 sdb2   swap                               left out: it holds no files",
+        f"  {branch} 1 sdb1   LVM2_member of vg  512 KiB",
+        f"  {along}  {last} vg/a  xfs 'x\\x1b[2J'              clean  /vg-a",
+        f"  {last} 2 sdb2   swap                               left out: it holds no files",
     ]
 
 
