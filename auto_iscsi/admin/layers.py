@@ -154,10 +154,14 @@ class _Layers:
         key = (contents.disk.san_lun, candidate.part)
         children = tuple(self._above(device.number, device.node, offset))
         place, why = self._places.get(key, ""), ""
-        if scsi_disks.is_selected(contents.disk, self._settings) and not (place or children):
-            why = self._whys.get((offset or volume_groups.WHOLE_DISK)[1:]) or self._why(
-                what, key in self._chosen
-            )
+        is_selected = scsi_disks.is_selected(contents.disk, self._settings)
+        if is_selected and not (place or children):
+            why = self._whys.get((offset or volume_groups.WHOLE_DISK)[1:], "")
+        is_pending = why.endswith(mapping.NOT_MAPPED) and key in self._chosen
+        if is_pending:
+            place, why = (offset or "/") if self._settings.partition == ALL else "", ""
+        elif not (place or children or why) and is_selected:
+            why = self._why(what, key in self._chosen)
         groups = {v.group.name for v in self._volumes if device.node in v.group.nodes.values()}
         label = f"'{what.label}'" if what.label else what.purpose and f"({what.purpose})"
         dirty = self._dirty.get(candidate.device.node)
@@ -169,11 +173,12 @@ class _Layers:
             candidate.device.node,
             candidate.size,
             _STATES[dirty],
-            self._settings.journal_rule if dirty else "",
+            self._settings.journal_rule if dirty and not why else "",
             self._overlay(device.number),
             place,
             why,
-            children=children,
+            is_pending,
+            children,
         )
 
     def _above(self, number: str, node: str, offset: str) -> Iterator[Node]:
@@ -200,22 +205,23 @@ class _Layers:
         volume = next((v for v in self._volumes if own_name in self._names(v)), None)
         match = _OUR_NAME.fullmatch(own_name)
         label = match[1] if match else own_name
+        name = volume.name if volume else label
         children = tuple(self._above(number, node, offset))
         what, place, why = self._content(node), self._places.get(node, ""), ""
         if not (place or children):
             prefix = re.sub(r"/p[0-9]+\Z", "", offset)
             why = self._whys.get(f"{prefix}/{label}"[1:]) or self._whys.get(label, "")
-            why = self._why(what, True) or why or self._setting()
+            why = self._why(what, True) or why.removeprefix(f"{name}: ") or self._setting()
         dirty = self._dirty.get(node)
         return Node(
-            volume.name if volume else label,
+            name,
             our_devices.kind(self._host, node),
             what.fstype,
             f"'{what.label}'" if what.label else "",
             node,
             int(self._host.read(f"/sys/block/{node}/size") or 0) * mapping.SECTOR,
             _STATES[dirty],
-            self._settings.journal_rule if dirty else "",
+            self._settings.journal_rule if dirty and not why else "",
             self._overlay(number),
             place,
             why,
@@ -225,7 +231,7 @@ class _Layers:
     def _unmapped(self, volume: _Volume, fstype: str, dirty: bool | None) -> Node:
         """Return the node of a logical volume that is not mapped."""
         offset = f"{volume.group.prefix}/{volume.label}"
-        why = self._whys.get(offset[1:], "")
+        why = self._whys.get(offset[1:], "").removeprefix(f"{volume.name}: ")
         is_pending, place = why.endswith(mapping.NOT_MAPPED) and not volume.volume.why, ""
         if is_pending:
             usage = "filesystem" if fstype else ""
@@ -244,7 +250,7 @@ class _Layers:
             fstype,
             size=volume.volume.sectors * mapping.SECTOR or None,
             state=_STATES[dirty],
-            rule=self._settings.journal_rule if dirty else "",
+            rule=self._settings.journal_rule if dirty and not why else "",
             place="" if why else place,
             why=why,
             is_pending=is_pending,

@@ -37,7 +37,8 @@ def is_pending(nodes: Sequence[Node]) -> bool:
 def draw(nodes: Sequence[Node], paint: output.Paint) -> list[str]:
     """Return the lines of the drawing."""
     rows = [row for node in nodes for row in _rows(node, "", "", paint)]
-    return output.columns(rows, "  ")
+    width = max((len(row[2]) for row in rows), default=0)
+    return output.columns([(*row[:2], row[2].rjust(width), *row[3:]) for row in rows], "  ")
 
 
 def data(node: Node) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _reader(volume: Volume, handles: Mapping[str, int]) -> superblock.Read:
             index = bisect.bisect_right(starts, at) - 1
             if index < 0:
                 break
-            pv, place, left = _locate(volume.segments[index], at - starts[index])
+            pv, place, left = locate(volume.segments[index], at - starts[index])
             handle = handles.get(volume.nodes.get(pv, ""), -1)
             if handle < 0 or left <= 0:
                 break
@@ -80,7 +80,7 @@ def _reader(volume: Volume, handles: Mapping[str, int]) -> superblock.Read:
     return read
 
 
-def _locate(segment: Segment, at: int) -> tuple[str, int, int]:
+def locate(segment: Segment, at: int) -> tuple[str, int, int]:
     """Return where a byte of a segment lies: physical volume, byte, and how many lie together."""
     left = segment.size * SECTOR - at
     if len(segment.stripes) == 1:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from auto_iscsi.admin import cli, explain, output, stack_report
 from auto_iscsi.admin.stack_report import Node
@@ -152,8 +154,8 @@ def test_before_a_visit_the_volumes_are_read_from_their_physical_volume(server: 
         "|- 2 sdb2  ext4 'boot'  200 MiB  dirty: overlay  /p2",
         "`- 3 sdb3  LVM2_member of vg0  600 MiB",
         "|- vg0/root  ext4  48 MiB  clean  /vg0-root, not mapped yet",
-        "|- vg0/striped  32 MiB  left out: vg0/striped: 1 of its 2 physical volumes are missing",
-        "`- vg0/pool  left out: vg0/pool: its type is 'thin'",
+        "|- vg0/striped  32 MiB  left out: 1 of its 2 physical volumes are missing",
+        "`- vg0/pool  left out: its type is 'thin'",
     ]
     data = report(server).data
     assert (data["outcome"], data["entry"], data["refused"]) == ("map", None, None)
@@ -234,7 +236,7 @@ def test_the_terminal_s_encoding_decides_how_the_tree_is_drawn(
         lines = stack_report.draw([TREE], output.paint_for(stream))
         stream.writelines(lines)
     assert [line.rstrip() for line in lines] == [
-        "  LUN 1 sdb   gpt                1 MiB",
+        "  LUN 1 sdb   gpt                  1 MiB",
         f"  {branch} 1 sdb1   LVM2_member of vg  512 KiB",
         f"  {along}  {last} vg/a  xfs 'x\\x1b[2J'              clean  /vg-a",
         f"  {last} 2 sdb2   swap                               left out: it holds no files",
@@ -303,6 +305,40 @@ def test_a_volume_without_its_physical_volume_is_not_known(tmp_path: Path) -> No
     ]
     host = Host(str(tmp_path))
     assert unmapped.recognise(host, TARGET, volumes, time.monotonic() + 20) == [("", None)] * 3
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 7), st.data())
+def test_each_byte_of_a_segment_lies_in_its_stripes(
+    count: int, chunk: int, rows: int, data: st.DataObject
+) -> None:
+    stripes = tuple(Stripe(f"{number}", 100 * number) for number in range(count))
+    segment = Segment(0, count * chunk * rows, stripes, chunk if count > 1 else 0)
+    at = data.draw(st.integers(0, segment.size * 512 - 1))
+    pv, place, together = unmapped.locate(segment, at)
+    inside = place - stripes[int(pv)].start * 512
+    assert inside >= 0 and inside + together <= chunk * rows * 512 and together > 0
+    row = at // (count * chunk * 512) if count > 1 else 0
+    assert row * chunk * 512 <= inside
+
+
+@given(
+    st.sampled_from([*IMAGES.values()]),
+    st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=9))),
+)
+def test_no_superblock_breaks_the_reader(image: bytes, changes: list[tuple[int, bytes]]) -> None:
+    block, reads = bytearray(image), 0
+    for at, data in changes:
+        block[at : at + len(data)] = data
+
+    def read(offset: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert 0 <= size <= 1 << 16 and reads < 3000
+        if not 0 <= offset < 1 << 63:  # as pread does
+            raise OverflowError if offset >= 0 else OSError
+        return bytes(block[offset : offset + size])
+
+    superblock.recognise(read)
 
 
 @pytest.mark.parametrize(
