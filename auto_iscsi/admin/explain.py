@@ -109,8 +109,8 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
         explanation = Explanation("refuse", [], failure=failure)
     lines = [wording.printable(text), *_setting_lines(effective)]
     if explanation.steps:
-        # The drawing has the contents.
-        steps = [each for each in explanation.steps if each.label != "contents"]
+        reasons = {node.why for node in explanation.stack}  # of disks that cannot be read
+        steps = [s for s in explanation.steps if s.label != "contents" or s.text in reasons]
         lines += [*output.columns(steps, "  "), ""]
     if explanation.stack:
         lines += [*stack_report.draw(explanation.stack, paint), ""]
