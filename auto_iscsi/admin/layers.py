@@ -157,7 +157,7 @@ class _Layers:
         is_selected = scsi_disks.is_selected(contents.disk, self._settings)
         if is_selected and not (place or children):
             why = self._whys.get((offset or volume_groups.WHOLE_DISK)[1:], "")
-        is_pending = why.endswith(mapping.NOT_MAPPED) and key in self._chosen
+        is_pending = why.endswith(mapping.PENDING) and key in self._chosen
         if is_pending:
             place, why = (offset or "/") if self._settings.partition == ALL else "", ""
         elif not (place or children or why) and is_selected:
@@ -232,7 +232,7 @@ class _Layers:
         """Return the node of a logical volume that is not mapped."""
         offset = f"{volume.group.prefix}/{volume.label}"
         why = self._whys.get(offset[1:], "").removeprefix(f"{volume.name}: ")
-        is_pending, place = why.endswith(mapping.NOT_MAPPED) and not volume.volume.why, ""
+        is_pending, place = why.endswith(mapping.PENDING) and not volume.volume.why, ""
         if is_pending:
             usage = "filesystem" if fstype else ""
             why = self._why(content.Content(fstype, usage), True) if fstype else ""

@@ -27,9 +27,8 @@ _BLOCK = "/sys/block"
 _KINDS = {
     "LVM2_member": "logical volume",
     "linux_raid_member": "array",
-    "crypto_LUKS": "decrypted device",
 }
-OVERLAY, OTHER = "overlay", "device"
+OVERLAY, DECRYPTED, OTHER = "overlay", "decrypted device", "device"
 
 
 def is_ours(host: Host, node: str) -> bool:
@@ -101,7 +100,9 @@ def is_overlay(host: Host, node: str) -> bool:
 
 
 def kind(host: Host, node: str) -> str:
-    """Return what a device of ours (dm-N) is: OVERLAY, one of _KINDS, or OTHER."""
+    """Return what a device of ours (dm-N) is: OVERLAY, DECRYPTED, one of _KINDS, or OTHER."""
+    if (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(_CRYPT_PREFIXES):
+        return DECRYPTED
     if is_overlay(host, node):
         return OVERLAY
     for slave in host.names(f"{_BLOCK}/{node}/slaves"):

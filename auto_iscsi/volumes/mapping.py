@@ -20,7 +20,7 @@ from auto_iscsi.volumes import (
 )
 
 SECTOR = 512  #: bytes; the unit of device-mapper's tables
-NOT_MAPPED = "is not mapped yet: a lookup does that"  #: without `act`, why one is left out
+PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
@@ -80,7 +80,7 @@ def filesystem(
     """
     node = find(host, mapping)
     if not node:
-        raise errors.NotMountable(f"{what} {NOT_MAPPED}")
+        raise errors.NotMountable(f"{what} is not mapped yet{PENDING}")
     number = host.read(f"/sys/block/{node}/dev") or ""
     device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
     size = int(host.read(f"/sys/block/{node}/size") or 0) * SECTOR

@@ -199,13 +199,14 @@ def test_what_lies_on_a_device_of_ours_is_drawn_on_it(server: Path) -> None:
     record = server / "run/udev/data/b8:18"
     record.write_text(record.read_text().replace("ext4", "crypto_LUKS").replace("=filesy", "=y"))
     mapped(server, "dm-0", "253:0", "ai-7-vault", "8:18", ID_FS_TYPE="crypto_LUKS")
-    mapped(server, "dm-1", "253:1", "ai-8-open", "253:0", ID_FS_TYPE="swap", ID_FS_USAGE="other")
+    mapped(server, "dm-1", "253:1", "ai-8-crypt", "253:0", ID_FS_TYPE="swap", ID_FS_USAGE="other")
+    make_tree(server, {"/sys/block/dm-1/dm/uuid": "CRYPT-LUKS2-0123-ai-8-crypt"})
     lines = drawn(server)
     assert lines[3:5] == [
         "|  `- vault  crypto_LUKS  48 MiB",
-        "|  `- open  swap  48 MiB  left out: it holds no files",
+        "|  `- crypt  swap  48 MiB  left out: it holds no files",
     ]
-    assert nodes(server)["open"]["kind"] == "decrypted device"
+    assert nodes(server)["crypt"]["kind"] == "decrypted device"
 
 
 def test_without_a_session_nothing_is_drawn(server: Path) -> None:
