@@ -57,6 +57,44 @@ def is_node_dirty(host: Host, family: str, node: str) -> bool | None:
         os.close(handle)
 
 
+def recognise(read: Read) -> tuple[str, bool | None]:
+    """Return the type of what is on a device, "" for unknown, and whether its journal is dirty.
+
+    This is for what has no device yet: libblkid, which udev asks about a device, knows more types.
+    """
+    try:
+        fstype = _type(read)
+        return fstype, is_dirty("ext" if fstype.startswith("ext") else fstype, read)
+    except (OSError, ArithmeticError, ValueError):  # numbers that no mkfs writes
+        return "", None
+
+
+def _type(read: Read) -> str:
+    """Return the type as libblkid names it (libblkid/src/superblocks)."""
+    start = read(0, 4096)
+    if start[:4] == b"XFSB":
+        return "xfs"
+    if start[:6] == b"LUKS\xba\xbe":
+        return "crypto_LUKS"
+    if start[4086:] in (b"SWAPSPACE2", b"SWAP-SPACE"):
+        return "swap"
+    if start[1080:1082] == b"\x53\xef":
+        return _ext_type(start[1024:2048])
+    return "btrfs" if read((64 << 10) + 64, 8) == b"_BHRfS_M" else ""
+
+
+def _ext_type(block: bytes) -> str:
+    """Return ext4 for a superblock with a feature that ext3 lacks (libblkid superblocks/ext.c)."""
+    if len(block) < 1024:
+        return ""
+    compatible, incompatible, read_only = struct.unpack_from("<III", block, 0x5C)
+    if incompatible & 0x8:  # a journal on a device of its own
+        return "jbd"
+    if incompatible & ~0x16 or read_only & ~0x7:
+        return "ext4"
+    return "ext3" if compatible & 0x4 else "ext2"
+
+
 def _is_ext_dirty(read: Read) -> bool | None:
     block = read(1024, 1024)
     if block[56:58] != b"\x53\xef":

@@ -22,6 +22,8 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import lvm_metadata, mapping, mountable
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
+WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
+
 
 class _Member(NamedTuple):
     """A physical volume of the target."""
@@ -50,6 +52,33 @@ class _Place(NamedTuple):
         return f"{self.group.described.name}/{self.volume.name}"
 
 
+class Listed(NamedTuple):
+    """A volume group, as its physical volumes describe it; nothing of it needs to be mapped."""
+
+    name: str
+    prefix: str  #: the directory of the LUN, "" without one
+    nodes: dict[str, str]  #: the devices of the physical volumes that are there, by UUID
+    volumes: tuple[lvm_metadata.LogicalVolume, ...]
+
+
+def list_groups(
+    host: Host, target: str, members: Sequence[mountable.Filesystem], until: float
+) -> list[Listed]:
+    """Return the volume groups on these physical volumes; those that expand() leaves out are not.
+
+    Raise NoAnswer when the disks do not answer in time.
+    """
+    return [
+        Listed(
+            group.described.name,
+            _common_offset(group.members.values()),
+            {uuid: member.filesystem.device.node for uuid, member in group.members.items()},
+            group.described.volumes,
+        )
+        for group in _read_groups(host, target, members, mountable.Collector(target), until)
+    ]
+
+
 def expand(
     host: Host,
     target: str,
@@ -66,7 +95,8 @@ def expand(
     if not members:
         return layout
     collected = mountable.Collector(target, layout.notes)
-    collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
+    if settings.partition == ALL:  # else one logical volume is meant, and nothing beside it
+        collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
     groups = _read_groups(host, target, members, collected, until)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
@@ -103,7 +133,7 @@ def _read_groups(
     uuids = Counter(uuid for uuid, _, _ in answers if uuid)
     groups: dict[str, _Group] = {}
     for filesystem, (uuid, text, why) in zip(filesystems, answers):
-        with collected.leave_out_failures(filesystem.offset or "/the physical volume"):
+        with collected.leave_out_failures(filesystem.offset or WHOLE_DISK):
             described = _describe(filesystem.device.node, text, why)
             sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
             known = groups.get(described.uuid, _Group(described, {}))
@@ -152,6 +182,7 @@ def _places(
             places.append(_Place(group, volume, offset if selected == ALL else ""))
     if selected != ALL:
         names = ", ".join(place.name for place in places) or "none"
+        names = "; ".join((names, *collected.notes))
         places = [place for place in places if place.name == selected]
         if not places:
             raise errors.NoPartition(
