@@ -35,6 +35,44 @@ def taken_in_use(vm: Machine, san: San, kind: str) -> LiveDisk:
     return disk
 
 
+#: Makes a server's disk: /boot, and a volume group in the second partition. It is copied while its
+#: filesystems are written; then the original goes.
+SERVER = r"""
+set -e
+truncate -s 80M /run/original.img
+printf 'label: gpt\nsize=16M\nsize=+\n' | sfdisk -q /run/original.img
+device=$(losetup --show -P -f /run/original.img)
+udevadm settle
+mkfs.ext4 -q ${{device}}p1
+vgcreate -qq vg0 ${{device}}p2
+for lv in root my-data; do
+    lvcreate -qq -y -n $lv -L 16M vg0
+    mkfs.ext4 -q /dev/vg0/$lv
+    mkdir -p /run/original/$lv
+    mount /dev/vg0/$lv /run/original/$lv
+    echo {marker} >/run/original/$lv/marker
+    sync -f /run/original/$lv
+    for n in $(seq 8); do echo $lv >/run/original/$lv/new$n; sync /run/original/$lv/new$n; done
+done
+cp --sparse=always /run/original.img {path}
+umount /run/original/*
+vgchange -qq -an vg0
+losetup -d $device
+udevadm settle
+rm -f /run/original.img /run/lvm/*/*
+# As long as this unit of lvm2's is there, it activates no volume group of that name.
+systemctl stop lvm-activate-vg0 2>/dev/null || :
+systemctl reset-failed
+"""
+
+
+def server_taken_in_use(vm: Machine, san: San, marker: str = "server") -> LiveDisk:
+    """Return a server's disk: p1, and vg0 with root and my-data, whose newest files are in logs."""
+    disk = san.disk(whole=san.fs("", size=80))
+    vm.run(SERVER.format(marker=marker, path=disk.path), timeout=300)
+    return disk
+
+
 def checksum(vm: Machine, disk: LiveDisk) -> str:
     """Return a checksum of every byte of a disk."""
     return vm.run(["sha256sum", disk.path], timeout=120).stdout.split()[0]
