@@ -7,7 +7,8 @@ have one serial number, and multipathd runs. A visit that fails has to have met 
 visit may show another volume's files, whatever it met. The last line is what happened, as JSON.
 
 TARGETS is JSON: a list of names under `plain` and `twins`; the name and the disks of one target
-each under `standby`, `not ready` and `swapped`.
+each under `standby`, `not ready` and `swapped`; under `in use`, names of targets whose snapshots
+were taken in use, each with the file that visitors read there.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ OPTIMIZED, STANDBY, UNAVAILABLE = 0, 2, 3
 over = time.monotonic() + float(sys.argv[1])
 plan = json.loads(sys.argv[2])
 special = {kind: plan[kind] for kind in ("standby", "not ready", "swapped")}
-targets = [*plan["plain"], *plan["twins"], *(name for name, *_ in special.values())]
+in_use: dict[str, str] = plan["in use"]
+targets = [*plan["plain"], *plan["twins"], *in_use, *(name for name, *_ in special.values())]
 #: What each target's file says. The swapped one's says which of its volumes it is on.
 expected = {target: f"{target}\n" for target in targets}
 counts: collections.Counter[str] = collections.Counter()
@@ -84,7 +86,7 @@ def walk(seed: int) -> None:
             visitors[seed] = target
         begun = time.monotonic()
         reading = subprocess.run(
-            ["cat", f"{ROOT}/{target}/marker"],
+            ["cat", f"{ROOT}/{target}/{in_use.get(target, 'marker')}"],
             user="user",
             capture_output=True,
             check=False,
@@ -104,6 +106,8 @@ def walk(seed: int) -> None:
             count("visits that worked")
             if target in plan["twins"]:
                 count("visits to twins that worked")
+            if target in in_use:
+                count(f"visits to {in_use[target]} that worked")
         slept(choice.uniform(0, 4))
 
 

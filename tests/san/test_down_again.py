@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import auto_iscsi
-from tests.san import job
+from tests.san import job, killer
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 from tests.san.snapshot import AUTO, checksum, server_taken_in_use, taken_in_use
@@ -176,6 +176,41 @@ def test_a_target_that_vanishes_below_a_tree(vm: Machine, san: San) -> None:
     assert job.until(lambda: files_of_server(vm, job.ALPHA) == SERVERS_FILES)
 
 
+def mounts_in_private(vm: Machine, entry: str) -> str:
+    """Mount each device of a map entry where nobody sees it; return what is in its newest file."""
+    devices = " ".join(
+        word for word in entry.replace('":', " ").replace('"', " ").split() if "ai-" in word
+    )
+    return vm.run(
+        f"for device in {devices}; do unshare -m sh -c"
+        ' "mount -o ro $device /mnt && cat /mnt/new8"; done'
+    ).stdout
+
+
+def test_lookup_and_reaper_killed_at_the_steps_of_a_tree(vm: Machine, san: San) -> None:
+    disk = server_taken_in_use(vm, san)
+    before, empty = checksum(vm, disk), left(vm)
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    job.configure(vm, ALL)
+    killer.prepare(vm)
+    # Both volumes are mapped (1, 2), then an overlay is laid over each of them (3 to 8, 9 to 14).
+    # The reaper removes these four. test_overlay.py has every step of one overlay.
+    for number, call in enumerate((1, 2, 3, 8, 9, 12, 14), 1):
+        killer.arm(vm, call, "after")
+        assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=120).status, call
+        killer.disarm(vm)
+        entry = vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=120).stdout
+        assert sorted(mounts_in_private(vm, entry).split()) == ["my-data", "root"], (call, entry)
+        if number <= 4:
+            vm.run("sleep 1.1")
+            killer.arm(vm, number, "before" if number % 2 else "after")
+            assert vm.run(["auto-iscsi", "reap"], check=False, timeout=120).status == -9, number
+            killer.disarm(vm)
+        assert is_cleared(vm, empty), (call, left(vm))
+    assert checksum(vm, disk) == before
+
+
 BOTH = ["127.0.0.1", "127.0.0.2"]
 
 
@@ -252,8 +287,7 @@ def test_an_upgrade_and_two_restarts_of_automount_below_a_tree(vm: Machine, san:
     # is not, and the claim of an earlier boot does not say whose it is.
     assert all_unmounted(vm, job.ALPHA)
     vm.run(
-        "for name in $(dmsetup ls --target snapshot -o blkdevname | cut -f1) $(dmsetup ls | cut -f1);"
-        " do dmsetup remove $name; done 2>/dev/null;"
+        "for each in 1 2 3; do dmsetup ls | cut -f1 | xargs -n 1 dmsetup remove; done 2>/dev/null;"
         f" iscsiadm -m node -T {job.ALPHA} --logout;"
         " echo another >/run/boot_id;"
         " mount --bind /run/boot_id /proc/sys/kernel/random/boot_id",
