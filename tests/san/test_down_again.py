@@ -162,10 +162,12 @@ def test_a_target_that_vanishes_below_a_tree(vm: Machine, san: San) -> None:
     assert files_of_server(vm, job.ALPHA) == SERVERS_FILES
     root = f"{job.ROOT}/{job.ALPHA}"
     reader = vm.start(
-        f"cd {root}/vg0-root && while dd if=$(findmnt -no SOURCE -T .) of=/dev/null bs=1M"
-        " iflag=direct status=none; do :; done",
+        f"cd {root}/vg0-root && device=$(findmnt -no SOURCE -t ext4 -M $PWD) &&"
+        " while dd if=$device of=/dev/null bs=1M iflag=direct status=none; do :; done",
         timeout=200,
     )
+    vm.run("sleep 1")
+    assert not reader.done
     san.block("127.0.0.1")
     assert "Input/output error" in reader.wait(check=False).stderr
     assert vm.run(f"cat {root}/vg0-my-data/* {root}/p1/*", check=False, timeout=90).status
