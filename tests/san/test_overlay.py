@@ -29,8 +29,13 @@ def overlays(vm: Machine) -> list[str]:
     return vm.run("cat /sys/block/dm-*/dm/name 2>/dev/null", check=False).lines
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("read_only", [True, False], ids=["protected", "writable"])
+@pytest.mark.parametrize(
+    "read_only",
+    [
+        pytest.param(True, id="protected", marks=pytest.mark.core),
+        pytest.param(False, id="writable"),
+    ],
+)
 def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
     vm: Machine, san: San, read_only: bool
 ) -> None:
