@@ -48,17 +48,18 @@ def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
     job.configure(vm, AUTO + "idle = 0\nlease = 1s\nlookup_timeout = 3m\n")
-    read = "cat {0}/marker {0}/new* | sha256sum"
+    read = "cd {} && cat marker new* | sha256sum && findmnt -no SOURCE,OPTIONS -M $PWD"
     right = {kind: vm.run(f"cat {disk.path}.sum").stdout for kind, disk in disks.items()}
     for visit in range(10):
         readers = {
             kind: vm.start(read.format(f"{job.ROOT}/{iqn}"), user="user", timeout=200)
             for kind, iqn in targets.items()
         }
-        assert {kind: reader.wait().stdout for kind, reader in readers.items()} == right, visit
+        for kind, reader in readers.items():
+            content, mounted = reader.wait().stdout.splitlines()
+            assert f"{content}\n" == right[kind], (visit, kind)
+            assert mounted.startswith("/dev/mapper/ai-") and " ro," in mounted
         if visit < 2:  # the second visit finds the overlays of the first one
-            mounted = {iqn: job.mount(vm, iqn) for iqn in targets.values()}
-            assert all(each and "ro" in each.options.split(",") for each in mounted.values())
             rows = json.loads(vm.run("auto-iscsi status --json").stdout)["sessions"]
             stores = [store for row in rows for store in row["overlays"]]
             assert sorted(store["name"] for store in stores) == sorted(overlays(vm))
