@@ -30,9 +30,11 @@ WALKERS = 8
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 #: How long, in seconds, after an injection a visit may begin that fails because of it: automount
 #: remembers a failure for one second; iscsid answers nobody while it sees to its sessions.
+#: mount(8) goes on with a replay whose lookup was killed; until it ends, the overlay is in use.
 #: A disk that was in standby can be mounted, and each visit keeps that mount for two more seconds.
 AFTER = {
     "lookup killed": 2.0,
+    "replay killed": 8.0,
     "iscsid killed": 6.0,
     "standby": 30.0,
     "not ready": 20.0,
@@ -165,7 +167,8 @@ def kill_lookups() -> None:
                 break
             now = time.monotonic()
             with guard:
-                injected.append(("lookup killed", target, now, now))
+                what = "replay killed" if target in in_use else "lookup killed"
+                injected.append((what, target, now, now))
             count("lookups killed")
             break
 

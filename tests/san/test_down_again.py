@@ -198,7 +198,7 @@ def test_lookup_and_reaper_killed_at_the_steps_of_a_tree(vm: Machine, san: San) 
     killer.prepare(vm)
     # Both volumes are mapped (1, 2), then an overlay is laid over each of them (3 to 8, 9 to 14).
     # The reaper removes these four. test_overlay.py has every step of one overlay.
-    for number, call in enumerate((1, 2, 3, 8, 9, 12, 14), 1):
+    for number, call in enumerate((1, 2, 3, 9, 14), 1):
         killer.arm(vm, call, "after")
         assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=120).status, call
         killer.disarm(vm)

@@ -41,7 +41,8 @@ def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
 ) -> None:
     disks = {kind: taken_in_use(vm, san, kind) for kind in ("ext3", *OPTIONS)}
     disks[JOURNAL] = taken_with_data_in_the_journal(vm, san)
-    before, left = checksums(vm, disks.values()), vm.run(LEFT, check=False).stdout
+    paths = [disk.path for disk in disks.values()]
+    before, left = checksums(vm, paths), vm.run(LEFT, check=False).stdout
     targets = {kind: f"{job.ARRAY}-{kind}" for kind in disks}
     for kind, iqn in targets.items():
         san.target(iqn, [disks[kind]], read_only=read_only)
@@ -71,7 +72,7 @@ def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
                 lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False).status
             )
             assert vm.run(LEFT, check=False).stdout == left
-    assert checksums(vm, disks.values()) == before
+    assert checksums(vm, paths) == before
     assert job.messages(vm) == []
 
 

@@ -20,7 +20,7 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 from tests.san.reaping import KEPT, QUICK, reap
-from tests.san.snapshot import server_taken_in_use, taken_in_use
+from tests.san.snapshot import checksums, server_taken_in_use, taken_in_use
 
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of.
@@ -47,7 +47,7 @@ SERIAL = "5a" * 16
 ONLY_TWINS = 'wwid ".*"\n}\nblacklist_exceptions {\nwwid "^360014055a5a"\n'
 THEIRS = [f"iqn.2001-05.com.example:theirs-{number}" for number in range(2)]
 
-CHECKSUMS = "sha256sum $(ls /run/san/disk* | grep -v sum)"
+LUNS = "ls /run/san/disk* | grep -v sum"
 STORES = "losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private"
 
 
@@ -93,7 +93,8 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     kept = (job.records(vm), [vm.sessions(iqn) for iqn in THEIRS])
     job.configure(vm, CONFIGURATION)
     vm.automount("--timeout=2 --negative-timeout=1")
-    disks, stores = vm.run(CHECKSUMS, timeout=200).stdout, vm.run(STORES, check=False).stdout
+    luns = vm.run(LUNS).lines
+    content, stores = checksums(vm, luns), vm.run(STORES, check=False).stdout
     vm.write("/root/soak.py", SCRIPT.read_text())
     soak = vm.start(
         ["python3", "/root/soak.py", f"{seconds}", json.dumps(plan)], timeout=seconds + 300
@@ -135,6 +136,6 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     assert job.until(lambda: vm.run("lsblk -dno NAME | grep -c ^sd", check=False).lines == ["2"])
     assert vm.run("ls /sys/block | grep ^dm-", check=False).stdout == ""
     assert vm.run(STORES, check=False).stdout == stores
-    assert vm.run(CHECKSUMS, timeout=200).stdout == disks
+    assert checksums(vm, luns) == content
     for iqn in PLAIN[:3]:
         assert job.visit(vm, iqn).stdout == f"{iqn}\n"
