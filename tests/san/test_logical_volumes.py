@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
@@ -49,6 +51,7 @@ def server(vm: Machine, san: San) -> LiveDisk:
     return disk
 
 
+@pytest.mark.core
 def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -> None:
     disk = server(vm, san)
     before = checksum(vm, disk)
