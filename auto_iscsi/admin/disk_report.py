@@ -65,7 +65,7 @@ def _selected(
         selected = selection.select(disk, candidates, settings)
     except errors.Failure:  # the caller's report gives this reason for the refusal
         return []
-    nodes = ", ".join(candidate.device.node for candidate in selected.candidates)
+    nodes = ", ".join(candidate.device.name for candidate in selected.candidates)
     return [("selected", f"{nodes}: {selected.why}")]
 
 

@@ -1,0 +1,253 @@
+"""Hide the partitions that hold physical volumes from this host's own LVM, and find them again.
+
+The snapshot of a physical volume has the UUID of its original. LVM's commands read every block
+device of the host, and refuse to change a volume group while they see one of its physical volumes
+twice. So the node of such a partition is deleted from the kernel (linux/blkpg.h,
+BLKPG_DEL_PARTITION; over multipath, kpartx's map of it), and volume_groups maps the logical volumes
+on the whole disk. The other partitions keep their nodes. While our devices hold the whole disk, the
+kernel lets nobody mount these (block/bdev.c, bd_may_claim): volumes/partitions shows them.
+
+Which partitions are hidden is written down before they are (identity.Remembered), and where they
+lie is read from the partition table. A node can come back: partprobe and kpartx make them anew. The
+next lookup deletes it again.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterable, Sequence
+
+from auto_iscsi import errors, keys
+from auto_iscsi.disks import identity, multipath, our_devices, ownership, scsi_disks, udev_db
+from auto_iscsi.disks.scsi_disks import Device, Disk, Extent
+from auto_iscsi.machine import bounded
+from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import device_mapper, mountable, overlay, partition_tables
+
+_TYPES = (mountable.LVM_MEMBER,)  # what is hidden
+_BLKPG, _DEL_PARTITION = 0x1269, 2  # linux/fs.h, linux/blkpg.h
+_PARTITION = "=qqi64s64s4x"  # struct blkpg_partition: start, length, number, two names
+_BUSY_SECONDS = 2.0  # for which udev or a scan of LVM's can have a partition open
+_READ_SECONDS = 10.0  # to read a partition table
+_STEP = 0.02  # seconds between two tries
+
+
+def list_all(host: Host, disk: Disk, devices: dict[int, Device]) -> dict[Device, str]:
+    """Return the hidden partitions of a disk, each with its type; raise NotMountable.
+
+    devices: the disk's, as scsi_disks.list_devices() returns them.
+    """
+    target = keys.fold(disk.session.target)
+    hidden = identity.hidden_partitions(host, target, disk.path)
+    missing = {part: kind for part, kind in hidden.items() if part not in devices}
+    extents = _read_table(host, target, devices[0], time.monotonic() + _READ_SECONDS)
+    if lost := sorted(missing.keys() - extents.keys()):
+        raise errors.NotMountable(
+            f"{target}: partition {lost[0]} of {devices[0].node} is hidden, and the partition "
+            "table has none of that number",
+            "did the SAN map another volume there? log the session out: auto-iscsi status",
+        )
+    return {
+        devices[0]._replace(extent=extents[part]): kind for part, kind in sorted(missing.items())
+    }
+
+
+def hide(
+    host: Host,
+    target: str,
+    disks: Sequence[Disk],
+    content: mountable.Mountable,
+    until: float,
+) -> mountable.Mountable:
+    """Hide the physical volumes in partitions of these disks; return what is to be mounted then.
+
+    A disk whose session is not ours stays as it is, and so does a partition that somebody uses, or
+    whose place the kernel and the partition table describe differently: a note says so.
+    """
+    hidden: dict[str, Device] = {}
+    notes = list(content.notes)
+    for disk in disks:
+        members = _members(host, disk) if ownership.is_ours(host, target, disk.path) else {}
+        if members:
+            try:
+                hidden.update(_hide_on(host, target, disk, members, content, until))
+            except errors.Failure as failure:
+                reason = failure.reason.partition(f"{target}: ")[2] or failure.reason
+                notes.append(f"this host's LVM sees physical volumes of {disk.name}: {reason}")
+    filesystems = [
+        each._replace(device=hidden.get(each.device.node, each.device))
+        for each in content.filesystems
+    ]
+    return content._replace(filesystems=tuple(filesystems), notes=tuple(notes))
+
+
+def _members(host: Host, disk: Disk) -> dict[int, Device]:
+    """Return the partitions with nodes that are to be hidden, and the whole disk as 0."""
+    devices = scsi_disks.list_devices(host, disk)
+    members = {
+        part: device
+        for part, device in devices.items()
+        if not part or udev_db.read(host, device.number).properties.get("ID_FS_TYPE") in _TYPES
+    }
+    return members if len(members) > 1 else {}
+
+
+def _hide_on(
+    host: Host,
+    target: str,
+    disk: Disk,
+    members: dict[int, Device],
+    content: mountable.Mountable,
+    until: float,
+) -> dict[str, Device]:
+    """Hide partitions of one disk; return what each is found as now, by node; raise Failure."""
+    whole = members[0]
+    parts = {part: device for part, device in members.items() if part}
+    extents = _read_table(host, target, whole, until)
+    for part, device in parts.items():
+        place = _place_in_kernel(host, disk, device, until)
+        if part not in extents or extents[part][1:] != place:
+            raise errors.NotMountable(
+                f"{target}: the kernel has partition {part} in another place than its table"
+            )
+    nodes = {device.node for device in parts.values()}
+    is_shown = any(each.device.node in nodes for each in content.filesystems)
+    _remove_unused(host, target, parts.values(), until)
+    if is_shown and not _can_be_held(host, target, disk, whole, until):
+        raise errors.Busy(f"{target}: another partition of the disk is in use")
+    _remember(host, target, disk, parts)
+    _delete(host, target, disk, parts, until)
+    return {device.node: whole._replace(extent=extents[part]) for part, device in parts.items()}
+
+
+def _place_in_kernel(
+    host: Host, disk: Disk, device: Device, until: float
+) -> tuple[int, int] | None:
+    """Return start and size, in sectors, of a partition with a node; None if that is not clear."""
+    path = f"{disk.path}/{device.node}"
+    words = [host.read(f"{path}/start"), host.read(f"{path}/size")]
+    if device.is_map:  # 0 SIZE linear MAJOR:MINOR START
+        name = our_devices.name(host, device.node)
+        lines = device_mapper.run(host, until, "table", name)[1].splitlines()
+        fields = lines[0].split() if len(lines) == 1 else []
+        words = [fields[4], fields[1]] if fields[2:3] == ["linear"] and len(fields) == 5 else []
+    if len(words) != 2 or not all(word and word.isdecimal() for word in words):
+        return None
+    return int(words[0] or 0), int(words[1] or 0)
+
+
+def _remove_unused(host: Host, target: str, devices: Iterable[Device], until: float) -> None:
+    """Remove our own devices from partitions; raise Busy when somebody uses a partition.
+
+    An earlier release has mapped logical volumes there.
+    """
+    for device in devices:
+        path = f"/sys/dev/block/{device.number}/holders"
+        for node in host.names(path):
+            if our_devices.is_ours(host, node):
+                overlay.remove(host, target, node, until)
+        if holders := host.names(path):
+            raise errors.Busy(f"{target}: {device.node} is held by {', '.join(holders)}")
+
+
+def _can_be_held(host: Host, target: str, disk: Disk, whole: Device, until: float) -> bool:
+    """Tell whether our devices can be made of the whole disk: nobody uses a partition of it.
+
+    Our own devices on other partitions, which nobody uses, are removed.
+    """
+    if whole.is_map or our_devices.find(host, whole.number):
+        return True
+    if not ownership.is_changeable(host, target, disk.path):
+        return False
+    devices = scsi_disks.list_devices(host, disk)
+    _remove_unused(host, target, [device for part, device in devices.items() if part], until)
+    return True
+
+
+def _remember(host: Host, target: str, disk: Disk, parts: dict[int, Device]) -> None:
+    """Write down which partitions are hidden, before they are: we can be killed in between."""
+    disks, name = identity.read(host, target), identity.disk_name(host, disk.path)
+    remembered = disks.get(name, identity.Remembered())
+    hidden = dict(remembered.hidden)
+    for part, device in parts.items():
+        hidden[part] = udev_db.read(host, device.number).properties["ID_FS_TYPE"]
+    if hidden != dict(remembered.hidden):
+        changed = remembered._replace(hidden=tuple(sorted(hidden.items())))
+        identity.write(host, target, {**disks, name: changed})
+
+
+def _delete(host: Host, target: str, disk: Disk, parts: dict[int, Device], until: float) -> None:
+    """Delete the nodes of partitions; raise Failure when the kernel refuses."""
+    for device in parts.values():
+        if device.is_map:
+            name = our_devices.name(host, device.node)
+            status, text = device_mapper.run(host, until, "remove", "--retry", name)
+            if status != 0 and multipath.is_map(host, device.node):
+                raise errors.Busy(f"{target}: {name} cannot be removed: {text}")
+    numbers = sorted(parts.keys() & scsi_disks.list_partitions(host, disk).keys())
+    node = host.path(f"/dev/{disk.name}")
+    error = bounded.run(lambda: _delete_nodes(node, numbers), until, target) if numbers else 0
+    if error:
+        raise errors.Busy(
+            f"{target}: a partition of {disk.name} cannot be hidden: {os.strerror(error)}"
+        )
+
+
+def _delete_nodes(node: str, numbers: Sequence[int]) -> int:
+    """Delete a disk's partitions from the kernel; return the errno of a failure, 0 for none.
+
+    Nothing is written to the disk. The kernel refuses it while anybody has the partition open.
+    """
+    until = time.monotonic() + _BUSY_SECONDS
+    handle = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        for number in numbers:
+            partition = array.array("B", struct.pack(_PARTITION, 0, 0, number, b"", b""))
+            address, size = partition.buffer_info()
+            argument = struct.pack("@iiiP", _DEL_PARTITION, 0, size, address)
+            while True:
+                try:
+                    fcntl.ioctl(handle, _BLKPG, argument)
+                except OSError as error:
+                    if error.errno == errno.ENXIO:  # it is gone already
+                        break
+                    if error.errno != errno.EBUSY or time.monotonic() >= until:
+                        return error.errno or errno.EIO
+                    time.sleep(_STEP)
+                else:
+                    break
+    finally:
+        os.close(handle)
+    return 0
+
+
+def _read_table(host: Host, target: str, whole: Device, until: float) -> dict[int, Extent]:
+    """Return the partitions that a disk's table describes, by number; raise NotMountable."""
+    path = f"/sys/dev/block/{whole.number}"
+    size = int(host.read(f"{path}/size") or 0) * partition_tables.SECTOR
+    block = int(host.read(f"{path}/queue/logical_block_size") or partition_tables.SECTOR)
+    node = host.path(f"/dev/{whole.node}")
+
+    def read() -> list[tuple[int, int, int]] | str:
+        handle = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            table = partition_tables.read(
+                lambda offset, length: os.pread(handle, length, offset), size, block
+            )
+        except (partition_tables.Malformed, OSError) as error:
+            return str(error)
+        finally:
+            os.close(handle)
+        return [tuple(partition) for partition in table]  # type: ignore[misc]
+
+    answer = bounded.run(read, until, target)
+    if isinstance(answer, str):
+        raise errors.NotMountable(
+            f"{target}: the partition table of {whole.node} cannot be read: {answer}"
+        )
+    return {number: Extent(number, start, length) for number, start, length in answer}
