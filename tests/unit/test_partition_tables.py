@@ -29,14 +29,14 @@ CHAIN_READ = [
 ]
 
 
-def read(disk: bytes, block: int = 512) -> list[Partition]:
+def read(disk: bytes | bytearray, block: int = 512) -> list[Partition]:
     """Read a disk's table; fail when that looks outside the disk, or never ends."""
     looks = 0
 
     def part(offset: int, size: int) -> bytes:
         nonlocal looks
         looks += 1
-        assert 0 <= offset and 0 <= size and offset + size <= len(disk) and looks < 1000
+        assert offset >= 0 and size >= 0 and offset + size <= len(disk) and looks < 1000
         return bytes(disk[offset : offset + size])
 
     return partition_tables.read(part, len(disk), block)
@@ -153,7 +153,7 @@ def test_a_boot_sector_is_no_table() -> None:
         read(chain({0: bytes(sector)}))
 
 
-def assert_sound(disk: bytes, block: int) -> None:
+def assert_sound(disk: bytes | bytearray, block: int) -> None:
     """Read a table of any kind; whatever it shows is on the disk, and overlaps nothing."""
     try:
         shown = read(disk, block)
