@@ -2,10 +2,10 @@
 
 The snapshot of a physical volume has the UUID of its original. LVM's commands read every block
 device of the host, and refuse to change a volume group while they see one of its physical volumes
-twice. So the node of such a partition is deleted from the kernel (linux/blkpg.h,
-BLKPG_DEL_PARTITION; over multipath, kpartx's map of it), and volume_groups maps the logical volumes
-on the whole disk. The other partitions keep their nodes. While our devices hold the whole disk, the
-kernel lets nobody mount these (block/bdev.c, bd_may_claim): volumes/partitions shows them.
+twice. So the node of such a partition is deleted from the kernel (disks/kernel_partitions; over
+multipath, kpartx's map of it), and volume_groups maps the logical volumes on the whole disk. The
+other partitions keep their nodes. While our devices hold the whole disk, the kernel lets nobody
+mount these (block/bdev.c, bd_may_claim): volumes/partitions shows them.
 
 Which partitions are hidden is written down before they are (identity.Remembered), and where they
 lie is read from the partition table. A node can come back: partprobe and kpartx make them anew. The
@@ -14,27 +14,25 @@ next lookup deletes it again.
 
 from __future__ import annotations
 
-import array
-import errno
-import fcntl
-import os
-import struct
 import time
 from collections.abc import Iterable, Sequence
 
 from auto_iscsi import errors, keys
-from auto_iscsi.disks import identity, multipath, our_devices, ownership, scsi_disks, udev_db
-from auto_iscsi.disks.scsi_disks import Device, Disk, Extent
-from auto_iscsi.machine import bounded
+from auto_iscsi.disks import (
+    identity,
+    kernel_partitions,
+    multipath,
+    our_devices,
+    ownership,
+    scsi_disks,
+    udev_db,
+)
+from auto_iscsi.disks.scsi_disks import Device, Disk
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import device_mapper, mountable, overlay, partition_tables
 
 _TYPES = (mountable.LVM_MEMBER,)  # what is hidden
-_BLKPG, _DEL_PARTITION = 0x1269, 2  # linux/fs.h, linux/blkpg.h
-_PARTITION = "=qqi64s64s4x"  # struct blkpg_partition: start, length, number, two names
-_BUSY_SECONDS = 2.0  # for which udev or a scan of LVM's can have a partition open
 _READ_SECONDS = 10.0  # to read a partition table
-_STEP = 0.02  # seconds between two tries
 
 
 def list_all(host: Host, disk: Disk, devices: dict[int, Device]) -> dict[Device, str]:
@@ -45,7 +43,7 @@ def list_all(host: Host, disk: Disk, devices: dict[int, Device]) -> dict[Device,
     target = keys.fold(disk.session.target)
     hidden = identity.hidden_partitions(host, target, disk.path)
     missing = {part: kind for part, kind in hidden.items() if part not in devices}
-    extents = _read_table(host, target, devices[0], time.monotonic() + _READ_SECONDS)
+    extents = partition_tables.of_disk(host, target, devices[0], time.monotonic() + _READ_SECONDS)
     if lost := sorted(missing.keys() - extents.keys()):
         raise errors.NotMountable(
             f"{target}: partition {lost[0]} of {devices[0].node} is hidden, and the partition "
@@ -108,7 +106,7 @@ def _hide_on(
     """Hide partitions of one disk; return what each is found as now, by node; raise Failure."""
     whole = members[0]
     parts = {part: device for part, device in members.items() if part}
-    extents = _read_table(host, target, whole, until)
+    extents = partition_tables.of_disk(host, target, whole, until)
     for part, device in parts.items():
         place = _place_in_kernel(host, disk, device, until)
         if part not in extents or extents[part][1:] != place:
@@ -190,64 +188,5 @@ def _delete(host: Host, target: str, disk: Disk, parts: dict[int, Device], until
             if status != 0 and multipath.is_map(host, device.node):
                 raise errors.Busy(f"{target}: {name} cannot be removed: {text}")
     numbers = sorted(parts.keys() & scsi_disks.list_partitions(host, disk).keys())
-    node = host.path(f"/dev/{disk.name}")
-    error = bounded.run(lambda: _delete_nodes(node, numbers), until, target) if numbers else 0
-    if error:
-        raise errors.Busy(
-            f"{target}: a partition of {disk.name} cannot be hidden: {os.strerror(error)}"
-        )
-
-
-def _delete_nodes(node: str, numbers: Sequence[int]) -> int:
-    """Delete a disk's partitions from the kernel; return the errno of a failure, 0 for none.
-
-    Nothing is written to the disk. The kernel refuses it while anybody has the partition open.
-    """
-    until = time.monotonic() + _BUSY_SECONDS
-    handle = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        for number in numbers:
-            partition = array.array("B", struct.pack(_PARTITION, 0, 0, number, b"", b""))
-            address, size = partition.buffer_info()
-            argument = struct.pack("@iiiP", _DEL_PARTITION, 0, size, address)
-            while True:
-                try:
-                    fcntl.ioctl(handle, _BLKPG, argument)
-                except OSError as error:
-                    if error.errno == errno.ENXIO:  # it is gone already
-                        break
-                    if error.errno != errno.EBUSY or time.monotonic() >= until:
-                        return error.errno or errno.EIO
-                    time.sleep(_STEP)
-                else:
-                    break
-    finally:
-        os.close(handle)
-    return 0
-
-
-def _read_table(host: Host, target: str, whole: Device, until: float) -> dict[int, Extent]:
-    """Return the partitions that a disk's table describes, by number; raise NotMountable."""
-    path = f"/sys/dev/block/{whole.number}"
-    size = int(host.read(f"{path}/size") or 0) * partition_tables.SECTOR
-    block = int(host.read(f"{path}/queue/logical_block_size") or partition_tables.SECTOR)
-    node = host.path(f"/dev/{whole.node}")
-
-    def read() -> list[tuple[int, int, int]] | str:
-        handle = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            table = partition_tables.read(
-                lambda offset, length: os.pread(handle, length, offset), size, block
-            )
-        except (partition_tables.Malformed, OSError) as error:
-            return str(error)
-        finally:
-            os.close(handle)
-        return [tuple(partition) for partition in table]  # type: ignore[misc]
-
-    answer = bounded.run(read, until, target)
-    if isinstance(answer, str):
-        raise errors.NotMountable(
-            f"{target}: the partition table of {whole.node} cannot be read: {answer}"
-        )
-    return {number: Extent(number, start, length) for number, start, length in answer}
+    if error := kernel_partitions.delete(host, target, disk.name, numbers, until):
+        raise errors.Busy(f"{target}: a partition of {disk.name} cannot be hidden: {error}")

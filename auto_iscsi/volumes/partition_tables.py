@@ -11,10 +11,15 @@ is not wholly on the disk, or that overlaps another one, is left out.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
+from auto_iscsi import errors
+from auto_iscsi.disks.scsi_disks import Device, Extent
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+from auto_iscsi.machine import bounded
+from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,6 +100,32 @@ def read(read: Read, size: int, block: int) -> list[Partition]:
         Partition(number, start * scale, count * scale)
         for number, start, count in sorted(_sound(partitions, disk.blocks))
     ]
+
+
+def of_disk(host: Host, target: str, whole: Device, until: float) -> dict[int, Extent]:
+    """Return the partitions that a disk's table describes, by number; raise NotMountable."""
+    path = f"/sys/dev/block/{whole.number}"
+    size = int(host.read(f"{path}/size") or 0) * SECTOR
+    block = int(host.read(f"{path}/queue/logical_block_size") or SECTOR)
+    node = host.path(f"/dev/{whole.node}")
+
+    def look() -> list[tuple[int, int, int]] | str:
+        try:
+            handle = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                table = read(lambda offset, length: os.pread(handle, length, offset), size, block)
+            finally:
+                os.close(handle)
+        except (Malformed, OSError) as error:
+            return str(error)
+        return [(each.number, each.start, each.size) for each in table]
+
+    answer = bounded.run(look, until, target)
+    if isinstance(answer, str):
+        raise errors.NotMountable(
+            f"{target}: the partition table of {whole.node} cannot be read: {answer}"
+        )
+    return {number: Extent(number, start, length) for number, start, length in answer}
 
 
 def _sound(partitions: Iterable[Partition], blocks: int) -> Iterator[Partition]:

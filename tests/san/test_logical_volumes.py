@@ -178,9 +178,10 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
             2,
             "dd if=/dev/zero of={copy} bs=512 seek=$((96 * 2048 - 33)) count=33 conv=notrunc",
         ),
+        (GPT, 512, 2, "dd if=/dev/zero of={copy} bs=512 seek=1 count=1 conv=notrunc"),
         (LOGICAL, 512, 6, ""),
     ],
-    ids=["4Kn", "without the second GPT", "logical"],
+    ids=["4Kn", "no-second-GPT", "no-first-GPT", "logical"],
 )
 def test_a_volume_group_in_any_table(
     vm: Machine, san: San, table: str, block: int, part: int, after: str
