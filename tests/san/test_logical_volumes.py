@@ -48,10 +48,10 @@ sync
 TABLES = """
 set -e
 truncate -s 96M /run/x.img
-sfdisk -q /run/x.img --sector-size {block} <<'END' || exit 1
+device=$(losetup --show -P --sector-size {block} -f /run/x.img)
+sfdisk -q $device <<'END' || exit 1
 {table}
 END
-device=$(losetup --show -P --sector-size {block} -f /run/x.img)
 udevadm settle
 mkfs.ext4 -q -L boot ${{device}}p1
 pvcreate -qq ${{device}}p{part} && vgcreate -qq vgx ${{device}}p{part}
@@ -156,7 +156,15 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
     assert vm.run(f"cat /iscsiauto/{job.ALPHA}/vg0-root/new2", timeout=200).stdout == "root2\n"
     vm.run("udevadm settle", timeout=100)
     names = vm.run("cat /sys/block/dm-*/dm/uuid").lines
-    assert names and not [name for name in names if name.startswith("LVM-")]
+    assert names and not [name for name in names if name.startswith(("LVM-", "part2-"))]
+    assert not vm.run("pvs --noheadings").lines
+    assert "lost+found" in vm.run(f"ls /iscsiauto/{job.ALPHA}/p1", timeout=100).stdout
+    # kpartx makes a map of the partition again, and the next lookup removes it.
+    wwid = next(name[len("mpath-") :] for name in names if name.startswith("mpath-"))
+    vm.run(f"kpartx -a -p -part /dev/disk/by-id/dm-uuid-mpath-{wwid}; udevadm settle", timeout=100)
+    assert "part2-" in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
+    vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100)
+    assert "part2-" not in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
     assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
 
     def is_cleared() -> bool:

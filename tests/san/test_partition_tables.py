@@ -56,8 +56,9 @@ def table(block, blocks):
 def kernels(disk, block):
     with open("/run/table.img", "wb") as file:
         file.write(disk)
-    command = ["losetup", "--show", "-P", "-b", str(block), "-f", "/run/table.img"]
+    command = ["losetup", "--show", "-r", "-P", "-b", str(block), "-f", "/run/table.img"]
     node = os.path.basename(subprocess.check_output(command, text=True).strip())
+    subprocess.check_call(["udevadm", "settle"])  # udev can have the table read again
     parts = {}
     for name in os.listdir(f"/sys/block/{node}"):
         if name.startswith(f"{node}p"):
