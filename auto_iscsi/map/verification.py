@@ -138,7 +138,7 @@ def hide_members(request: Request, content: Mountable, up: Sequence[Session]) ->
 
 def _is_member(request: Request, device: scsi_disks.Device) -> bool:
     record = udev_db.read(request.host, device.number)
-    return record.properties.get("ID_FS_TYPE") in mountable.MEMBERS
+    return record.properties.get("ID_FS_TYPE") in mountable.HIDDEN
 
 
 def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> Mountable:

@@ -31,7 +31,6 @@ from auto_iscsi.disks.scsi_disks import Device, Disk
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import device_mapper, mountable, overlay, partition_tables
 
-_TYPES = (mountable.LVM_MEMBER,)  # what is hidden
 _READ_SECONDS = 10.0  # to read a partition table
 
 
@@ -90,9 +89,14 @@ def _members(host: Host, disk: Disk) -> dict[int, Device]:
     members = {
         part: device
         for part, device in devices.items()
-        if not part or udev_db.read(host, device.number).properties.get("ID_FS_TYPE") in _TYPES
+        if not part or _type(host, device) in mountable.HIDDEN
     }
     return members if len(members) > 1 else {}
+
+
+def _type(host: Host, device: Device) -> str:
+    """Return the type that udev recorded of what is on a device, "" for none."""
+    return udev_db.read(host, device.number).properties.get("ID_FS_TYPE", "")
 
 
 def _hide_on(
@@ -173,7 +177,7 @@ def _remember(host: Host, target: str, disk: Disk, parts: dict[int, Device]) -> 
     remembered = disks.get(name, identity.Remembered())
     hidden = dict(remembered.hidden)
     for part, device in parts.items():
-        hidden[part] = udev_db.read(host, device.number).properties["ID_FS_TYPE"]
+        hidden[part] = _type(host, device)
     if hidden != dict(remembered.hidden):
         changed = remembered._replace(hidden=tuple(sorted(hidden.items())))
         identity.write(host, target, {**disks, name: changed})

@@ -16,6 +16,7 @@ LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volu
 LUKS_MEMBER = "crypto_LUKS"  #: the type that it gives what LUKS encrypted
 #: The types of what is no filesystem itself, and shown by what is on it.
 MEMBERS = (LUKS_MEMBER, LVM_MEMBER)
+HIDDEN = (LVM_MEMBER,)  #: those whose partitions are hidden from the host's own programs
 
 
 LEFT_OUT = " is left out: "  #: in a note, between what is left out and the reason
