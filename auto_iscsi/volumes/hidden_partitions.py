@@ -15,7 +15,7 @@ next lookup deletes it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from auto_iscsi import errors, keys
 from auto_iscsi.disks import (
@@ -119,9 +119,7 @@ def _hide_on(
             )
     nodes = {device.node for device in parts.values()}
     is_shown = any(each.device.node in nodes for each in content.filesystems)
-    _remove_unused(host, target, parts.values(), until)
-    if is_shown and not _can_be_held(host, target, disk, whole, until):
-        raise errors.Busy(f"{target}: another partition of the disk is in use")
+    _make_free(host, target, disk, members, is_shown, until)
     _remember(host, target, disk, parts)
     _delete(host, target, disk, parts, until)
     return {device.node: whole._replace(extent=extents[part]) for part, device in parts.items()}
@@ -143,32 +141,25 @@ def _place_in_kernel(
     return int(words[0] or 0), int(words[1] or 0)
 
 
-def _remove_unused(host: Host, target: str, devices: Iterable[Device], until: float) -> None:
-    """Remove our own devices from partitions; raise Busy when somebody uses a partition.
+def _make_free(
+    host: Host, target: str, disk: Disk, members: dict[int, Device], is_shown: bool, until: float
+) -> None:
+    """Remove our devices that keep partitions from being hidden; raise Busy when they are in use.
 
-    An earlier release has mapped logical volumes there.
+    An earlier release mapped logical volumes on the partition. Where volumes of it are to be shown
+    (`is_shown`), our devices must get the whole disk: nobody can have another partition of it.
     """
-    for device in devices:
-        path = f"/sys/dev/block/{device.number}/holders"
-        for node in host.names(path):
-            if our_devices.is_ours(host, node):
-                overlay.remove(host, target, node, until)
-        if holders := host.names(path):
-            raise errors.Busy(f"{target}: {device.node} is held by {', '.join(holders)}")
-
-
-def _can_be_held(host: Host, target: str, disk: Disk, whole: Device, until: float) -> bool:
-    """Tell whether our devices can be made of the whole disk: nobody uses a partition of it.
-
-    Our own devices on other partitions, which nobody uses, are removed.
-    """
-    if whole.is_map or our_devices.find(host, whole.number):
-        return True
-    if not ownership.is_changeable(host, target, disk.path):
-        return False
-    devices = scsi_disks.list_devices(host, disk)
-    _remove_unused(host, target, [device for part, device in devices.items() if part], until)
-    return True
+    whole = members[0]
+    parts = [device for part, device in members.items() if part]
+    folders = [f"/sys/dev/block/{device.number}/holders" for device in parts]
+    needs_disk = is_shown and not whole.is_map and not our_devices.find(host, whole.number)
+    if needs_disk or any(map(host.names, folders)):
+        if not ownership.is_changeable(host, target, disk.path):
+            raise errors.Busy(f"{target}: a partition of the disk is in use")
+        for node in our_devices.list_of_disk(host, disk.path):
+            overlay.remove(host, target, node, until)
+    if holders := [name for folder in folders for name in host.names(folder)]:
+        raise errors.Busy(f"{target}: they are held by {', '.join(holders)}")
 
 
 def _remember(host: Host, target: str, disk: Disk, parts: dict[int, Device]) -> None:
