@@ -72,7 +72,8 @@ def hide(
         members = _members(host, disk) if ownership.is_ours(host, target, disk.path) else {}
         if members:
             try:
-                hidden.update(_hide_on(host, target, disk, members, content, until))
+                hidden.update(_find_places(host, target, disk, members, content, until))
+                _delete(host, target, disk, members, until)
             except errors.Failure as failure:
                 reason = failure.reason.partition(f"{target}: ")[2] or failure.reason
                 notes.append(f"this host's LVM sees physical volumes of {disk.name}: {reason}")
@@ -99,7 +100,7 @@ def _type(host: Host, device: Device) -> str:
     return udev_db.read(host, device.number).properties.get("ID_FS_TYPE", "")
 
 
-def _hide_on(
+def _find_places(
     host: Host,
     target: str,
     disk: Disk,
@@ -107,7 +108,10 @@ def _hide_on(
     content: mountable.Mountable,
     until: float,
 ) -> dict[str, Device]:
-    """Hide partitions of one disk; return what each is found as now, by node; raise Failure."""
+    """Return what partitions of one disk are found as without their nodes, by node.
+
+    It is written down that they are hidden. Raise Failure when they must not be.
+    """
     whole = members[0]
     parts = {part: device for part, device in members.items() if part}
     extents = partition_tables.of_disk(host, target, whole, until)
@@ -121,7 +125,6 @@ def _hide_on(
     is_shown = any(each.device.node in nodes for each in content.filesystems)
     _make_free(host, target, disk, members, is_shown, until)
     _remember(host, target, disk, parts)
-    _delete(host, target, disk, parts, until)
     return {device.node: whole._replace(extent=extents[part]) for part, device in parts.items()}
 
 
@@ -174,14 +177,14 @@ def _remember(host: Host, target: str, disk: Disk, parts: dict[int, Device]) -> 
         identity.write(host, target, {**disks, name: changed})
 
 
-def _delete(host: Host, target: str, disk: Disk, parts: dict[int, Device], until: float) -> None:
+def _delete(host: Host, target: str, disk: Disk, members: dict[int, Device], until: float) -> None:
     """Delete the nodes of partitions; raise Failure when the kernel refuses."""
-    for device in parts.values():
-        if device.is_map:
+    for part, device in members.items():
+        if part and device.is_map:
             name = our_devices.name(host, device.node)
             status, text = device_mapper.run(host, until, "remove", "--retry", name)
             if status != 0 and multipath.is_map(host, device.node):
                 raise errors.Busy(f"{target}: {name} cannot be removed: {text}")
-    numbers = sorted(parts.keys() & scsi_disks.list_partitions(host, disk).keys())
+    numbers = sorted(members.keys() & scsi_disks.list_partitions(host, disk).keys())
     if error := kernel_partitions.delete(host, target, disk.name, numbers, until):
         raise errors.Busy(f"{target}: a partition of {disk.name} cannot be hidden: {error}")
