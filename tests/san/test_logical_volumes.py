@@ -134,6 +134,10 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     assert vm.run("dmsetup ls | sort; losetup -n | wc -l").stdout == left
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/my-data"))
     assert job.visit(vm, job.ALPHA, "new3").stdout == "my-data3\n"
+    # Another partition can be mounted while a logical volume of ours holds the disk.
+    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 150)
+    job.configure(vm, "options = nocheck, ro\nfstype = ext4\nidle = 0\nlease = 1s\n")
+    assert "lost+found" in vm.run(f"ls /iscsiauto/{job.ALPHA}", timeout=100).stdout
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/none"))
     assert "there are vg0/" in job.refusal(vm, job.BETA)
     assert checksum(vm, disk) == before
