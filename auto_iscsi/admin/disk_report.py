@@ -35,7 +35,8 @@ def read(host: Host, disk: scsi_disks.Disk) -> Contents:
         return Contents(disk, (), {}, ("changed", text))
     try:
         candidates = selection.read_contents(host, disk)
-    except errors.TwinVolumes as failure:  # its multipath map joins it with another volume
+    # Its multipath map joins it with another volume, or a hidden partition is not in its table.
+    except (errors.TwinVolumes, errors.NotMountable) as failure:
         return Contents(disk, (), {}, ("contents", failure.reason))
     if candidates is None:
         text = "not known yet: udev has not finished with the disk"
@@ -65,7 +66,7 @@ def _selected(
         selected = selection.select(disk, candidates, settings)
     except errors.Failure:  # the caller's report gives this reason for the refusal
         return []
-    nodes = ", ".join(candidate.device.node for candidate in selected.candidates)
+    nodes = ", ".join(candidate.device.name for candidate in selected.candidates)
     return [("selected", f"{nodes}: {selected.why}")]
 
 

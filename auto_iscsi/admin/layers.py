@@ -8,6 +8,7 @@ that are not mapped are read from their physical volumes. Nothing is made.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -313,7 +314,9 @@ class _Layers:
     def _names(self, volume: _Volume) -> set[str]:
         """Return the names that the device of a volume can have."""
         numbers = map(self._number, volume.group.nodes.values())
-        return {mapping.name(self._host, number, volume.label) for number in numbers}
+        hidden = [each.device.extent.part for each in self._members if each.device.extent]
+        labels = [volume.label, *(f"{part}-{volume.label}" for part in hidden)]
+        return {mapping.name(self._host, *each) for each in itertools.product(numbers, labels)}
 
     def _names_of_ours(self) -> set[str]:
         """Return the names of our devices on this host."""

@@ -17,6 +17,7 @@ LUKS_MEMBER = "crypto_LUKS"  #: the type that it gives what LUKS encrypted
 MD_MEMBER = "linux_raid_member"  #: that of a member of an md array
 #: The types of what is no filesystem itself, and shown by what is on it.
 MEMBERS = (LUKS_MEMBER, MD_MEMBER, LVM_MEMBER)
+HIDDEN = (LVM_MEMBER,)  #: those whose partitions are hidden from the host's own programs
 
 
 LEFT_OUT = " is left out: "  #: in a note, between what is left out and the reason

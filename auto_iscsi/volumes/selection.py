@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.config.settings import ALL, AUTO, Settings
-from auto_iscsi.disks import scsi_commands, scsi_disks, udev_db
+from auto_iscsi.disks import identity, scsi_commands, scsi_disks, udev_db
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
@@ -23,6 +23,7 @@ from auto_iscsi.volumes.candidates import of_type
 from auto_iscsi.volumes.content import (
     FOREIGN,
     SIGNATURES,
+    Content,
     from_udev,
     of_disk,
     of_partition,
@@ -136,7 +137,23 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
             content = of_disk(record, len(devices) > 1)
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
         candidates.append(Candidate(part, device, content, size))
-    return candidates
+    return candidates + _hidden(host, disk, devices)
+
+
+def _hidden(
+    host: Host, disk: scsi_disks.Disk, devices: dict[int, scsi_disks.Device]
+) -> list[Candidate]:
+    """Return the partitions that a lookup has hidden from the host's own LVM."""
+    hidden = identity.hidden_partitions(host, keys.fold(disk.session.target), disk.path)
+    if hidden.keys() <= devices.keys():
+        return []
+    from auto_iscsi.volumes import hidden_partitions
+
+    return [
+        Candidate(extent.part, device, Content(kind, "raid"), extent.size * _SECTOR)
+        for device, kind in hidden_partitions.list_all(host, disk, devices).items()
+        if (extent := device.extent)
+    ]
 
 
 def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Settings) -> Selection:
@@ -255,10 +272,11 @@ def _linked_device(
     """Return the device that the link in the map entry leads to, None while there is no link."""
     if settings.device == "kernel":
         return candidate.device
-    same = [
-        scsi_disks.list_devices(host, disk, candidate.part).get(candidate.part) for disk in disks
-    ]
-    return scsi_disks.first_linked(host, [device for device in same if device])
+    extent = candidate.device.extent  # then its link is that of the whole disk
+    part = 0 if extent else candidate.part
+    same = [scsi_disks.list_devices(host, disk, part).get(part) for disk in disks]
+    linked = scsi_disks.first_linked(host, [device for device in same if device])
+    return linked and linked._replace(extent=extent)
 
 
 def _type_and_options(
