@@ -83,6 +83,14 @@ def _status(arguments: argparse.Namespace, host: Host) -> int:
     return _show(status.report(host, output.paint_for(sys.stdout)), arguments.json)
 
 
+def _list(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import list_report
+
+    paint = output.paint_for(sys.stdout)
+    limits = (arguments.since, arguments.until)
+    return _show(list_report.report(host, arguments.subject, *limits, paint), arguments.json)
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
@@ -119,6 +127,7 @@ VERBS = {
     "check": _check,
     "edit": _edit,
     "status": _status,
+    "list": _list,
     "reap": _reap,
     "doctor": _doctor,
 }

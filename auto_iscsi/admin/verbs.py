@@ -65,6 +65,21 @@ def _format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _snapshots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "subject",
+        metavar="VOLUME[@WHEN]",
+        nargs="?",
+        default="",
+        help="list only this volume, or only the snapshot of this time (default: all volumes)",
+    )
+    parser.add_argument(
+        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
+    )
+    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    _json(parser)
+
+
 def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
@@ -120,6 +135,16 @@ VERBS = {
         "List the iSCSI sessions of this host: target, portal, state, disks, what uses them, and "
         "what the reaper would do and when. Nothing is changed. Exit status 1: there are problems.",
         _format,
+    ),
+    "list": Verb(
+        "list the snapshots by volume and time",
+        "List the snapshots of each volume by time, the newest first. Volume and time come from "
+        "the names of the targets that have a node record or a session (see snapshot_name in "
+        "auto.iscsi.conf(5)). WHEN is latest, oldest, -1 (the one before the latest), today, "
+        "yesterday, monday, 2010-05-03, 2010-05-03T04:00, 04:00, or a target's whole name. "
+        "Nothing is changed, and the network is not used. "
+        "Exit status 1: there is no such snapshot.",
+        _snapshots,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",
