@@ -91,6 +91,38 @@ def _list(arguments: argparse.Namespace, host: Host) -> int:
     return _show(list_report.report(host, arguments.subject, *limits, paint), arguments.json)
 
 
+def _versions(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+
+    options = versions_report.Options(
+        arguments.place,
+        arguments.since,
+        arguments.until,
+        arguments.jobs,
+        arguments.hash,
+        arguments.keep,
+    )
+    shows_progress = sys.stderr.isatty()
+    paint = output.paint_for(sys.stdout)
+    say = _progress if shows_progress else lambda _: None
+    report = versions_report.report(host, options, paint, say)
+    if shows_progress:
+        _progress("")
+    return _show(report, arguments.json)
+
+
+def _cat(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+    from auto_iscsi.restore import copying
+    from auto_iscsi.san import catalogue, when
+
+    volume, text, path = versions_report.split(arguments.place)
+    entries = catalogue.read(host).of_volume(volume)
+    entry = when.select(entries, volume, text or "latest", catalogue.now(entries))
+    copying.write_file(host, entry, path, sys.stdout.fileno())
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
@@ -128,6 +160,8 @@ VERBS = {
     "edit": _edit,
     "status": _status,
     "list": _list,
+    "versions": _versions,
+    "cat": _cat,
     "reap": _reap,
     "doctor": _doctor,
 }

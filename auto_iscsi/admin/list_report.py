@@ -36,10 +36,10 @@ def report(host: Host, subject: str, since: str, until: str, paint: output.Paint
     entries, unnamed = list(known.entries), known.unnamed
     volume, at, asked = subject.partition("@")
     if volume:
-        entries, unnamed = _of_volume(known, volume), ()
+        entries, unnamed = known.of_volume(volume), ()
     if at:
         entries = [when.select(entries, volume, asked, catalogue.now(entries))]
-    entries = _within(entries, since, until)
+    entries = within(entries, since, until)
     rows = _rows(host, entries)
     lines = _lines(rows, unnamed, paint)
     data = {
@@ -49,18 +49,7 @@ def report(host: Host, subject: str, since: str, until: str, paint: output.Paint
     return output.Report(0, lines, data)
 
 
-def _of_volume(known: catalogue.Catalogue, volume: str) -> list[catalogue.Entry]:
-    entries = known.of_volume(volume)
-    if not entries:
-        volumes = ", ".join(known.volumes) or "none"
-        raise errors.NoSnapshot(
-            f"no volume {volume} has a snapshot; the volumes are {volumes}",
-            "run auto-iscsi list: it also lists the targets whose names fit no template",
-        )
-    return entries
-
-
-def _within(entries: Sequence[catalogue.Entry], since: str, until: str) -> list[catalogue.Entry]:
+def within(entries: Sequence[catalogue.Entry], since: str, until: str) -> list[catalogue.Entry]:
     """Return the snapshots from the day `since` to the day `until`, both included."""
     now = catalogue.now(entries)
     first, last = (_day(option, text, now) for option, text in (("since", since), ("until", until)))

@@ -80,6 +80,38 @@ def _snapshots(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _file_versions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place",
+        metavar="VOLUME:/PATH",
+        help="the file or directory; *, ? and [abc] in PATH mean several",
+    )
+    parser.add_argument(
+        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
+    )
+    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=values.number(1, 64),
+        default=4,
+        help="how many snapshots to visit at a time (default: 4)",
+    )
+    parser.add_argument(
+        "--hash", action="store_true", help="compare the content, not only size and times"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="do not end the sessions that the visits open"
+    )
+    _json(parser)
+
+
+def _file_at(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place", metavar="VOLUME[@WHEN]:/PATH", help="the file; without WHEN, the latest one"
+    )
+
+
 def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
@@ -145,6 +177,21 @@ VERBS = {
         "Nothing is changed, and the network is not used. "
         "Exit status 1: there is no such snapshot.",
         _snapshots,
+    ),
+    "versions": Verb(
+        "find the versions of a file in the snapshots of a volume",
+        "Visit the snapshots of VOLUME and list the versions of a file or directory, the newest "
+        "first: time of change, size, mode, owner, and the snapshots that have it. A session that "
+        "a visit opens ends with it. Exit status 1: a snapshot could not be visited, or none has "
+        "the file.",
+        _file_versions,
+    ),
+    "cat": Verb(
+        "print a file of a snapshot",
+        "Print a file as it was in a snapshot of VOLUME. WHEN is as for list. Symbolic links are "
+        "followed as on the server: none leads out of the snapshot. A session that this opens "
+        "ends with it.",
+        _file_at,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",

@@ -47,8 +47,15 @@ class Catalogue(NamedTuple):
     unnamed: tuple[Unnamed, ...]
 
     def of_volume(self, volume: str) -> list[Entry]:
-        """Return the snapshots of a volume, the newest first."""
-        return [entry for entry in self.entries if entry.volume == volume.lower()]
+        """Return the snapshots of a volume, the newest first; raise NoSnapshot if there is none."""
+        entries = [entry for entry in self.entries if entry.volume == volume.lower()]
+        if not entries:
+            volumes = ", ".join(self.volumes) or "none"
+            raise errors.NoSnapshot(
+                f"no volume {volume} has a snapshot; the volumes are {volumes}",
+                "run auto-iscsi list: it also lists the targets whose names fit no template",
+            )
+        return entries
 
     @property
     def volumes(self) -> list[str]:

@@ -40,13 +40,11 @@ class _Day(NamedTuple):
 def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> Entry:
     """Return the snapshot that `when` means; raise NoSnapshot or Ambiguous.
 
-    entries: the snapshots of one volume, the newest first. now: a time with a time zone.
+    entries: the snapshots of one volume, the newest first, at least one. now: a time with a zone.
     """
     asked = when.strip().lower()
     if named := [entry for entry in entries if entry.target == asked]:
         return named[0]
-    if not entries:
-        raise errors.NoSnapshot(f"no volume {volume} has a snapshot", "run auto-iscsi list")
     if asked in ("latest", "oldest") or re.fullmatch(r"-\d{1,4}", asked):
         index = {"latest": 0, "oldest": len(entries) - 1}.get(asked)
         index = -int(asked) if index is None else index
