@@ -123,6 +123,17 @@ def _cat(arguments: argparse.Namespace, host: Host) -> int:
     return 0
 
 
+def _restore(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import restore_report
+    from auto_iscsi.restore import restoring
+
+    options = restoring.Options(
+        arguments.destination, arguments.overwrite, not arguments.no_backup, arguments.dry_run
+    )
+    paint = output.paint_for(sys.stdout)
+    return _show(restore_report.report(host, arguments.place, options, paint), arguments.json)
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
@@ -162,6 +173,7 @@ VERBS = {
     "list": _list,
     "versions": _versions,
     "cat": _cat,
+    "restore": _restore,
     "reap": _reap,
     "doctor": _doctor,
 }

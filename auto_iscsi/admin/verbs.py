@@ -112,6 +112,27 @@ def _file_at(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _restoration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place",
+        metavar="VOLUME[@WHEN]:/PATH",
+        help="the file or directory; without WHEN, as it is in the latest snapshot",
+    )
+    parser.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        help="where to: a path, or HOST:/PATH by ssh; a directory gets the file in it",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there and differ"
+    )
+    parser.add_argument(
+        "--no-backup", action="store_true", help="do not keep the files that are replaced"
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="list what would be restored")
+    _json(parser)
+
+
 def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
@@ -192,6 +213,15 @@ VERBS = {
         "followed as on the server: none leads out of the snapshot. A session that this opens "
         "ends with it.",
         _file_at,
+    ),
+    "restore": Verb(
+        "restore a file or directory of a snapshot, here or on another host",
+        "Copy a file or a directory of a snapshot to DESTINATION with rsync: owners by number, "
+        "modes, ACLs, extended attributes, hard links and times. Files that are there and differ "
+        "stay unless --overwrite is given; then each is kept beside the new one as "
+        "NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a file was "
+        "not overwritten, or is not the same.",
+        _restoration,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",

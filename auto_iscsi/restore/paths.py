@@ -31,7 +31,7 @@ def opened(root: int, path: str) -> Iterator[int]:
 
     root: a descriptor of the root of the snapshot. path: from there, with or without a slash.
     """
-    with _parent(root, path) as (folder, name):
+    with parent(root, path) as (folder, name):
         if not name:
             yield folder
             return
@@ -46,7 +46,7 @@ def opened(root: int, path: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _parent(root: int, path: str) -> Iterator[tuple[int, str]]:
+def parent(root: int, path: str) -> Iterator[tuple[int, str]]:
     """Yield a descriptor of the directory that a path ends in, and the last name, no link.
 
     The name is "" where the path leads to that directory itself.

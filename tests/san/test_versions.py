@@ -46,6 +46,46 @@ def test_the_versions_of_a_file_over_the_snapshots(vm: Machine, san: San) -> Non
     assert gone.status == 1 and "/etc/shadow: no such file" in gone.stderr
 
 
+def test_a_file_and_a_directory_are_restored_here_and_on_another_host(
+    vm: Machine, san: San
+) -> None:
+    for target, text in zip(DAYS, ("old\n", "older\n", "newest\n")):
+        san.target(target, [san.disk([san.fs("ext3", {"etc/passwd": text, "etc/deep/x": "x\n"})])])
+    vm.discover()
+    vm.automount("--timeout=30 --negative-timeout=1")
+    job.configure(vm, "timezone = UTC\nudev_timeout = 50s\n")
+
+    def restore(*arguments: str, check: bool = True) -> str:
+        result = vm.run(["auto-iscsi", "restore", *arguments], check=check, timeout=200)
+        assert check or result.status == 1
+        return result.stdout + result.stderr
+
+    monday = "vm-beta@2010-05-03:"
+    vm.run("mkdir /root/there")
+    assert "restored 1 file" in restore(f"{monday}/etc/passwd", "/root/there")
+    assert vm.read("/root/there/passwd") == b"old\n"
+    kept = restore("vm-beta:/etc/passwd", "/root/there", check=False)
+    assert "not overwritten: passwd" in kept and vm.read("/root/there/passwd") == b"old\n"
+    assert "would restore passwd" in restore(
+        "vm-beta:/etc/passwd", "/root/there", "-n", "--overwrite"
+    )
+    assert vm.read("/root/there/passwd") == b"old\n"
+    assert "before-restore" in restore("vm-beta:/etc/passwd", "/root/there", "--overwrite")
+    assert vm.read("/root/there/passwd") == b"newest\n"
+    assert vm.run("cat /root/there/passwd.before-restore-*").stdout == "old\n"
+    # The other host is this one, through its sshd.
+    vm.run(
+        "mkdir -p /run/sshd /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519"
+        " && cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys && /usr/sbin/sshd"
+        " && ssh-keyscan 127.0.0.1 >/root/.ssh/known_hosts 2>/dev/null",
+        timeout=100,
+    )
+    assert "restored 2 files" in restore(f"{monday}/etc", "127.0.0.1:/root/old-etc")
+    assert vm.read("/root/old-etc/deep/x") == b"x\n"
+    assert "no place" in restore(f"{monday}/etc", "127.0.0.1:", check=False)
+    assert vm.sessions() == []
+
+
 def test_a_link_does_not_lead_out_of_the_snapshot(vm: Machine, san: San) -> None:
     disk = san.disk([san.fs("ext3", {"etc/passwd": "inside\n"})])
     vm.run(
