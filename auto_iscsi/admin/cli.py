@@ -114,13 +114,29 @@ def _versions(arguments: argparse.Namespace, host: Host) -> int:
 def _cat(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import versions_report
     from auto_iscsi.restore import copying
-    from auto_iscsi.san import catalogue, when
+    from auto_iscsi.san import when
 
     volume, text, path = versions_report.split(arguments.place)
-    entries = catalogue.read(host).of_volume(volume)
-    entry = when.select(entries, volume, text or "latest", catalogue.now(entries))
+    entry = when.snapshot(host, volume, text)
     copying.write_file(host, entry, path, sys.stdout.fileno())
     return 0
+
+
+def _diff(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+    from auto_iscsi.restore import differences
+    from auto_iscsi.san import when
+
+    volume, text, path = versions_report.split(arguments.place)
+    old = differences.of_snapshot(host, when.snapshot(host, volume, text), path)
+    if arguments.other.startswith("@"):
+        other = when.snapshot(host, volume, arguments.other[1:])
+        new = differences.of_snapshot(host, other, path)
+    else:
+        new = differences.of_file(arguments.other)
+    lines = [wording.printable(line.replace("\t", "    ")) for line in differences.lines(old, new)]
+    _page(lines)
+    return 1 if lines else 0
 
 
 def _restore(arguments: argparse.Namespace, host: Host) -> int:
@@ -173,6 +189,7 @@ VERBS = {
     "list": _list,
     "versions": _versions,
     "cat": _cat,
+    "diff": _diff,
     "restore": _restore,
     "reap": _reap,
     "doctor": _doctor,
@@ -208,6 +225,16 @@ def _show(report: output.Report, as_json: bool) -> int:
     else:
         print("\n".join(report.lines))
     return report.status
+
+
+def _page(lines: list[str]) -> None:
+    """Print lines; on a terminal, through the pager that PAGER names, or less(1)."""
+    if lines and sys.stdout.isatty():
+        import pydoc
+
+        pydoc.pager("\n".join(lines))
+    elif lines:
+        print("\n".join(lines))
 
 
 def _ask(question: str) -> str:

@@ -6,7 +6,7 @@ from auto_iscsi import wording
 from auto_iscsi.admin import output, versions_report
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import restoring
-from auto_iscsi.san import catalogue, when
+from auto_iscsi.san import when
 
 
 def report(
@@ -14,8 +14,7 @@ def report(
 ) -> output.Report:
     """Restore; return what was done. Status 1: a file was not overwritten, or is not the same."""
     volume, text, path = versions_report.split(place)
-    entries = catalogue.read(host).of_volume(volume)
-    entry = when.select(entries, volume, text or "latest", catalogue.now(entries))
+    entry = when.snapshot(host, volume, text)
     done = restoring.restore(host, entry, path, options)
     verb = "would restore" if options.dry_run else "restored"
     lines = [f"{verb} {wording.printable(name)}" for name in done.changes]

@@ -112,6 +112,15 @@ def _file_at(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _two_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place", metavar="VOLUME[@WHEN]:/PATH", help="the older file; without WHEN, the latest one"
+    )
+    parser.add_argument(
+        "other", metavar="@WHEN|FILE", help="the same file in another snapshot, or a local file"
+    )
+
+
 def _restoration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "place",
@@ -213,6 +222,13 @@ VERBS = {
         "followed as on the server: none leads out of the snapshot. A session that this opens "
         "ends with it.",
         _file_at,
+    ),
+    "diff": Verb(
+        "compare a file of a snapshot with another snapshot's, or with a local file",
+        "Print what has changed from a file of a snapshot to the same file of another snapshot of "
+        "the volume (@WHEN), or to a local FILE, as diff -u does; in a pager on a terminal. "
+        "Exit status 1: they differ.",
+        _two_files,
     ),
     "restore": Verb(
         "restore a file or directory of a snapshot, here or on another host",

@@ -21,6 +21,8 @@ from datetime import date, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 from auto_iscsi import errors
+from auto_iscsi.machine.host import Host
+from auto_iscsi.san import catalogue
 from auto_iscsi.san.catalogue import Entry
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -35,6 +37,12 @@ class _Day(NamedTuple):
 
     day: date
     clock: tuple[int, int, int] | None
+
+
+def snapshot(host: Host, volume: str, when: str) -> Entry:
+    """Return the snapshot that `when` means, "" for the latest; raise NoSnapshot or Ambiguous."""
+    entries = catalogue.read(host).of_volume(volume)
+    return select(entries, volume, when or "latest", catalogue.now(entries))
 
 
 def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> Entry:

@@ -40,6 +40,11 @@ def test_the_versions_of_a_file_over_the_snapshots(vm: Machine, san: San) -> Non
     assert [session.target for session in vm.sessions()] == [DAYS[0]]
     user.kill()
 
+    diff = ["auto-iscsi", "diff", "vm-beta@2010-05-03:/etc/passwd"]
+    changed = vm.run([*diff, "@latest"], check=False, timeout=200)
+    assert changed.status == 1 and changed.lines[-2:] == ["-old", "+newest"]
+    assert vm.run([*diff, "@2010-05-04"], timeout=200).stdout == ""
+
     refused = vm.run(["auto-iscsi", "cat", "vm-beta@2010-05-02:/etc/passwd"], check=False)
     assert refused.status == 1 and "there are 2010-05-05 04:00:01" in refused.stderr
     gone = vm.run(["auto-iscsi", "cat", "vm-beta@2010-05-04:/etc/shadow"], check=False, timeout=120)
