@@ -98,8 +98,8 @@ _REFUSALS = {
     "not-mountable": (
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
         "encrypted, swap space or empty, or this kernel does not support its filesystem.",
-        "Read the line in the log: it names what is needed. For LVM, set partition = all. "
-        "auto-iscsi never opens arrays or encrypted disks.",
+        "Read the line in the log: it names what is needed. For LVM, set partition = all; "
+        "for LUKS, set luks_key_file. auto-iscsi never starts an array with md.",
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "

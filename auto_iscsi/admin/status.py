@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, our_devices, scsi_commands, scsi_disks, twins
+from auto_iscsi.disks import in_use, our_devices, readiness, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
@@ -128,7 +128,7 @@ def _with_reasons(host: Host, rows: Sequence[Row], used: Sequence[bool]) -> list
     def reason(disk: str) -> str:
         if not host.names(f"/sys/block/{disk}/device/scsi_generic"):
             return ""
-        return scsi_commands.why_not_ready(host, disk) or ""
+        return readiness.why_not_ready(host, disk) or ""
 
     asked = [
         (disk, (row.target, (host.link(f"/sys/block/{disk}/device") or "").rpartition(":")[2]))

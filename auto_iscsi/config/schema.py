@@ -78,6 +78,14 @@ TABLE = {
         "how much of the filesystem of overlay_dir stays free",
         "20",
     ),
+    "luks_key_file": Setting(
+        values.file_name,
+        "",
+        "file name",
+        "the file with the key that opens what LUKS encrypted",
+        "/etc/auto.iscsi.luks-key",
+        values.quoted,
+    ),
     "partition": Setting(
         values.partition,
         1,

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     journal: str
     overlay_dir: str
     overlay_keep_free: int  #: percent
+    luks_key_file: str  #: "": LUKS is not opened
     partition: int | str  #: 0: the whole disk
     lun: int | str
     portals: tuple[portals.Portal, ...]

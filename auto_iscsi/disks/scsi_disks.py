@@ -254,9 +254,9 @@ def why_unreadable(host: Host, disk: Disk) -> str:
     """
     if not (has_no_size(host, disk) or looks_empty(host, disk)):
         return ""
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import readiness
 
-    return scsi_commands.why_not_ready(host, disk.name) or ""
+    return readiness.why_not_ready(host, disk.name) or ""
 
 
 def is_unread(host: Host, disk: Disk) -> bool:
@@ -267,9 +267,9 @@ def is_unread(host: Host, disk: Disk) -> bool:
     without_size = has_no_size(host, disk)
     if not (without_size or looks_empty(host, disk)):
         return False
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import readiness
 
-    why = scsi_commands.why_not_ready(host, disk.name)
+    why = readiness.why_not_ready(host, disk.name)
     return why == "" or (why is None and without_size)
 
 

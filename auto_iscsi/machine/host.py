@@ -19,6 +19,7 @@ PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _PACKAGES = {
     "dmsetup": "dmsetup",
     "multipath": "multipath-tools",
+    "prlimit": "util-linux",
     "ss": "iproute2",
     "unshare": "util-linux",
 }

@@ -1,7 +1,8 @@
 """Verify that disks are still the volumes that they were, and apply the rule for dirty journals.
 
 Everything here changes something: a disk that is another volume by now is deleted from the kernel,
-a disk is made read-only.
+a disk is made read-only. A warm lookup imports this module, so each function imports what only it
+needs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, ownership, scsi_disks
+from auto_iscsi.disks import identity, scsi_disks
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
 from auto_iscsi.volumes import mountable
 
@@ -31,6 +32,8 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
         identity.remember(request.host, request.target, examination)
         swapped += [] if examination.is_same else [disk]
     for disk in swapped:
+        from auto_iscsi.disks import ownership
+
         if not ownership.is_ours(request.host, request.target, disk):
             node = os.path.basename(disk)
             raise errors.WrongDisk(
@@ -59,11 +62,11 @@ def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
     What the kernel and udev know of it would show it as one that is in order. Raise WrongDisk when
     it is in use.
     """
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import ownership, readiness
 
     for disk in disks:
         node = os.path.basename(disk)
-        if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
+        if readiness.why_not_ready(request.host, node) and ownership.is_changeable(
             request.host, request.target, disk
         ):
             _remove_overlays(request, disk)
@@ -77,6 +80,8 @@ def is_to_be_found_anew(request: Request, disk: scsi_disks.Disk) -> bool:
     It can also be empty: then it is found anew in vain, once in a lookup that is refused. False for
     a disk that anybody uses, that multipathd holds, or whose session is not ours.
     """
+    from auto_iscsi.disks import ownership
+
     host = request.host
     return (
         scsi_disks.is_unread(host, disk)

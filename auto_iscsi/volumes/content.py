@@ -36,7 +36,7 @@ FOREIGN = {
         "partition = all, which shows its logical volumes, or partition = VG/LV, which shows one",
     ),
     "LVM1_member": ("an LVM physical volume", "its volume group, on a host of its own"),
-    "crypto_LUKS": ("LUKS encrypted", "its key (cryptsetup open --readonly)"),
+    "crypto_LUKS": ("LUKS encrypted", "its key: set luks_key_file"),
     "BitLocker": ("BitLocker encrypted", "its key (cryptsetup open --type bitlk --readonly)"),
     "linux_raid_member": (
         "a member of an md RAID",

@@ -16,7 +16,7 @@ from typing import Callable
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import OVERLAY, Settings
-from auto_iscsi.disks import identity, multipath, ownership, scsi_commands, scsi_disks, udev_db
+from auto_iscsi.disks import identity, multipath, ownership, readiness, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -85,7 +85,7 @@ def _refuse_unreadable(
         disk, family = filesystem.device.disk, mount_options.family(filesystem.fstype)
         if state.is_dirty is not None or family not in mount_options.WITHOUT_JOURNAL or not disk:
             continue
-        why = scsi_commands.why_not_ready(host, os.path.basename(disk))
+        why = readiness.why_not_ready(host, os.path.basename(disk))
         if why and ownership.is_changeable(host, target, disk):
             raise errors.NoDisk(
                 f"{target}: {filesystem.device.node} cannot be read: {why}",

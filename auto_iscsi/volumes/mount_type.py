@@ -11,7 +11,7 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options
 from auto_iscsi.volumes.candidates import Candidate, of_type
 from auto_iscsi.volumes.content import FOREIGN, SIGNATURES
-from auto_iscsi.volumes.mountable import LVM_MEMBER, MEMBERS
+from auto_iscsi.volumes.mountable import LUKS_MEMBER, LVM_MEMBER, MEMBERS
 
 _BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
 
@@ -25,7 +25,7 @@ def type_and_options(
     NotMountable.
     """
     content = candidate.content
-    if _is_shown_as_member(content.fstype, settings):
+    if is_shown_as_member(content.fstype, settings):
         return content.fstype, settings.options
     if settings.fstype != AUTO:
         is_chosen = isinstance(settings.partition, int) or candidate.is_unknown
@@ -51,10 +51,12 @@ def type_and_options(
     return fstype, mount_options.for_type(fstype, settings.options)
 
 
-def _is_shown_as_member(fstype: str, settings: Settings) -> bool:
-    """Tell whether the setting `partition` means what is on something that is no filesystem."""
+def is_shown_as_member(fstype: str, settings: Settings) -> bool:
+    """Tell whether the settings mean what is on something that is no filesystem."""
     if fstype == LVM_MEMBER:  # can hold any number of filesystems
         return settings.partition == ALL or "/" in str(settings.partition)
+    if fstype == LUKS_MEMBER:
+        return bool(settings.luks_key_file)
     return fstype in MEMBERS
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volume
-MEMBERS = (LVM_MEMBER,)  #: the types of what is no filesystem itself, and shown by what is on it
+LUKS_MEMBER = "crypto_LUKS"  #: the type that it gives what LUKS encrypted
+#: The types of what is no filesystem itself, and shown by what is on it.
+MEMBERS = (LUKS_MEMBER, LVM_MEMBER)
 
 
 class Filesystem(NamedTuple):

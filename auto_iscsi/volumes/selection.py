@@ -3,7 +3,8 @@
 This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
 udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
 member of an md RAID or a ZFS pool is refused by its name and never assembled. An LVM physical
-volume is selected where `partition` is all or VG/LV: volume_groups shows what is on it.
+volume is selected where `partition` is all or VG/LV, and LUKS where there is a key: stack shows
+what is on them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from auto_iscsi.volumes.content import (
     of_disk,
     of_partition,
 )
-from auto_iscsi.volumes.mountable import MEMBERS
 
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
@@ -151,7 +151,11 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
     if "/" in settings.partition:  # a logical volume: VG/LV
-        members = [each for each in candidates if each.content.fstype in MEMBERS]
+        members = [
+            each
+            for each in candidates
+            if mount_type.is_shown_as_member(each.content.fstype, settings)
+        ]
         if members:
             return Selection(members, f"{setting}: a logical volume there")
         raise _ambiguous(

@@ -66,7 +66,8 @@ def expand(
     if not members:
         return layout
     collected = mountable.Collector(target, layout.notes)
-    collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
+    if settings.partition == ALL:  # else one logical volume is meant, and nothing beside it
+        collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
     groups = _read_groups(host, target, members, collected, until)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
@@ -152,6 +153,7 @@ def _places(
             places.append(_Place(group, volume, offset if selected == ALL else ""))
     if selected != ALL:
         names = ", ".join(place.name for place in places) or "none"
+        names = "; ".join((names, *collected.notes))
         places = [place for place in places if place.name == selected]
         if not places:
             raise errors.NoPartition(

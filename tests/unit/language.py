@@ -43,6 +43,7 @@ VALUES = {
     "journal": [("skip", "skip"), ("'replay'", "replay"), ("refuse # c", "refuse")],
     "overlay_dir": [("/srv/o", "/srv/o"), ('"/a, b"', '"/a, b"')],
     "overlay_keep_free": [("0", "0"), ("'25'", "25")],
+    "luks_key_file": [("/etc/key", "/etc/key"), ('"/a, b#"', '"/a, b#"')],
     "partition": [
         ("3", "3"),
         ("none", "none"),
