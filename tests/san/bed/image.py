@@ -23,7 +23,7 @@ PACKAGES = """
     open-iscsi autofs multipath-tools lvm2 thin-provisioning-tools cryptsetup-bin mdadm nftables
     iproute2 procps strace util-linux mount e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g
     exfatprogs parted gdisk fdisk cron rpm rsync openssh-server python3 python3-configobj
-    python3-sh python3-pyudev
+    python3-sh python3-pyudev tzdata
 """.split()
 
 NO_DRIVERS = """
