@@ -99,7 +99,7 @@ _REFUSALS = {
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
         "encrypted, swap space or empty, or this kernel does not support its filesystem.",
         "Read the line in the log: it names what is needed. For LVM, set partition = all; "
-        "for LUKS, set luks_key_file. auto-iscsi never starts an array with md.",
+        "for LUKS, set luks_key_file. Of md arrays, only RAID 1 can be shown.",
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "

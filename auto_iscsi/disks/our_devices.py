@@ -11,7 +11,7 @@ keys through temporary-cryptsetup-PID, which stays behind only where it was kill
 
 from __future__ import annotations
 
-from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.disks import multipath, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
@@ -23,6 +23,12 @@ OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-cry
 _CRYPT_PREFIXES = ("CRYPT-LUKS1-", "CRYPT-LUKS2-")
 _TEMPORARY = "temporary-cryptsetup-"
 _BLOCK = "/sys/block"
+#: What a device of ours is that shows what is on a device of this type, as libblkid names it.
+_KINDS = {
+    "LVM2_member": "logical volume",
+    "linux_raid_member": "array",
+}
+OVERLAY, DECRYPTED, OTHER = "overlay", "decrypted device", "device"
 
 
 def is_ours(host: Host, node: str) -> bool:
@@ -86,6 +92,25 @@ def _topmost_first(host: Host, nodes: Iterable[str]) -> list[str]:
         return 1 + max(map(depth, below), default=0)
 
     return sorted(set(nodes), key=lambda node: (-depth(node), node))
+
+
+def is_overlay(host: Host, node: str) -> bool:
+    """Tell whether a device of ours (dm-N) is an overlay: its store is behind a loop device."""
+    return any(slave.startswith("loop") for slave in host.names(f"{_BLOCK}/{node}/slaves"))
+
+
+def kind(host: Host, node: str) -> str:
+    """Return what a device of ours (dm-N) is: OVERLAY, DECRYPTED, one of _KINDS, or OTHER."""
+    if (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(_CRYPT_PREFIXES):
+        return DECRYPTED
+    if is_overlay(host, node):
+        return OVERLAY
+    for slave in host.names(f"{_BLOCK}/{node}/slaves"):
+        number = host.read(f"{_BLOCK}/{node}/slaves/{slave}/dev") or ""
+        fstype = udev_db.read(host, number).properties.get("ID_FS_TYPE", "")
+        if fstype in _KINDS:
+            return _KINDS[fstype]
+    return OTHER
 
 
 def is_finished(host: Host, node: str) -> bool:

@@ -184,6 +184,7 @@ def _allow(
     if verification.delete_swapped(request, disks):
         return None
     try:
+        content = verification.hide_members(request, content, up)
         content = verification.allow_by_journal(request, content)
     except errors.NoDisk:
         verification.delete_unreadable(request, disks)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, scsi_disks
+from auto_iscsi.disks import identity, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
+from auto_iscsi.map import available
 from auto_iscsi.volumes import mountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from auto_iscsi.iscsi.sessions import Session
     from auto_iscsi.map.request import Request
     from auto_iscsi.volumes.mountable import Mountable
 
@@ -110,12 +112,47 @@ def make_read_only(request: Request, disks: Sequence[scsi_disks.Disk]) -> None:
             journal.set_read_only(request.host, request.target, disk.path, request.until)
 
 
+def hide_members(request: Request, content: Mountable, up: Sequence[Session]) -> Mountable:
+    """Hide the physical volumes on disks of ours from this host's LVM; return what to mount then.
+
+    Where the settings name one partition and its type, the disk is not looked at. With
+    journal = replay, the partitions stay as they are: what our devices show cannot be written.
+    """
+    settings = request.settings
+    if not available.selects_by_content(settings) or settings.journal_rule == "replay":
+        return content
+    disks = [
+        disk
+        for disk in available.selected_disks(request, up)
+        if any(
+            part and _is_member(request, device)
+            for part, device in scsi_disks.list_devices(request.host, disk).items()
+        )
+    ]
+    if not disks:
+        return content
+    from auto_iscsi.volumes import hidden_partitions
+
+    return hidden_partitions.hide(request.host, request.target, disks, content, request.until)
+
+
+def _is_member(request: Request, device: scsi_disks.Device) -> bool:
+    record = udev_db.read(request.host, device.number)
+    return record.properties.get("ID_FS_TYPE") in mountable.HIDDEN
+
+
 def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> Mountable:
     """Return what may be mounted, by the journals' states; raise DirtyJournal.
 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
+    if any(request.host.names(f"{disk}/holders") for disk in disks_of(content)) or any(
+        filesystem.device.extent for filesystem in content.filesystems
+    ):
+        from auto_iscsi.volumes import partitions
+
+        content = partitions.show(request.host, request.target, content, request.until, act)
     if any(filesystem.fstype in mountable.MEMBERS for filesystem in content.filesystems):
         from auto_iscsi.volumes import stack
 

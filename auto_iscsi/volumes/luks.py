@@ -138,7 +138,7 @@ def _shown(
         node = mapping.find(host, below)
         number = host.read(f"/sys/block/{node}/dev") or "" if node else ""
     if not number:
-        raise errors.NotMountable(f"{what} is not opened yet: a lookup does that")
+        raise errors.NotMountable(f"{what} is not opened yet{mapping.PENDING}")
     opened = mapping.Mapping(mapping.name(host, number, our_devices.OPENED), (), below.disk, number)
     if act and not _is_open(host, opened):
         try:

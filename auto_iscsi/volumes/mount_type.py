@@ -37,10 +37,14 @@ def type_and_options(
         return settings.fstype, settings.options
     _refuse_without_filesystem(name, candidate)
     fstype = mount_options.driver(content.fstype)
-    if not _has_driver(host, fstype):
+    if fstype in mount_options.NTFS and not _has_driver(host, fstype) and _has_ntfs_3g(host):
+        fstype = "ntfs-3g"
+    elif not _has_driver(host, fstype):
         raise errors.NotMountable(
             f"{name}: this kernel has no {fstype}",
-            "install a kernel that has it, or set fstype to another type",
+            "install ntfs-3g"
+            if fstype in mount_options.NTFS
+            else "install a kernel that has it, or set fstype to another type",
         )
     if fstype == "btrfs" and (other := _mounted_copy(host, content.uuid, device.node)):
         raise errors.NotMountable(
@@ -64,8 +68,10 @@ def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:
     """Raise NotMountable for a candidate that has no filesystem, or only a part of one."""
     content = candidate.content
     if content.fstype in FOREIGN:
-        what, needed = FOREIGN[content.fstype]
-        raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
+        needed = FOREIGN[content.fstype][1]
+        raise errors.NotMountable(
+            f"{name} is {content.foreign} and is left alone", f"needed: {needed}"
+        )
     if content.is_ambivalent:
         raise errors.Ambiguous(
             f"{name} has {SIGNATURES}",
@@ -94,6 +100,11 @@ def _has_driver(host: Host, fstype: str) -> bool:
     release = host.read("/proc/sys/kernel/osrelease")
     aliases = host.read(f"/lib/modules/{release}/modules.alias")
     return aliases is None or f"alias fs-{fstype} " in aliases
+
+
+def _has_ntfs_3g(host: Host) -> bool:
+    """Tell whether mount(8) finds the helper that mounts an NTFS through FUSE."""
+    return host.stat("/sbin/mount.ntfs-3g") is not None and _has_driver(host, "fuseblk")
 
 
 def _mounted_copy(host: Host, uuid: str, node: str) -> str:

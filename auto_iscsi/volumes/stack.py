@@ -12,7 +12,7 @@ from auto_iscsi import errors
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes.mountable import LUKS_MEMBER, LVM_MEMBER, Mountable
+from auto_iscsi.volumes.mountable import LUKS_MEMBER, LVM_MEMBER, MD_MEMBER, Mountable
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 #: The module for each type of member. A volume group comes last: it can need several of the others.
 _MODULES = {
     LUKS_MEMBER: "luks",
+    MD_MEMBER: "md_arrays",
     LVM_MEMBER: "volume_groups",
 }
 _DEEPEST = 6  # layers
