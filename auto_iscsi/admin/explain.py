@@ -21,6 +21,7 @@ from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
 from auto_iscsi.map.request import Request
+from auto_iscsi.san import catalogue, names
 from auto_iscsi.volumes import journal
 from auto_iscsi.volumes.mountable import Mountable
 
@@ -128,6 +129,7 @@ def _explain(host: Host, target: str, effective: dict[str, schema.Effective]) ->
     situation = _look(host, target, effective, settings)
     disk_steps, contents = _read_disks(situation)
     steps = [
+        *_name_steps(situation),
         *_record_steps(situation),
         *_session_steps(situation),
         *disk_steps,
@@ -156,6 +158,21 @@ def _look(
         claim = failure
     target_sessions = sessions.find_all(host, target)
     return _Situation(host, target, effective, settings, records, target_sessions, claim)
+
+
+def _name_steps(situation: _Situation) -> list[Step]:
+    """Say which snapshot the target is by its name, and which template says so."""
+    settings, effective = situation.settings, situation.effective
+    answer = names.take_apart(situation.target, settings.snapshot_name, settings.timezone)
+    if answer is None:
+        return []
+    is_own = answer.template in settings.snapshot_name
+    where = effective["snapshot_name"].where("snapshot_name") if is_own else "built in"
+    if isinstance(answer, names.Ambiguous):
+        return [Step("snapshot", f"not known: {answer.template} ({where}) fits in several ways")]
+    zone = catalogue.zone(settings.timezone)
+    time_text = f"{answer.time.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+    return [Step("snapshot", f"{answer.volume}, {time_text}, by {answer.template} ({where})")]
 
 
 def _record_steps(situation: _Situation) -> list[Step]:

@@ -217,6 +217,20 @@ TABLE = {
         "how long a session stays after a lookup, used or not",
         "2m",
     ),
+    "snapshot_name": Setting(
+        values.templates,
+        (),
+        "list of templates with {volume} and {date:FORMAT}",
+        "how a target's name tells the volume and the time of a snapshot, besides the usual forms",
+        "*:{volume}-{date:%d.%m.%Y-%H.%M}",
+    ),
+    "timezone": Setting(
+        values.timezone,
+        "local",
+        "local, name of a time zone",
+        "the time zone of the times in the names of snapshots",
+        "Europe/Vienna",
+    ),
 }
 
 

@@ -43,6 +43,8 @@ class Settings(NamedTuple):
     idle: float
     reap: str
     lease: float
+    snapshot_name: tuple[str, ...]
+    timezone: str
 
     @property
     def journal_rule(self) -> str:

@@ -69,6 +69,8 @@ VALUES = {
     "idle": [("0", "0s"), ("20m", "20m")],
     "reap": [("any", "any"), ("never", "never")],
     "lease": [("61", "61s")],
+    "snapshot_name": [("*:{volume}-{date:%Y-%m-%d}", "*:{volume}-{date:%Y-%m-%d}"), ("", "")],
+    "timezone": [("UTC", "UTC"), ("local", "local")],
 }
 WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
 

@@ -58,6 +58,8 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         idle=900,
         reap="own",
         lease=90,
+        snapshot_name=(),
+        timezone="local",
     )
 
 
@@ -127,6 +129,8 @@ VALID = [
     ("reap", "any", "any"),
     ("reap", "never", "never"),
     ("lease", "1", 1),
+    ("snapshot_name", "*:{volume}-{date:%Y-%m-%d}", ("*:{volume}-{date:%Y-%m-%d}",)),
+    ("timezone", "Europe/Vienna", "Europe/Vienna"),
 ]
 
 
@@ -202,6 +206,8 @@ INVALID = [
     ("idle", "-1", "expected a time"),
     ("reap", "no", "own, any or never"),
     ("lease", "0", "above 0"),
+    ("snapshot_name", "{volume}", "once"),
+    ("timezone", "Nowhere", "time zone"),
 ]
 
 
