@@ -4,16 +4,17 @@ A template is a target's name with a place for the volume and one for the time:
 
     *:{volume}-{date:%Y-%m-%d-%H:%M:%S}.*
 
-`*` and `?` are as in a section's name. `{date:…}` is a local time in the form of strftime(3), in
-the time zone that the setting `timezone` names; `{utc:…}` is one in UTC. Names are compared in
-lower case (keys).
+`*` and `?` are as in a section's name, `{hex}` is a number in hexadecimal digits. `{date:…}` is a
+local time in the form of strftime(3), in the time zone that the setting `timezone` names; `{utc:…}`
+is one in UTC. Names are compared in lower case (keys).
 """
 
 from __future__ import annotations
 
 from auto_iscsi.lean_stdlib import NamedTuple
 
-ANY, ONE, LITERAL, VOLUME, DATE, UTC = "*", "?", "literal", "volume", "date", "utc"
+ANY, ONE, LITERAL, HEX = "*", "?", "literal", "hex"
+VOLUME, DATE, UTC = "volume", "date", "utc"
 
 #: By directive of strftime(3): what stands for it in a name, as a regular expression.
 DIRECTIVES = {
@@ -42,7 +43,7 @@ VOLUME_CHARACTERS = "[a-z0-9._-]"
 class Part(NamedTuple):
     """A part of a template."""
 
-    kind: str  #: ANY, ONE, LITERAL, VOLUME, DATE or UTC
+    kind: str  #: ANY, ONE, LITERAL, HEX, VOLUME, DATE or UTC
     text: str = ""  #: of a LITERAL, the characters; of a DATE or UTC, the format
 
 
@@ -76,10 +77,12 @@ def parse(template: str) -> tuple[Part, ...]:
 def _place(text: str) -> Part:
     """Return the part that stands in braces; raise ValueError."""
     name, colon, form = text.partition(":")
-    if text == VOLUME:
-        return Part(VOLUME)
+    if text in (VOLUME, HEX):
+        return Part(text)
     if name not in (DATE, UTC) or not colon:
-        raise ValueError(f"{{{text}}} is not {{volume}}, {{date:FORMAT}} or {{utc:FORMAT}}")
+        raise ValueError(
+            f"{{{text}}} is not {{volume}}, {{hex}}, {{date:FORMAT}} or {{utc:FORMAT}}"
+        )
     letters = directives(form)
     if unknown := letters.strip("".join(DIRECTIVES)):
         known = " ".join(f"%{letter}" for letter in DIRECTIVES)
@@ -107,13 +110,15 @@ def is_ambiguous(parts: tuple[Part, ...]) -> bool:
     """Tell whether a name could be taken apart by this template in more than one way.
 
     That is so where nothing separates the volume from a `*` before or after it but characters that
-    a volume's name can have.
+    a volume's name can have, or from a `{hex}` but hexadecimal digits.
     """
     at = [part.kind for part in parts].index(VOLUME)
     for side in (parts[:at][::-1], parts[at + 1 :]):
+        is_apart = False  # from a {hex}
         for part in side:
-            if part.kind == ANY:
+            if part.kind == ANY or (part.kind == HEX and not is_apart):
                 return True
+            is_apart |= part.kind == LITERAL and not set(part.text) <= set("0123456789abcdef")
             if part.kind in (DATE, UTC) or (part.kind == LITERAL and ":" in part.text):
                 break
     return False

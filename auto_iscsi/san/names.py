@@ -15,14 +15,14 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from auto_iscsi.config import templates
-from auto_iscsi.config.templates import ANY, DATE, LITERAL, ONE, UTC, VOLUME
+from auto_iscsi.config.templates import ANY, DATE, HEX, LITERAL, ONE, UTC, VOLUME
 
 LOCAL = "local"  #: the value of the setting `timezone` for this host's own
 
 #: Templates, each with whose names they are. The first that fits decides.
 BUILT_IN = {
-    # Dell EqualLogic: VOLUME-DATE.NUMBER behind two fields of the group's
-    "iqn.2001-05.com.equallogic:?-??????-?????????-????????????????-{volume}"
+    # Dell EqualLogic: VOLUME-DATE.NUMBER behind four numbers of the group's
+    "iqn.2001-05.com.equallogic:{hex}-{hex}-{hex}-{hex}-{volume}"
     "-{date:%Y-%m-%d-%H:%M:%S}.*": "EqualLogic",
     "iqn.2001-05.com.equallogic:{volume}-{date:%Y-%m-%d-%H:%M:%S}.*": "EqualLogic",
     # ZFS: sanoid and zrepl
@@ -103,6 +103,8 @@ def _group(part: templates.Part, lazy: str) -> str:
         return re.escape(part.text)
     if part.kind == VOLUME:
         return f"(?P<volume>[a-z0-9]{templates.VOLUME_CHARACTERS}*{lazy})"
+    if part.kind == HEX:
+        return "[0-9a-f]+"
     if part.kind in (ANY, ONE):
         return f".*{lazy}" if part.kind == ANY else "."
     text = re.sub(r"%(.)|(.)", _directive, part.text, flags=re.DOTALL)

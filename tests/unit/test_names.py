@@ -31,6 +31,12 @@ def at(*parts: int) -> datetime:
             "vm-beta",
             at(2010, 5, 3, 4, 0, 1),
         ),
+        (
+            "iqn.2001-05.com.equallogic:0-8a0906-4a90da503-e2e3e8c1f704be-vm-beta"
+            "-2010-05-03-04:00:01.50612",
+            "vm-beta",
+            at(2010, 5, 3, 4, 0, 1),
+        ),
         ("iqn.2001-05.com.example:vm-beta-2010-05-03-04:00:01", "vm-beta", at(2010, 5, 3, 4, 0, 1)),
         (
             "iqn.2001-05.com.example:pool-autosnap_2024-02-29_00:00:01_daily",
@@ -97,6 +103,7 @@ def test_an_own_template_comes_first() -> None:
         ("*:{volume}-{date:%Y-%m-%Q}", "%Q is not one of"),
         ("*:{volume}-{date:%Y%m%d%d}", "twice"),
         ("*-{volume}-{date:%Y-%m-%d}", "more than one way"),
+        ("*:{hex}{volume}-{date:%Y-%m-%d}", "more than one way"),
         ("*:{volume}*{date:%Y-%m-%d}", "more than one way"),
         ("*:{name}-{date:%Y-%m-%d}", "{name} is not"),
     ],

@@ -85,6 +85,15 @@ def show(vm: Machine, san: San) -> None:
     say("And again: the second visit, while the session still exists.")
     again = shell.command(f"cat /iscsiauto/{BETA}/{FILE}", 120)
     expect(again.text == CONTENT, "the second visit works too")
+    say("By volume and day, without a target's name: what is there, and the file of May 2nd.")
+    listed = shell.command("auto-iscsi list vm-beta", 60)
+    expect("2 snapshots of 1 volume" in listed.text, "list shows both snapshots")
+    versions = shell.command(f"auto-iscsi versions vm-beta:/{FILE} --hash", 300)
+    expect(f"2 versions of /{FILE}" in versions.text, "the two snapshots have two versions")
+    restored = shell.command(f"auto-iscsi restore vm-beta@2010-05-02:/{FILE} /root/", 200)
+    expect("restored 1 file" in restored.text, "one command restores the file")
+    old = shell.command("cat /root/really_important_file")
+    expect(old.text == "the way it was on the 2nd of May\n", "it is the one of that day")
 
 
 def wait_for_unmount(vm: Machine) -> None:
