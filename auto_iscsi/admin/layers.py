@@ -24,7 +24,7 @@ from auto_iscsi.volumes import (
     candidates,
     content,
     journal,
-    lvm_metadata,
+    lvm_volumes,
     mapping,
     mount_options,
     mountable,
@@ -53,7 +53,7 @@ class _Volume(NamedTuple):
     """A logical volume, mapped or not."""
 
     group: volume_groups.Listed
-    volume: lvm_metadata.LogicalVolume
+    volume: lvm_volumes.LogicalVolume
     node: str  #: the device of the physical volume with its first part
 
     @property

@@ -16,7 +16,9 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
+
+from auto_iscsi.volumes.lvm_text import Malformed
 
 SECTOR = 512  # bytes
 _LABEL = b"LABELONE"
@@ -27,15 +29,8 @@ _LABEL_SECTORS = 4
 _AREA_HEADER = 512  # bytes; where a metadata area's text may begin
 _LARGEST_TEXT = 16 << 20  # bytes; LVM's own limit is the metadata area's size, 1 MiB by default
 _MOST_AREAS = 16
-_DEEPEST = 16  # sections within sections
-_NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}\Z")  # lvm(8), VALID NAMES
-_TOKEN = re.compile(r"""[\s,]+|\#[^\n]*|(?P<token>[{}=\[\]]|"(?:[^"\\]|\\.)*"|[^\s,{}=\[\]"#]+)""")
 
 Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
-
-
-class Malformed(ValueError):
-    """The metadata is not what LVM writes."""
 
 
 class PhysicalVolume(NamedTuple):
@@ -43,45 +38,6 @@ class PhysicalVolume(NamedTuple):
 
     uuid: str  #: 32 characters, without hyphens
     text: str  #: the newest description of its volume group; "": it holds none
-
-
-class Stripe(NamedTuple):
-    """Where a part of a logical volume lies."""
-
-    pv: str  #: the UUID of the physical volume
-    start: int  #: sectors from the start of the physical volume
-
-
-class Segment(NamedTuple):
-    """A part of a logical volume that is mapped in one way."""
-
-    start: int  #: sectors from the start of the logical volume
-    size: int  #: sectors
-    stripes: tuple[Stripe, ...]  #: one: linear
-    stripe_size: int  #: sectors; 0 for one stripe
-
-
-class LogicalVolume(NamedTuple):
-    """A logical volume that users see."""
-
-    name: str
-    segments: tuple[Segment, ...]  #: empty: it cannot be shown
-    why: str = ""  #: why it cannot be shown
-
-    @property
-    def sectors(self) -> int:
-        """Its size in sectors."""
-        return sum(segment.size for segment in self.segments)
-
-
-class VolumeGroup(NamedTuple):
-    """A volume group, as its metadata describes it."""
-
-    name: str
-    uuid: str
-    seqno: int  #: grows with each change
-    pv_uuids: tuple[str, ...]
-    volumes: tuple[LogicalVolume, ...]
 
 
 def read_label(read: Read) -> PhysicalVolume | None:
@@ -153,179 +109,3 @@ def _read_area(read: Read, start: int, size: int) -> str:
 def _crc(data: bytes) -> int:
     """Return LVM's checksum: CRC-32 with another start, and without the last inversion."""
     return zlib.crc32(data, _CRC_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
-
-
-def parse(text: str) -> VolumeGroup:
-    """Return the volume group that a text describes; raise Malformed."""
-    groups = {key: value for key, value in parse_text(text).items() if isinstance(value, dict)}
-    if len(groups) != 1:
-        raise Malformed("not one volume group")
-    ((name, group),) = groups.items()
-    extent = _number(group, "extent_size", 1, 1 << 32)
-    physical = _sections(group, "physical_volumes")
-    pvs = {
-        key: (_uuid(pv), _number(pv, "pe_start", 0, 1 << 60), _number(pv, "pe_count", 0, 1 << 40))
-        for key, pv in physical.items()
-    }
-    volumes = [
-        _volume(key, volume, extent, pvs)
-        for key, volume in _sections(group, "logical_volumes").items()
-        if "VISIBLE" in _words(volume, "status")
-    ]
-    return VolumeGroup(
-        _valid_name(name),
-        _uuid(group),
-        _number(group, "seqno", 0, 1 << 32),
-        tuple(uuid for uuid, _, _ in pvs.values()),
-        tuple(volumes),
-    )
-
-
-def _volume(
-    name: str, volume: dict[str, Any], extent: int, pvs: dict[str, tuple[str, int, int]]
-) -> LogicalVolume:
-    """Return a logical volume; raise Malformed when it is outside its physical volumes."""
-    segments = []
-    at = 0
-    count = _number(volume, "segment_count", 0, 1 << 20)
-    for number in range(1, count + 1):
-        section = volume.get(f"segment{number}")
-        if not isinstance(section, dict):
-            raise Malformed(f"{name} lacks a segment")
-        kind = section.get("type")
-        if kind != "striped":  # LVM calls linear the striped type with one stripe
-            return LogicalVolume(_valid_name(name), (), f"its type is {_printable(kind)}")
-        start = _number(section, "start_extent", 0, 1 << 40) * extent
-        size = _number(section, "extent_count", 1, 1 << 40) * extent
-        if start != at:
-            raise Malformed(f"{name} has a gap")
-        stripes = tuple(_stripes(name, section, size, extent, pvs))
-        stripe_size = 0
-        if len(stripes) > 1:
-            stripe_size = _number(section, "stripe_size", 1, 1 << 32)
-            if size % len(stripes) or (size // len(stripes)) % stripe_size:
-                raise Malformed(f"{name} does not divide into its stripes")
-        segments.append(Segment(start, size, stripes, stripe_size))
-        at += size
-    if not segments:
-        raise Malformed(f"{name} has no segment")
-    return LogicalVolume(_valid_name(name), tuple(segments))
-
-
-def _stripes(
-    name: str,
-    section: dict[str, Any],
-    size: int,
-    extent: int,
-    pvs: dict[str, tuple[str, int, int]],
-) -> Iterator[Stripe]:
-    """Yield where the stripes of a segment of `size` sectors lie."""
-    places = section.get("stripes")
-    count = _number(section, "stripe_count", 1, 128)
-    if not isinstance(places, list) or len(places) != 2 * count:
-        raise Malformed(f"{name} does not say where its stripes are")
-    for key, first in zip(places[::2], places[1::2]):
-        if not isinstance(key, str) or key not in pvs or not isinstance(first, int) or first < 0:
-            raise Malformed(f"{name} lies on an unknown physical volume")
-        uuid, pe_start, pe_count = pvs[key]
-        extents = size // count // extent
-        if size % (count * extent) or first + extents > pe_count:
-            raise Malformed(f"{name} lies outside its physical volume")
-        yield Stripe(uuid, pe_start + first * extent)
-
-
-def parse_text(text: str) -> dict[str, Any]:
-    """Return LVM's text as nested dictionaries; raise Malformed.
-
-    A value is a string, an integer, or a list of them. A number that is no integer stays a string.
-    """
-    tokens = _tokens(text)
-    root: dict[str, Any] = {}
-    open_sections = [root]
-    for token in tokens:
-        section = open_sections[-1]
-        if token == "}":
-            if len(open_sections) == 1:
-                raise Malformed("a section that was not opened is closed")
-            open_sections.pop()
-            continue
-        if token in "{=[]" or token[:1] == '"' or token in section:
-            raise Malformed(f"unexpected {_printable(token)}")
-        following = next(tokens, "")
-        if following == "{":
-            if len(open_sections) > _DEEPEST:
-                raise Malformed("sections are too deep")
-            section[token] = {}
-            open_sections.append(section[token])
-        elif following == "=":
-            section[token] = _value(tokens, next(tokens, ""))
-        else:
-            raise Malformed(f"unexpected {_printable(following)}")
-    if len(open_sections) > 1:
-        raise Malformed("a section has no end")
-    return root
-
-
-def _tokens(text: str) -> Iterator[str]:
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if not match:
-            raise Malformed(f"unexpected {_printable(text[at : at + 20])}")
-        if token := match["token"]:
-            yield token
-        at = match.end()
-
-
-def _value(tokens: Iterator[str], token: str) -> Any:
-    if token == "[":
-        members = []
-        while (token := next(tokens, "")) != "]":
-            members.append(_scalar(token))
-        return members
-    return _scalar(token)
-
-
-def _scalar(token: str) -> str | int:
-    if token[:1] == '"':
-        return re.sub(r"\\(.)", r"\1", token[1:-1])
-    if not token or token in "{}=[]":
-        raise Malformed(f"unexpected {_printable(token)}")
-    return int(token) if re.fullmatch(r"-?[0-9]{1,20}", token) else token
-
-
-def _sections(section: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
-    """Return the sections within a section of this name, by their names; none if it is missing."""
-    inner = section.get(name, {})
-    if not isinstance(inner, dict) or not all(isinstance(v, dict) for v in inner.values()):
-        raise Malformed(f"{name} is no section of sections")
-    return inner
-
-
-def _number(section: dict[str, Any], name: str, lowest: int, highest: int) -> int:
-    value = section.get(name)
-    if not isinstance(value, int) or not lowest <= value <= highest:
-        raise Malformed(f"{name} is {_printable(value)}")
-    return value
-
-
-def _words(section: dict[str, Any], name: str) -> list[str]:
-    value = section.get(name, [])
-    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
-
-
-def _uuid(section: dict[str, Any]) -> str:
-    value = section.get("id")
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9!#-]{32,40}", value):
-        raise Malformed(f"id is {_printable(value)}")
-    return value.replace("-", "")
-
-
-def _valid_name(name: str) -> str:
-    if not _NAME.match(name) or name in (".", ".."):
-        raise Malformed(f"{_printable(name)} is no name")
-    return name
-
-
-def _printable(value: object) -> str:
-    return repr(value)[:60]

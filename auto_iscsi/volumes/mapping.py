@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import zlib
 
 from auto_iscsi import errors
@@ -21,6 +23,7 @@ from auto_iscsi.volumes import (
 
 SECTOR = 512  #: bytes; the unit of device-mapper's tables
 PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
+_BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
@@ -32,6 +35,7 @@ class Mapping(NamedTuple):
     table: tuple[str, ...]  #: lines of device-mapper's table
     disk: str  #: the path in sysfs of a disk that it is on
     holder_of: str  #: MAJOR:MINOR of a device that it is made of
+    is_protected_later: bool = False  #: the kernel takes its table only as that of a writable one
 
 
 def name(host: Host, number: str, label: str) -> str:
@@ -54,13 +58,32 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     if node:  # of a lookup that was killed
         overlay.remove(host, target, node, until)
     table = ",".join(mapping.table)
-    concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,ro,{table}"
+    mode = "rw" if mapping.is_protected_later else "ro"
+    concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,{mode},{table}"
     if len(concise) > _LONGEST_ARGUMENT:
         raise errors.NotMountable(
             f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
         )
     if why := device_mapper.why_not(host, until, "create", "--concise", concise):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
+    if mapping.is_protected_later:
+        _protect(host, target, mapping)
+
+
+def _protect(host: Host, target: str, mapping: Mapping) -> None:
+    """Make a device read-only that could not be made so; raise Failure."""
+    try:
+        handle = os.open(
+            host.path(f"/dev/{find(host, mapping)}"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+        try:
+            fcntl.ioctl(handle, _BLKROSET, (1).to_bytes(4, "little"))
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise errors.Failure(
+            f"{target}: {mapping.name} cannot be made read-only: {error.strerror}"
+        ) from error
 
 
 def find(host: Host, mapping: Mapping) -> str:

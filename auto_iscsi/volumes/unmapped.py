@@ -15,7 +15,8 @@ from typing import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import superblock
-from auto_iscsi.volumes.lvm_metadata import SECTOR, Segment
+from auto_iscsi.volumes.lvm_metadata import SECTOR
+from auto_iscsi.volumes.lvm_volumes import Segment
 
 
 class Volume(NamedTuple):

@@ -20,10 +20,20 @@ from auto_iscsi.disks import ownership
 from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import lvm_metadata, mapping, mountable
+from auto_iscsi.volumes import (
+    device_mapper,
+    lvm_layers,
+    lvm_metadata,
+    lvm_text,
+    lvm_volumes,
+    mapping,
+    mountable,
+    thin_pool,
+)
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
 WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
+_MOST_VOLUMES = 256  # that are shown of one target: each is a device
 
 
 class _Member(NamedTuple):
@@ -37,7 +47,7 @@ class _Member(NamedTuple):
 class _Group(NamedTuple):
     """A volume group, and those of its physical volumes that are there."""
 
-    described: lvm_metadata.VolumeGroup
+    described: lvm_volumes.VolumeGroup
     members: dict[str, _Member]  #: by UUID
 
 
@@ -45,7 +55,7 @@ class _Place(NamedTuple):
     """A logical volume that is to be shown, and where."""
 
     group: _Group
-    volume: lvm_metadata.LogicalVolume
+    volume: lvm_volumes.LogicalVolume
     offset: str  #: the directory below the key
 
     @property
@@ -60,7 +70,7 @@ class Listed(NamedTuple):
     name: str
     prefix: str  #: the directory of the LUN, "" without one
     nodes: dict[str, str]  #: the devices of the physical volumes that are there, by UUID
-    volumes: tuple[lvm_metadata.LogicalVolume, ...]
+    volumes: tuple[lvm_volumes.LogicalVolume, ...]
 
 
 def list_groups(
@@ -100,11 +110,10 @@ def expand(
     if settings.partition == ALL:  # else one logical volume is meant, and nothing beside it
         collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
     groups = _read_groups(host, target, members, collected, until)
+    devices = _Devices(host, target, until, act)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
-            shown = _mapping(host, target, place)
-            if act:
-                mapping.make(host, target, shown, until)
+            shown = devices.of(place)
             what = f"{target}: {place.name}"
             collected.filesystems.append(
                 mapping.filesystem(host, what, place.offset, shown, settings)
@@ -163,14 +172,14 @@ def _member(host: Host, filesystem: mountable.Filesystem) -> _Member:
     return _Member(filesystem, sectors)
 
 
-def _describe(node: str, text: str, why: str) -> lvm_metadata.VolumeGroup:
+def _describe(node: str, text: str, why: str) -> lvm_volumes.VolumeGroup:
     """Return the volume group that the text on a physical volume describes; raise NotMountable."""
     if why or not text:
         reason = f"cannot be read: {why}" if why else "belongs to no volume group"
         raise errors.NotMountable(f"{node} is an LVM physical volume that {reason}")
     try:
-        return lvm_metadata.parse(text)
-    except lvm_metadata.Malformed as error:
+        return lvm_volumes.parse(text)
+    except lvm_text.Malformed as error:
         raise errors.NotMountable(
             f"{node} is an LVM physical volume with wrong metadata: {error}"
         ) from error
@@ -208,7 +217,13 @@ def _places(
     for offset in sorted(offset for offset, count in counts.items() if count > 1):
         names = ", ".join(place.name for place in places if place.offset == offset)
         collected.notes.append(f"{offset[1:]} is left out: {names} would have that name")
-    return [place for place in places if counts[place.offset] == 1]
+    places = [place for place in places if counts[place.offset] == 1]
+    if len(places) > _MOST_VOLUMES:
+        collected.notes.append(
+            f"{len(places) - _MOST_VOLUMES} logical volumes are left out, from "
+            f"{places[_MOST_VOLUMES].name} on: at most {_MOST_VOLUMES} are shown"
+        )
+    return places[:_MOST_VOLUMES]
 
 
 def _read_label(host: Host, device: Device) -> tuple[str, str, str]:
@@ -228,7 +243,7 @@ def _read_label(host: Host, device: Device) -> tuple[str, str, str]:
     try:
         label = lvm_metadata.read_label(read)
         return (label.uuid, label.text, "") if label else ("", "", "it has no label")
-    except (lvm_metadata.Malformed, OSError, OverflowError) as error:
+    except (lvm_text.Malformed, OSError, OverflowError) as error:
         return "", "", str(error)
     finally:
         os.close(handle)
@@ -240,36 +255,127 @@ def _common_offset(members: Iterable[_Member]) -> str:
     return offsets.pop() if len(offsets) == 1 else ""
 
 
-def _mapping(host: Host, target: str, place: _Place) -> mapping.Mapping:
-    """Return how a logical volume is mapped; raise NotMountable when it cannot be shown."""
-    volume, members = place.volume, place.group.members
-    if volume.why:
-        raise errors.NotMountable(f"{target}: {place.name}: {volume.why}")
-    used = {stripe.pv for segment in volume.segments for stripe in segment.stripes}
-    if missing := used - members.keys():
-        raise errors.NotMountable(
-            f"{target}: {place.name}: {len(missing)} of its {len(used)} physical volumes are "
-            "missing",
-            "map the other LUNs to this host too, and set lun = all",
+class _Devices:
+    """The devices that show logical volumes; without `act`, none is made."""
+
+    def __init__(self, host: Host, target: str, until: float, act: bool) -> None:
+        self._host, self._target, self._until, self._act = host, target, until, act
+        self._blocks: dict[tuple[str, int], bytes | None] = {}
+
+    def of(self, place: _Place) -> mapping.Mapping:
+        """Return the device of a logical volume, and make it; raise Failure."""
+        members = place.group.members
+        present = frozenset(members.keys() - set(place.group.described.missing))
+        layers = lvm_layers.Layers(
+            place.group.described, present, lambda stripe: self._read(members, stripe)
         )
-    # Our device would hold a disk that an administrator works with.
-    if not all(ownership.is_ours(host, target, members[pv].filesystem.device.disk) for pv in used):
-        raise errors.NotMountable(
-            f"{target}: {place.name} is not mapped: somebody else logged its disk in",
-            "log its session out, so that a lookup opens one of its own: auto-iscsi status",
+        try:
+            plan = layers.plan(place.volume)
+        except lvm_layers.CannotBeShown as error:
+            raise errors.NotMountable(
+                f"{self._target}: {place.name}: {error}", error.hint
+            ) from error
+        if not isinstance(plan, lvm_layers.ThinPlan):
+            return self._linear(place, place.volume.name, plan)
+        pool = self._pool(place, plan.pool)
+        number = self._number(place, pool)
+        line = thin_pool.volume_line(plan.sectors, number, plan.device_id)
+        shown = pool._replace(
+            name=self._name(place, place.volume.name, plan.pool.data),
+            table=(line,),
+            holder_of=number,
+            is_protected_later=False,
         )
-    table = tuple(_line(target, place.name, segment, members) for segment in volume.segments)
-    first = members[volume.segments[0].stripes[0].pv].filesystem.device
-    label = f"{place.group.described.name}-{volume.name}"
-    if first.extent:  # two partitions of a disk can have volume groups of one name
-        label = f"{first.extent.part}-{label}"
-    name = mapping.name(host, first.number, label)
-    return mapping.Mapping(name, table, first.disk, first.number)
+        return self._made(shown)
+
+    def _pool(self, place: _Place, plan: lvm_layers.PoolPlan) -> mapping.Mapping:
+        """Return the device of a thin pool, on two of ours."""
+        metadata = self._linear(place, plan.metadata_name, plan.metadata)
+        data = self._linear(place, plan.data_name, plan.data)
+        number = self._number(place, data)
+        line = thin_pool.pool_line(plan.sectors, self._number(place, metadata), number, plan.chunk)
+        pool = mapping.Mapping(
+            self._name(place, plan.name, plan.data), (line,), data.disk, number, True
+        )
+        self._made(pool)
+        if self._act:
+            _, status = device_mapper.run(self._host, self._until, "status", pool.name)
+            if status.split()[3:4] in ([], ["Fail"], ["Error"]):  # 0 SECTORS thin-pool ...
+                raise errors.NotMountable(
+                    f"{self._target}: {place.name}: its thin pool {plan.name} is damaged",
+                    f"dmesg says why; on the server: lvconvert --repair {plan.name}",
+                )
+        return pool
+
+    def _linear(
+        self, place: _Place, label: str, segments: Sequence[lvm_volumes.Segment]
+    ) -> mapping.Mapping:
+        """Return the device with these segments."""
+        members = place.group.members
+        used = {stripe.pv for segment in segments for stripe in segment.stripes}
+        disks = (members[pv].filesystem.device.disk for pv in used)
+        # Our device would hold a disk that an administrator works with.
+        if not all(ownership.is_ours(self._host, self._target, disk) for disk in disks):
+            raise errors.NotMountable(
+                f"{self._target}: {place.name} is not mapped: somebody else logged its disk in",
+                "log its session out, so that a lookup opens one of its own: auto-iscsi status",
+            )
+        table = tuple(_line(self._target, place.name, each, members) for each in segments)
+        first = members[segments[0].stripes[0].pv].filesystem.device
+        name = self._name(place, label, segments)
+        return self._made(mapping.Mapping(name, table, first.disk, first.number))
+
+    def _name(self, place: _Place, label: str, segments: Sequence[lvm_volumes.Segment]) -> str:
+        """Return the name of a device whose data begins with the first of these segments."""
+        first = place.group.members[segments[0].stripes[0].pv].filesystem.device
+        label = f"{place.group.described.name}-{label}"
+        if first.extent:  # two partitions of a disk can have volume groups of one name
+            label = f"{first.extent.part}-{label}"
+        return mapping.name(self._host, first.number, label)
+
+    def _made(self, made: mapping.Mapping) -> mapping.Mapping:
+        if self._act:
+            mapping.make(self._host, self._target, made, self._until)
+        return made
+
+    def _number(self, place: _Place, made: mapping.Mapping) -> str:
+        """Return MAJOR:MINOR of a device of ours; raise NotMountable."""
+        node = mapping.find(self._host, made)
+        number = self._host.read(f"/sys/block/{node}/dev") if node else None
+        if not number:
+            raise errors.NotMountable(
+                f"{self._target}: {place.name} is not mapped yet{mapping.PENDING}"
+            )
+        return number
+
+    def _read(self, members: dict[str, _Member], stripe: lvm_volumes.Stripe) -> bytes | None:
+        """Return the first sector of a stripe, None where it cannot be read."""
+        member = members[stripe.pv]
+        if stripe.start >= member.sectors:
+            return None
+        place = (member.filesystem.device.node, member.start + stripe.start)
+        if place not in self._blocks:
+            path = self._host.path(f"/dev/{place[0]}")
+            self._blocks[place] = bounded.run(
+                lambda: _read_sector(path, place[1]), self._until, self._target
+            )
+        return self._blocks[place]
 
 
-def _line(
-    target: str, name: str, segment: lvm_metadata.Segment, members: dict[str, _Member]
-) -> str:
+def _read_sector(path: str, start: int) -> bytes | None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.pread(handle, mapping.SECTOR, start * mapping.SECTOR)
+    except (OSError, OverflowError):
+        return None
+    finally:
+        os.close(handle)
+
+
+def _line(target: str, name: str, segment: lvm_volumes.Segment, members: dict[str, _Member]) -> str:
     """Return the line of device-mapper's table for a segment; raise NotMountable.
 
     Sources: Linux Documentation/admin-guide/device-mapper/linear.rst and striped.rst.

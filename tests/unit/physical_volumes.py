@@ -76,13 +76,13 @@ stripes = [
 }}
 }}
 
-pool {{
+squeezed {{
 status = ["READ", "WRITE", "VISIBLE"]
 segment_count = 1
 segment1 {{
 start_extent = 0
 extent_count = 1
-type = "thin"
+type = "vdo"
 }}
 }}
 

@@ -20,7 +20,7 @@ from auto_iscsi.config import config_files
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import superblock, unmapped
-from auto_iscsi.volumes.lvm_metadata import Segment, Stripe
+from auto_iscsi.volumes.lvm_volumes import Segment, Stripe
 from tests.tree.tree import Content, Link, make_tree
 from tests.unit.physical_volumes import TEXT, physical_volume
 from tests.unit.superblocks import btrfs, ext, record, xfs
@@ -155,7 +155,7 @@ def test_before_a_visit_the_volumes_are_read_from_their_physical_volume(server: 
         "`- 3 sdb3  LVM2_member of vg0  600 MiB",
         "|- vg0/root  ext4  48 MiB  clean  /vg0-root, not mapped yet",
         "|- vg0/striped  32 MiB  left out: 1 of its 2 physical volumes are missing",
-        "`- vg0/pool  left out: its type is 'thin'",
+        "`- vg0/squeezed  left out: its data is compressed by VDO",
     ]
     data = report(server).data
     assert (data["outcome"], data["entry"], data["refused"]) == ("map", None, None)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi.volumes import lvm_metadata
-from auto_iscsi.volumes.lvm_metadata import Malformed, Segment, Stripe
+from auto_iscsi.volumes import lvm_metadata, lvm_volumes
+from auto_iscsi.volumes.lvm_text import Malformed
+from auto_iscsi.volumes.lvm_volumes import Segment, Stripe
 from tests.unit.physical_volumes import AREA, AREA_SIZE, PVS, TEXT, crc, physical_volume
 
 
@@ -25,10 +26,10 @@ def test_a_label_leads_to_the_text(offset: int) -> None:
 
 
 def test_a_volume_group_is_read_as_lvm_wrote_it() -> None:
-    group = lvm_metadata.parse(TEXT)
+    group = lvm_volumes.parse(TEXT)
     first, second = (pv.replace("-", "") for pv in PVS)
     assert (group.name, group.seqno, group.pv_uuids) == ("vg0", 5, (first, second))
-    root, striped, pool = group.volumes  # the spare is not for users
+    root, striped, squeezed = group.volumes  # the spare is not for users
     assert root.segments == (
         Segment(0, 81920, (Stripe(first, 2048),), 0),
         Segment(81920, 16384, (Stripe(first, 2048 + 19 * 8192),), 0),
@@ -36,7 +37,7 @@ def test_a_volume_group_is_read_as_lvm_wrote_it() -> None:
     assert striped.segments == (
         Segment(0, 65536, (Stripe(first, 2048 + 15 * 8192), Stripe(second, 2048)), 128),
     )
-    assert (pool.segments, pool.why) == ((), "its type is 'thin'")
+    assert (squeezed.segments, squeezed.why) == ((), "its data is compressed by VDO")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_volume_group_is_read_as_lvm_wrote_it() -> None:
 def test_what_lvm_does_not_write_is_refused(old: str, new: str) -> None:
     assert old in TEXT
     with pytest.raises(Malformed):
-        lvm_metadata.parse(TEXT.replace(old, new, 1))
+        lvm_volumes.parse(TEXT.replace(old, new, 1))
 
 
 @pytest.mark.parametrize("place", [513, 520, 540, 560, 600, AREA + 1, AREA + 30, AREA + 600])
@@ -83,7 +84,7 @@ def test_a_byte_that_is_wrong_is_noticed(place: int) -> None:
     assert label is None  # no label at all
 
 
-def is_inside(group: lvm_metadata.VolumeGroup) -> bool:
+def is_inside(group: lvm_volumes.VolumeGroup) -> bool:
     """Tell whether each segment lies in the extents that TEXT gives its physical volumes."""
     ends = dict(zip((pv.replace("-", "") for pv in PVS), (2048 + 49 * 8192, 2048 + 24 * 8192)))
     return all(
@@ -111,7 +112,7 @@ def test_no_text_is_mapped_outside_its_physical_volume(data: st.DataObject) -> N
     if "pe_count = 49" not in text or "pe_count = 24" not in text or "8192" not in text:
         return
     try:
-        group = lvm_metadata.parse(text)
+        group = lvm_volumes.parse(text)
     except Malformed:
         return
     assert is_inside(group)
@@ -129,7 +130,7 @@ def test_no_bytes_make_the_reader_fail_otherwise(noise: bytes, place: int, mende
     try:
         label = read_label(disk)
         if label:
-            lvm_metadata.parse(label.text)
+            lvm_volumes.parse(label.text)
     except Malformed:
         pass
 

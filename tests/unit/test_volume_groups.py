@@ -15,6 +15,7 @@ from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mountable, volume_groups
 from tests.tree.tree import make_tree
+from tests.unit.logical_volumes import SHOWN, linear
 from tests.unit.physical_volumes import PVS, TEXT, physical_volume
 
 TARGET = "iqn.2001-05.com.example:server"
@@ -57,7 +58,32 @@ def test_a_group_does_not_get_the_physical_volume_of_another_one(tmp_path: Path)
 
 def test_a_volume_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     reason = expand(tmp_path, TEXT, partition="vg0/none")
-    assert reason.endswith("no logical volume vg0/none: there are vg0/root, vg0/striped, vg0/pool")
+    assert reason.endswith(
+        "no logical volume vg0/none: there are vg0/root, vg0/striped, vg0/squeezed"
+    )
+
+
+def test_no_group_makes_more_devices_than_a_host_can_hold(tmp_path: Path) -> None:
+    many = "".join(linear(f"lv{number}", 1, 0, 0, SHOWN) for number in range(300))
+    text = TEXT[: TEXT.index("root {")] + many + "}\n}\n"
+    make_tree(tmp_path, {"/sys/dev/block/8:16/size": f"{1 << 20}\n", "/dev/x": ""})
+    (tmp_path / "dev/sdb").write_bytes(physical_volume(text))
+    boot = mountable.Filesystem("/p1", Device("sdb1", "", "8:17", "/sys/block/sdb"), "ext4", ())
+    device = Device("sdb", "", "8:16", "/sys/block/sdb")
+    member = mountable.Filesystem("/p2", device, mountable.LVM_MEMBER, ("ro",))
+    settings = schema.resolve([], TARGET)._replace(fstype="auto", partition="all")
+    shown = volume_groups.expand(
+        Host(str(tmp_path)),
+        TARGET,
+        mountable.Mountable((boot, member)),
+        settings,
+        time.monotonic() + 30,
+        False,
+    )
+    assert (
+        "44 logical volumes are left out, from vg0/lv256 on: at most 256 are shown" in shown.notes
+    )
+    assert len(shown.notes) == 257 and shown.filesystems == (boot,)
 
 
 def test_what_lies_on_top_is_removed_first(tmp_path: Path) -> None:
