@@ -84,6 +84,12 @@ class NoPartition(Failure):
     code = "no-partition"
 
 
+class NoSnapshot(Failure):
+    """No snapshot of the volume is meant by what was asked for."""
+
+    code = "no-snapshot"
+
+
 class TooOften(Failure):
     """Too many logins or discoveries failed in the last minute: the SAN is not asked again yet."""
 

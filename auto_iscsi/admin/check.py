@@ -1,7 +1,7 @@
 """Report everything that is wrong in the configuration, before automount uses it.
 
 Errors keep targets from being mounted; most warnings are sections without effect. Any user can
-check any file: only the CHAP secrets, and who can write to the files, are read from the host.
+check any file: only the CHAP secrets, and who can read or write files, are read from the host.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from auto_iscsi.config import config_files, pattern_proofs, patterns, schema
 from auto_iscsi.config.config_files import Problem, Section
 from auto_iscsi.iscsi import chap
 from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import luks
 
 
 class Source(NamedTuple):
@@ -39,7 +40,7 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
         existing = config_files.list_existing(host)
         sources = [Source(host, name, name) for name, _ in existing]
         problems = config_files.permission_problems(host, existing)
-        problems += find_problems(sources) + secret_problems(host)
+        problems += find_problems(sources) + secret_problems(host) + key_file_problems(host)
     has_failed = any(problem.is_error or strict for problem in problems)
     lines = [problem_line(problem, paint) for problem in problems]
     faulty = {problem.file for problem in problems}
@@ -95,6 +96,23 @@ def secret_problems(host: Host) -> list[Problem]:
                 other = effective["chap_secret_file"].value if is_mutual else ""
                 problems.update(dict.fromkeys(_secret_problems(host, file, other, place)))
     return list(problems)
+
+
+def key_file_problems(host: Host) -> list[Problem]:
+    """Return what is wrong with the LUKS key files that the host's configuration names."""
+    problems = []
+    for name, _ in config_files.list_existing(host):
+        for section in config_files.read(host, name)[0]:
+            file = schema.read_section(section)[0].get("luks_key_file")
+            try:
+                if file:
+                    luks.check_key_file(host, file)
+            except errors.BadConfiguration as failure:
+                place = (section.file, section.lines["luks_key_file"], "luks_key_file")
+                problems.append(Problem("key-file", *place, failure.reason, failure.hint))
+            except errors.NotPermitted:
+                pass  # as another user than root
+    return problems
 
 
 def _secret_problems(

@@ -83,6 +83,73 @@ def _status(arguments: argparse.Namespace, host: Host) -> int:
     return _show(status.report(host, output.paint_for(sys.stdout)), arguments.json)
 
 
+def _list(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import list_report
+
+    paint = output.paint_for(sys.stdout)
+    limits = (arguments.since, arguments.until)
+    return _show(list_report.report(host, arguments.subject, *limits, paint), arguments.json)
+
+
+def _versions(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+
+    options = versions_report.Options(
+        arguments.place,
+        arguments.since,
+        arguments.until,
+        arguments.jobs,
+        arguments.hash,
+        arguments.keep,
+    )
+    shows_progress = sys.stderr.isatty()
+    paint = output.paint_for(sys.stdout)
+    say = _progress if shows_progress else lambda _: None
+    report = versions_report.report(host, options, paint, say)
+    if shows_progress:
+        _progress("")
+    return _show(report, arguments.json)
+
+
+def _cat(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+    from auto_iscsi.restore import copying
+    from auto_iscsi.san import when
+
+    volume, text, path = versions_report.split(arguments.place)
+    entry = when.snapshot(host, volume, text)
+    copying.write_file(host, entry, path, sys.stdout.fileno())
+    return 0
+
+
+def _diff(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
+    from auto_iscsi.restore import differences
+    from auto_iscsi.san import when
+
+    volume, text, path = versions_report.split(arguments.place)
+    old = differences.of_snapshot(host, when.snapshot(host, volume, text), path)
+    if arguments.other.startswith("@"):
+        other = when.snapshot(host, volume, arguments.other[1:])
+        new = differences.of_snapshot(host, other, path)
+    else:
+        new = differences.of_file(arguments.other)
+    lines = [wording.printable(line.replace("\t", "    ")) for line in differences.lines(old, new)]
+    _page(lines)
+    return 1 if lines else 0
+
+
+def _restore(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import restore_report
+    from auto_iscsi.restore import restoring
+
+    options = restoring.Options(
+        arguments.destination, arguments.overwrite, not arguments.no_backup, arguments.dry_run
+    )
+    paint = output.paint_for(sys.stdout)
+    return _show(restore_report.report(host, arguments.place, options, paint), arguments.json)
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
@@ -119,6 +186,11 @@ VERBS = {
     "check": _check,
     "edit": _edit,
     "status": _status,
+    "list": _list,
+    "versions": _versions,
+    "cat": _cat,
+    "diff": _diff,
+    "restore": _restore,
     "reap": _reap,
     "doctor": _doctor,
 }
@@ -153,6 +225,16 @@ def _show(report: output.Report, as_json: bool) -> int:
     else:
         print("\n".join(report.lines))
     return report.status
+
+
+def _page(lines: list[str]) -> None:
+    """Print lines; on a terminal, through the pager that PAGER names, or less(1)."""
+    if lines and sys.stdout.isatty():
+        import pydoc
+
+        pydoc.pager("\n".join(lines))
+    elif lines:
+        print("\n".join(lines))
 
 
 def _ask(question: str) -> str:

@@ -81,6 +81,12 @@ _REFUSALS = {
         "The disk exists, but it does not have the configured partition.",
         "Set partition to a partition that exists, or to none for a filesystem on the whole disk.",
     ),
+    "no-snapshot": (
+        "The volume has no snapshot of the time that was asked for, or no target's name is one of "
+        "a snapshot of this volume.",
+        "Run auto-iscsi list: it lists the snapshots, and the targets whose names fit no template. "
+        "Set snapshot_name to a template for those.",
+    ),
     "ambiguous": (
         "The disk has several filesystems to choose from, or none. Or it has partitions, and a "
         "filesystem on the whole disk as well: one of them is left over from an earlier use of the "
@@ -92,8 +98,8 @@ _REFUSALS = {
     "not-mountable": (
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
         "encrypted, swap space or empty, or this kernel does not support its filesystem.",
-        "Read the line in the log: it names what is needed. For LVM, set partition = all. "
-        "auto-iscsi never opens arrays or encrypted disks.",
+        "Read the line in the log: it names what is needed. For LVM, set partition = all; "
+        "for LUKS, set luks_key_file. Of md arrays, only RAID 1 can be shown.",
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "

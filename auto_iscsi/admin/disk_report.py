@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from auto_iscsi import errors, keys
 from auto_iscsi.config.settings import Settings
@@ -18,20 +19,42 @@ from auto_iscsi.volumes import journal, mount_options, selection
 _JOURNAL = {True: ", journal dirty", False: ", journal clean", None: ""}
 
 
-def rows(host: Host, disk: scsi_disks.Disk, settings: Settings) -> list[tuple[str, str]]:
-    """Return (label, text) rows about a disk of a session that is up."""
+class Contents(NamedTuple):
+    """What is on a disk of a session that is up."""
+
+    disk: scsi_disks.Disk
+    candidates: Sequence[selection.Candidate]  #: the whole disk and its partitions
+    dirty: dict[str, bool | None]  #: by node, whether the journal there is dirty
+    why: tuple[str, str] = ("", "")  #: of a disk without candidates, label and text of the reason
+
+
+def read(host: Host, disk: scsi_disks.Disk) -> Contents:
+    """Return what is on a disk of a session that is up."""
     if not identity.examine(host, keys.fold(disk.session.target), disk.path).is_same:
-        return [("changed", "the SAN has mapped another volume here since the kernel found it")]
+        text = "the SAN has mapped another volume here since the kernel found it"
+        return Contents(disk, (), {}, ("changed", text))
     try:
         candidates = selection.read_contents(host, disk)
-    except errors.TwinVolumes as failure:  # its multipath map joins it with another volume
-        return [("contents", failure.reason)]
+    # Its multipath map joins it with another volume, or a hidden partition is not in its table.
+    except (errors.TwinVolumes, errors.NotMountable) as failure:
+        return Contents(disk, (), {}, ("contents", failure.reason))
     if candidates is None:
+        text = "not known yet: udev has not finished with the disk"
         if why := scsi_disks.why_unreadable(host, disk):
-            return [("contents", f"it cannot be read now: {why}")]
-        return [("contents", "not known yet: udev has not finished with the disk")]
-    contents = [("contents", line) for line in _describe(host, disk, candidates)]
-    return contents + _selected(disk, candidates, settings)
+            text = f"it cannot be read now: {why}"
+        return Contents(disk, (), {}, ("contents", text))
+    return Contents(disk, candidates, _read_journals(host, disk, candidates))
+
+
+def rows(contents: Contents, settings: Settings) -> list[tuple[str, str]]:
+    """Return (label, text) rows about a disk: a row for each partition, and what is selected."""
+    if not contents.candidates:
+        return [contents.why]
+    listed = selection.list_contents(contents.candidates)
+    described = [
+        ("contents", f"{each}{_JOURNAL[contents.dirty.get(each.device.node)]}") for each in listed
+    ]
+    return described + _selected(contents.disk, contents.candidates, settings)
 
 
 def _selected(
@@ -43,19 +66,19 @@ def _selected(
         selected = selection.select(disk, candidates, settings)
     except errors.Failure:  # the caller's report gives this reason for the refusal
         return []
-    nodes = ", ".join(candidate.device.node for candidate in selected.candidates)
+    nodes = ", ".join(candidate.device.name for candidate in selected.candidates)
     return [("selected", f"{nodes}: {selected.why}")]
 
 
-def _describe(
+def _read_journals(
     host: Host, disk: scsi_disks.Disk, candidates: Sequence[selection.Candidate]
-) -> list[str]:
-    """Return a line for each partition, and for the whole disk if anything else is on it."""
+) -> dict[str, bool | None]:
+    """Return the state of each journal by its node; nothing where the disk does not answer."""
     listed = selection.list_contents(candidates)
-    nodes = [(mount_options.family(each.content.fstype), each.device.node) for each in listed]
+    places = [(mount_options.family(each.content.fstype), each.device.node) for each in listed]
     until = time.monotonic() + journal.READ_SECONDS
     try:
-        states = journal.dirty_states(host, disk.session.target, nodes, until)
+        states = journal.dirty_states(host, disk.session.target, places, until)
     except errors.Failure:
-        states = [None] * len(listed)
-    return [f"{candidate}{_JOURNAL[state]}" for candidate, state in zip(listed, states)]
+        return {}
+    return {node: state for (_, node), state in zip(places, states)}

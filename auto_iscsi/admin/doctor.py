@@ -134,6 +134,11 @@ CHECKS = {
         "Install dmsetup and the full kernel package. Or set journal = skip: the newest files can "
         "then be missing.",
     ),
+    "luks": Check(
+        doctor_host.luks,
+        "luks_key_file opens what LUKS encrypted, with cryptsetup and the kernel's dm-crypt.",
+        "Install cryptsetup and the full kernel package.",
+    ),
     "reaper": Check(
         doctor_host.reaper_schedule,
         "Idle sessions end when auto-iscsi reap runs: from its systemd timer, or from cron on a "

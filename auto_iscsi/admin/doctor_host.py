@@ -170,6 +170,22 @@ def overlays(host: Host) -> Finding:
     return Finding(OK, "dirty filesystems get an overlay")
 
 
+def luks(host: Host) -> Finding:
+    """Check that LUKS can be opened, where a section names a key file."""
+    sections = config_files.load(host, remember=False)
+    if not any(schema.read_section(section)[0].get("luks_key_file") for section in sections):
+        return Finding(OK, "no target's settings name a LUKS key file")
+    if not host_check.is_installed(host, "cryptsetup"):
+        text = "cryptsetup is not installed: LUKS is not opened"
+        return Finding(PROBLEM, text, "install cryptsetup-bin")
+    release = host.read("/proc/sys/kernel/osrelease")
+    listed = [host.read(f"/lib/modules/{release}/modules.{name}") for name in ("dep", "builtin")]
+    if any(listed) and not any("/dm-crypt.ko" in (text or "") for text in listed):
+        text = f"kernel {release} has no module dm-crypt: LUKS is not opened"
+        return Finding(PROBLEM, text, "install the full kernel package")
+    return Finding(OK, "LUKS can be opened")
+
+
 def reaper_schedule(host: Host) -> Finding:
     """Check that a timer or cron runs the reaper."""
     unit = host_check.unit_properties(host, _TIMER, properties="LoadState,ActiveState").get(_TIMER)

@@ -8,10 +8,11 @@ found by the functions that the lookup uses, so that both always agree.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import errors, keys, wording
-from auto_iscsi.admin import disk_report, output
+from auto_iscsi.admin import disk_report, layers, output, stack_report
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.disks import multipath, scsi_disks
@@ -20,12 +21,14 @@ from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
 from auto_iscsi.map.request import Request
+from auto_iscsi.san import catalogue, names
 from auto_iscsi.volumes import journal
 from auto_iscsi.volumes.mountable import Mountable
 
 OUTCOMES = {
     "answer": "prints the map entry at once",
     "mounted": "prints the map entry of the mounted filesystem, although its session is down",
+    "map": "maps what is not mapped yet, and prints the map entry",
     "rescan": "has the kernel scan for the disk, and waits for it up to udev_timeout",
     "login": "logs in, waits for the disk up to udev_timeout, and prints the map entry",
     "discover": "discovers the target at the portals, makes a node record, and logs in",
@@ -48,6 +51,7 @@ class Explanation(NamedTuple):
     steps: list[Step]
     entry: str = ""  #: the map entry, if it is known now
     failure: errors.Failure | None = None  #: why the key is refused
+    stack: tuple[stack_report.Node, ...] = ()  #: the LUNs of sessions that are up
 
 
 class _Situation(NamedTuple):
@@ -106,7 +110,11 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
         explanation = Explanation("refuse", [], failure=failure)
     lines = [wording.printable(text), *_setting_lines(effective)]
     if explanation.steps:
-        lines += [*output.columns(explanation.steps, "  "), ""]
+        reasons = {node.why for node in explanation.stack}  # of disks that cannot be read
+        steps = [s for s in explanation.steps if s.label != "contents" or s.text in reasons]
+        lines += [*output.columns(steps, "  "), ""]
+    if explanation.stack:
+        lines += [*stack_report.draw(explanation.stack, paint), ""]
     lines += _outcome_lines(explanation, paint)
     data = _data(text, target, effective, explanation)
     return output.Report(1 if explanation.failure else 0, lines, data)
@@ -119,13 +127,15 @@ def _explain(host: Host, target: str, effective: dict[str, schema.Effective]) ->
         failure = errors.Disabled(f"{target}: enabled = no, {where}")
         return Explanation("refuse", [], failure=failure)
     situation = _look(host, target, effective, settings)
+    disk_steps, contents = _read_disks(situation)
     steps = [
+        *_name_steps(situation),
         *_record_steps(situation),
         *_session_steps(situation),
-        *_disk_steps(situation),
+        *disk_steps,
         Step("lease", _lease(situation.claim)),
     ]
-    return _predict(situation, steps)
+    return _predict(situation, steps, contents)
 
 
 def _look(
@@ -150,6 +160,21 @@ def _look(
     return _Situation(host, target, effective, settings, records, target_sessions, claim)
 
 
+def _name_steps(situation: _Situation) -> list[Step]:
+    """Say which snapshot the target is by its name, and which template says so."""
+    settings, effective = situation.settings, situation.effective
+    answer = names.take_apart(situation.target, settings.snapshot_name, settings.timezone)
+    if answer is None:
+        return []
+    is_own = answer.template in settings.snapshot_name
+    where = effective["snapshot_name"].where("snapshot_name") if is_own else "built in"
+    if isinstance(answer, names.Ambiguous):
+        return [Step("snapshot", f"not known: {answer.template} ({where}) fits in several ways")]
+    zone = catalogue.zone(settings.timezone)
+    time_text = f"{answer.time.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+    return [Step("snapshot", f"{answer.volume}, {time_text}, by {answer.template} ({where})")]
+
+
 def _record_steps(situation: _Situation) -> list[Step]:
     if isinstance(situation.records, errors.NotPermitted):
         return [Step("record", f"not known: {situation.records.reason}")]
@@ -170,9 +195,9 @@ def _session_steps(situation: _Situation) -> list[Step]:
     return steps or [Step("session", "none")]
 
 
-def _disk_steps(situation: _Situation) -> list[Step]:
-    """Describe the disks of the sessions that are up, or of all if none is."""
-    steps = []
+def _read_disks(situation: _Situation) -> tuple[list[Step], list[disk_report.Contents]]:
+    """Describe the disks of the sessions that are up, or of all if none is, and read the former."""
+    steps, read = [], []
     for session in situation.up or situation.sessions:
         disks = scsi_disks.list_all(situation.host, session)
         if not disks:
@@ -180,9 +205,9 @@ def _disk_steps(situation: _Situation) -> list[Step]:
         for disk in disks:
             steps += _one_disk(situation.host, disk)
             if session.up:
-                rows = disk_report.rows(situation.host, disk, situation.settings)
-                steps += [Step(*row) for row in rows]
-    return steps
+                read.append(disk_report.read(situation.host, disk))
+                steps += [Step(*row) for row in disk_report.rows(read[-1], situation.settings)]
+    return steps, read
 
 
 def _one_disk(host: Host, disk: scsi_disks.Disk) -> list[Step]:
@@ -210,14 +235,31 @@ def _lease(claim: claims.Claim | errors.NotPermitted) -> str:
     return f"{session}, {'ours' if claim.ours else 'not ours'}, looked up {age:.0f} s ago"
 
 
-def _predict(situation: _Situation, steps: list[Step]) -> Explanation:
+def _predict(
+    situation: _Situation, steps: list[Step], contents: Sequence[disk_report.Contents]
+) -> Explanation:
     """Return what a lookup would do: the same decisions in the same order as map.lookup."""
-    request, settings = situation.request, situation.settings
+    request = situation.request
+    content = selected = refused = None
     try:
-        content = available.through_sessions(request).mountable
-        content = content and verification.allow_by_journal(request, content, act=False)
+        selected = available.through_sessions(request).mountable
+        content = selected and verification.allow_by_journal(request, selected, act=False)
     except errors.Failure as failure:
-        return Explanation("refuse", steps, failure=failure)
+        refused = failure
+    shown = layers.Shown(selected, content)
+    stack = layers.find(situation.host, situation.target, contents, situation.settings, shown)
+    if stack_report.is_pending(stack):
+        return Explanation("map", steps, stack=stack)
+    if refused:
+        return Explanation("refuse", steps, failure=refused, stack=stack)
+    return _predict_entry(situation, steps, content)._replace(stack=stack)
+
+
+def _predict_entry(
+    situation: _Situation, steps: list[Step], content: Mountable | None
+) -> Explanation:
+    """Return what a lookup would do that is not refused through the sessions that are up."""
+    request, settings = situation.request, situation.settings
     outcome = "answer"
     if not content:
         content, outcome = available.without_session(request), "mounted"
@@ -305,6 +347,7 @@ def _data(
             for name, value in effective.items()
         },
         "steps": [{"step": step.label, "says": step.text} for step in explanation.steps],
+        "stack": [stack_report.data(node) for node in explanation.stack],
         "outcome": explanation.outcome,
         "entry": explanation.entry or None,
         "refused": failure

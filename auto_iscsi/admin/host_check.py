@@ -17,7 +17,6 @@ from auto_iscsi.machine.host import PROGRAMS, Host
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 _TIMEOUT = 5.0  # seconds for a program that only prints something
 _MOST = 3  # names that a list shows
-_OUTPUT_LIMIT = 1 << 16  # bytes of a program's output
 
 
 class Finding(NamedTuple):
@@ -43,15 +42,10 @@ def is_installed(host: Host, program: str) -> bool:
 
 def run_program(host: Host, program: str, *args: str) -> str:
     """Return what a program prints; "" if it is not installed or prints nothing in time."""
-    output = os.memfd_create(program)
     try:
-        until = time.monotonic() + _TIMEOUT
-        host.run(program, *args, out=output, err=output, until=until)
-        return os.pread(output, _OUTPUT_LIMIT, 0).decode("utf-8", "replace")
+        return host.output(program, *args, until=time.monotonic() + _TIMEOUT)[1]
     except errors.BrokenInstallation:
         return ""
-    finally:
-        os.close(output)
 
 
 def unit_properties(host: Host, *units: str, properties: str) -> dict[str, dict[str, str]]:

@@ -80,7 +80,7 @@ def _metrics(rows: Sequence[status.Row], now: float) -> Iterator[Metric]:
     yield Metric(
         "auto_iscsi_session_overlay_bytes",
         "The space that the overlays of the disks of a session take.",
-        [Sample(labels, sum(size for _, size in row.stores)) for row, _, labels in present],
+        [Sample(labels, sum(made.store or 0 for made in row.made)) for row, _, labels in present],
     )
     yield Metric(
         "auto_iscsi_session_last_used_timestamp_seconds",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
+BOXES = "├─└│"
 _RED, _YELLOW, _GREEN, _DIM = "31", "33", "32", "2"
 
 
@@ -21,6 +22,7 @@ class Paint(NamedTuple):
     """Colour a text, or return it as it is."""
 
     is_on: bool
+    has_boxes: bool = False  #: whether the stream's encoding has the characters of BOXES
 
     def error(self, text: str) -> str:
         """Colour something that keeps targets from being mounted."""
@@ -44,8 +46,12 @@ class Paint(NamedTuple):
 
 def paint_for(stream: TextIO) -> Paint:
     """Return the paint for a stream: colour only on a terminal, and see https://no-color.org."""
+    try:
+        has_boxes = bool(BOXES.encode(stream.encoding or "ascii"))
+    except (UnicodeEncodeError, LookupError):
+        has_boxes = False
     is_unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return Paint(stream.isatty() and not is_unwanted)
+    return Paint(stream.isatty() and not is_unwanted, has_boxes)
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -7,6 +7,7 @@ hang has a deadline: opening disks, asking them for their identity and whether t
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, keys, wording
 from auto_iscsi.admin import output
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import in_use, our_devices, scsi_commands, scsi_disks, twins
+from auto_iscsi.disks import in_use, our_devices, readiness, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
@@ -42,6 +43,14 @@ PROBLEMS = (
 )
 
 
+class Made(NamedTuple):
+    """A device-mapper device that a lookup made on a session's disks."""
+
+    name: str
+    kind: str  #: see our_devices.kind()
+    store: int | None  #: of an overlay, the bytes that its store takes; None: not known
+
+
 class Row(NamedTuple):
     """One session, or a claim or mount whose session is gone. Times are in seconds."""
 
@@ -58,7 +67,7 @@ class Row(NamedTuple):
     lost: tuple[str, ...] = ()  #: those of `disks` that are in use although their volume is gone
     not_ready: tuple[str, ...] = ()  #: those of `disks` that cannot be read, each with the reason
     unreadable: bool = False  #: one of these cannot be read through any other session either
-    stores: tuple[tuple[str, int], ...] = ()  #: overlays of `disks`, and the bytes each takes
+    made: tuple[Made, ...] = ()  #: our devices on `disks`
     twins: tuple[str, ...] = ()  #: other volumes that multipathd takes for one of `disks`, in words
     problems: tuple[str, ...] = ()  #: of PROBLEMS
 
@@ -99,7 +108,7 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
     used = [d.ours or (d.session is not None and d.session.sid in d.claim.sids) for d in made]
     all_twins = twins.find_all(host)
     rows = [row._replace(twins=twins.describe_all(host, all_twins, row.session)) for row in rows]
-    rows = [row._replace(stores=_stores(host, row)) for row in _with_reasons(host, rows, used)]
+    rows = _with_devices(host, _with_reasons(host, rows, used))
     for index, row in enumerate(rows):
         if row.session and used[index]:
             is_duplicate = _is_duplicate(host, row.session, per_path)
@@ -110,13 +119,30 @@ def list_rows(host: Host) -> tuple[list[Row], errors.Failure | None]:
     return rows, None
 
 
-def _stores(host: Host, row: Row) -> tuple[tuple[str, int], ...]:
-    """Return the names of the overlays of a session's disks, and how many bytes each takes."""
-    nodes = [
-        node for disk in row.disks for node in our_devices.list_of_disk(host, f"/sys/block/{disk}")
+def _with_devices(host: Host, rows: Sequence[Row]) -> list[Row]:
+    """Add to each row our devices on its disks, and how many bytes the store of each takes."""
+    per_row = [
+        {
+            node
+            for disk in row.disks
+            for node in our_devices.list_of_disk(host, f"/sys/block/{disk}")
+        }
+        for row in rows
     ]
-    until = time.monotonic() + _STORE_TIME
-    return tuple(sorted(overlay.store_sizes(host, nodes, until).items())) if nodes else ()
+    kinds = {node: our_devices.kind(host, node) for node in set().union(*per_row)}
+    sizes: dict[str, int] = {}
+    if our_devices.OVERLAY in kinds.values():
+        with contextlib.suppress(errors.BrokenInstallation):  # dmsetup is not installed any more
+            sizes = overlay.store_sizes(host, time.monotonic() + _STORE_TIME)
+    names = {node: our_devices.name(host, node) for node in kinds}
+    return [
+        row._replace(
+            made=tuple(
+                sorted(Made(names[node], kinds[node], sizes.get(names[node])) for node in nodes)
+            )
+        )
+        for row, nodes in zip(rows, per_row)
+    ]
 
 
 def _with_reasons(host: Host, rows: Sequence[Row], used: Sequence[bool]) -> list[Row]:
@@ -128,7 +154,7 @@ def _with_reasons(host: Host, rows: Sequence[Row], used: Sequence[bool]) -> list
     def reason(disk: str) -> str:
         if not host.names(f"/sys/block/{disk}/device/scsi_generic"):
             return ""
-        return scsi_commands.why_not_ready(host, disk) or ""
+        return readiness.why_not_ready(host, disk) or ""
 
     asked = [
         (disk, (row.target, (host.link(f"/sys/block/{disk}/device") or "").rpartition(":")[2]))
@@ -275,11 +301,15 @@ def _table(rows: Sequence[Row], paint: output.Paint) -> list[str]:
         is_foreign = row.ours is False and (row.reason != "not ours" or row.uses)
         mark = paint.dim("  (not ours)") if is_foreign else ""
         lines.append((paint.error(text) if row.problems else text) + mark)
-        stores = (f"overlay {name}: {wording.size(size)}" for name, size in row.stores)
-        details = (*row.uses, *stores, *row.not_ready, *row.twins)
+        details = (*row.uses, *map(_device, row.made), *row.not_ready, *row.twins)
         lines += [f"      {wording.printable(detail)}" for detail in details]
         lines += [f"      {paint.error('problem')}: {code}" for code in row.problems]
     return lines
+
+
+def _device(made: Made) -> str:
+    size = "" if made.store is None else f": {wording.size(made.store)}"
+    return f"{made.kind} {made.name}{size}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -333,7 +363,12 @@ def _data(row: Row) -> dict[str, Any]:
         "mounted": row.mounted,
         "uses": row.uses,
         "twins": row.twins,
-        "overlays": [{"name": name, "bytes": size} for name, size in row.stores],
+        "devices": [{"name": made.name, "kind": made.kind} for made in row.made],
+        "overlays": [
+            {"name": made.name, "bytes": made.store}
+            for made in row.made
+            if made.kind == our_devices.OVERLAY
+        ],
         "used_seconds_ago": None if row.used is None else round(row.used, 3),
         "action": row.action or None,
         "reason": row.reason or None,

@@ -65,6 +65,83 @@ def _format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _snapshots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "subject",
+        metavar="VOLUME[@WHEN]",
+        nargs="?",
+        default="",
+        help="list only this volume, or only the snapshot of this time (default: all volumes)",
+    )
+    parser.add_argument(
+        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
+    )
+    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    _json(parser)
+
+
+def _file_versions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place",
+        metavar="VOLUME:/PATH",
+        help="the file or directory; *, ? and [abc] in PATH mean several",
+    )
+    parser.add_argument(
+        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
+    )
+    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=values.number(1, 64),
+        default=4,
+        help="how many snapshots to visit at a time (default: 4)",
+    )
+    parser.add_argument(
+        "--hash", action="store_true", help="compare the content, not only size and times"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="do not end the sessions that the visits open"
+    )
+    _json(parser)
+
+
+def _file_at(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place", metavar="VOLUME[@WHEN]:/PATH", help="the file; without WHEN, the latest one"
+    )
+
+
+def _two_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place", metavar="VOLUME[@WHEN]:/PATH", help="the older file; without WHEN, the latest one"
+    )
+    parser.add_argument(
+        "other", metavar="@WHEN|FILE", help="the same file in another snapshot, or a local file"
+    )
+
+
+def _restoration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "place",
+        metavar="VOLUME[@WHEN]:/PATH",
+        help="the file or directory; without WHEN, as it is in the latest snapshot",
+    )
+    parser.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        help="where to: a path, or HOST:/PATH by ssh; a directory gets the file in it",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there and differ"
+    )
+    parser.add_argument(
+        "--no-backup", action="store_true", help="do not keep the files that are replaced"
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="list what would be restored")
+    _json(parser)
+
+
 def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
@@ -120,6 +197,47 @@ VERBS = {
         "List the iSCSI sessions of this host: target, portal, state, disks, what uses them, and "
         "what the reaper would do and when. Nothing is changed. Exit status 1: there are problems.",
         _format,
+    ),
+    "list": Verb(
+        "list the snapshots by volume and time",
+        "List the snapshots of each volume by time, the newest first. Volume and time come from "
+        "the names of the targets that have a node record or a session (see snapshot_name in "
+        "auto.iscsi.conf(5)). WHEN is latest, oldest, -1 (the one before the latest), today, "
+        "yesterday, monday, 2010-05-03, 2010-05-03T04:00, 04:00, or a target's whole name. "
+        "Nothing is changed, and the network is not used. "
+        "Exit status 1: there is no such snapshot.",
+        _snapshots,
+    ),
+    "versions": Verb(
+        "find the versions of a file in the snapshots of a volume",
+        "Visit the snapshots of VOLUME and list the versions of a file or directory, the newest "
+        "first: time of change, size, mode, owner, and the snapshots that have it. A session that "
+        "a visit opens ends with it. Exit status 1: a snapshot could not be visited, or none has "
+        "the file.",
+        _file_versions,
+    ),
+    "cat": Verb(
+        "print a file of a snapshot",
+        "Print a file as it was in a snapshot of VOLUME. WHEN is as for list. Symbolic links are "
+        "followed as on the server: none leads out of the snapshot. A session that this opens "
+        "ends with it.",
+        _file_at,
+    ),
+    "diff": Verb(
+        "compare a file of a snapshot with another snapshot's, or with a local file",
+        "Print what has changed from a file of a snapshot to the same file of another snapshot of "
+        "the volume (@WHEN), or to a local FILE, as diff -u does; in a pager on a terminal. "
+        "Exit status 1: they differ.",
+        _two_files,
+    ),
+    "restore": Verb(
+        "restore a file or directory of a snapshot, here or on another host",
+        "Copy a file or a directory of a snapshot to DESTINATION with rsync: owners by number, "
+        "modes, ACLs, extended attributes, hard links and times. Files that are there and differ "
+        "stay unless --overwrite is given; then each is kept beside the new one as "
+        "NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a file was "
+        "not overwritten, or is not the same.",
+        _restoration,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",

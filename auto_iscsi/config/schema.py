@@ -78,6 +78,14 @@ TABLE = {
         "how much of the filesystem of overlay_dir stays free",
         "20",
     ),
+    "luks_key_file": Setting(
+        values.file_name,
+        "",
+        "file name",
+        "the file with the key that opens what LUKS encrypted",
+        "/etc/auto.iscsi.luks-key",
+        values.quoted,
+    ),
     "partition": Setting(
         values.partition,
         1,
@@ -208,6 +216,20 @@ TABLE = {
         "time",
         "how long a session stays after a lookup, used or not",
         "2m",
+    ),
+    "snapshot_name": Setting(
+        values.templates,
+        (),
+        "list of templates with {volume} and {date:FORMAT}",
+        "how a target's name tells the volume and the time of a snapshot, besides the usual forms",
+        "*:{volume}-{date:%d.%m.%Y-%H.%M}",
+    ),
+    "timezone": Setting(
+        values.timezone,
+        "local",
+        "local, name of a time zone",
+        "the time zone of the times in the names of snapshots",
+        "Europe/Vienna",
     ),
 }
 

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     journal: str
     overlay_dir: str
     overlay_keep_free: int  #: percent
+    luks_key_file: str  #: "": LUKS is not opened
     partition: int | str  #: 0: the whole disk
     lun: int | str
     portals: tuple[portals.Portal, ...]
@@ -42,6 +43,8 @@ class Settings(NamedTuple):
     idle: float
     reap: str
     lease: float
+    snapshot_name: tuple[str, ...]
+    timezone: str
 
     @property
     def journal_rule(self) -> str:

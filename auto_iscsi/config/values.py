@@ -141,6 +141,35 @@ def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
     return tuple(members)
 
 
+def templates(raw: Raw) -> tuple[str, ...]:
+    """Read a list of templates for the names of snapshots."""
+    from auto_iscsi.config import templates  # no lookup needs them
+
+    members = tuple(split_list(raw))
+    for template in members:
+        if templates.is_ambiguous(templates.parse(template)):
+            raise ValueError(
+                f"{template!r} could be read in more than one way: separate {{volume}} from * by a "
+                "colon, or write out what is beside it"
+            )
+    return members
+
+
+def timezone(raw: Raw) -> str:
+    """Read the name of a time zone (/usr/share/zoneinfo), or local."""
+    import zoneinfo  # no lookup needs it
+
+    name = _word(raw)
+    if name != "local":
+        try:
+            zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"{name!r} is not local or a time zone such as Europe/Vienna"
+            ) from None
+    return name
+
+
 def chap_user(raw: Raw) -> str:
     """Read a CHAP name; "": none."""
     if len(name := _word(raw)) > 255 or '"' in name or not _PRINTABLE.issuperset(name):

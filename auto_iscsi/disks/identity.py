@@ -29,6 +29,7 @@ class Remembered(NamedTuple):
 
     identity: str = _UNKNOWN  #: its designators in hexadecimal digits
     set_read_only: bool = False  #: it is read-only because we made it so
+    hidden: tuple[tuple[int, str], ...] = ()  #: partitions without a node: number and udev's type
 
 
 class Examination(NamedTuple):
@@ -134,18 +135,35 @@ def read(host: Host, target: str) -> dict[str, Remembered]:
     disks = {}
     for line in (host.read(f"{FOLDER}/{target}") or "").splitlines():
         fields = line.split()
-        if len(fields) == 3:
-            disks[fields[0]] = Remembered(fields[1], fields[2] == "ro")
+        if len(fields) in (3, 4):
+            pairs = [pair.partition("=") for pair in "".join(fields[3:]).split(",")]
+            hidden = tuple((int(part), kind) for part, _, kind in pairs if part.isdecimal())
+            disks[fields[0]] = Remembered(fields[1], fields[2] == "ro", hidden)
     return disks
 
 
 def write(host: Host, target: str, disks: dict[str, Remembered]) -> None:
     """Replace the file of a target's disks in one step. The caller holds the target."""
-    lines = [
-        f"{name} {remembered.identity} {'ro' if remembered.set_read_only else 'rw'}\n"
-        for name, remembered in disks.items()
-    ]
+    lines = []
+    for name, remembered in disks.items():
+        words = [name, remembered.identity, "ro" if remembered.set_read_only else "rw"]
+        if remembered.hidden:
+            words.append(",".join(f"{part}={kind}" for part, kind in remembered.hidden))
+        lines.append(" ".join(words) + "\n")
     claims.write_file(host, f"disks/{target}", "".join(lines))
+
+
+def hidden_partitions(host: Host, target: str, disk: str) -> dict[int, str]:
+    """Return the partitions of the disk at `disk` in sysfs that a lookup hid, each with its type.
+
+    The kernel can have nodes of them all the same: a lookup was killed before it deleted them, or
+    somebody has brought them back. Nobody but root can know of any.
+    """
+    try:
+        remembered = read(host, target)
+    except errors.NotPermitted:
+        return {}
+    return dict(remembered.get(disk_name(host, disk), Remembered()).hidden)
 
 
 def disk_name(host: Host, disk: str) -> str:

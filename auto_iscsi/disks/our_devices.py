@@ -2,11 +2,16 @@
 
 volumes/overlay and volumes/volume_groups make them. The UUID of each begins with UUID_PREFIX. In
 sysfs it is a holder of the disk, partition, multipath map or logical volume that it reads from.
+
+Of an opened LUKS device (volumes/luks) the UUID is cryptsetup's: CRYPT-LUKS2-UUID-NAME, where UUID
+comes from the disk and NAME from us. A cryptsetup that cannot use the kernel's AF_ALG reads the
+keys through temporary-cryptsetup-PID, which stays behind only where it was killed
+(lib/luks1/keyencryption.c).
 """
 
 from __future__ import annotations
 
-from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.disks import multipath, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
@@ -14,12 +19,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 UUID_PREFIX = "AUTOISCSI-"
+OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-crypt
+_CRYPT_PREFIXES = ("CRYPT-LUKS1-", "CRYPT-LUKS2-")
+_TEMPORARY = "temporary-cryptsetup-"
 _BLOCK = "/sys/block"
+#: What a device of ours is that shows what is on a device of this type, as libblkid names it.
+_KINDS = {
+    "LVM2_member": "logical volume",
+    "linux_raid_member": "array",
+}
+OVERLAY, DECRYPTED, OTHER = "overlay", "decrypted device", "device"
 
 
 def is_ours(host: Host, node: str) -> bool:
-    """Tell whether a block device (dm-N) is an overlay or a logical volume of ours."""
-    return (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(UUID_PREFIX)
+    """Tell whether a block device (dm-N) is an overlay, a logical volume or the like of ours."""
+    uuid = host.read(f"{_BLOCK}/{node}/dm/uuid") or ""
+    return uuid.startswith(UUID_PREFIX) or (
+        uuid.startswith("CRYPT-") and _is_opened_by_us(host, uuid, name(host, node))
+    )
+
+
+def _is_opened_by_us(host: Host, uuid: str, name: str) -> bool:
+    """Tell whether a device of cryptsetup's is one that a lookup opened, or what was left of that.
+
+    A cryptsetup that runs still needs its temporary device.
+    """
+    if name.startswith(_TEMPORARY):
+        is_left = host.stat(f"/proc/{name[len(_TEMPORARY) :]}") is None
+        return uuid == f"CRYPT-TEMP-{name}" and is_left
+    number = name[len("ai-") : -len(f"-{OPENED}")]
+    is_named = number.isdecimal() and name == f"ai-{number}-{OPENED}"
+    return is_named and uuid.startswith(_CRYPT_PREFIXES) and uuid.endswith(f"-{name}")
+
+
+def named(host: Host, name_: str) -> list[str]:
+    """Return our devices (dm-N) with a name in /dev/mapper: one at most."""
+    nodes = [node for node in host.names(_BLOCK) if node.startswith("dm-")]
+    return [node for node in nodes if name(host, node) == name_ and is_ours(host, node)]
 
 
 def find(host: Host, number: str) -> str:
@@ -56,6 +92,25 @@ def _topmost_first(host: Host, nodes: Iterable[str]) -> list[str]:
         return 1 + max(map(depth, below), default=0)
 
     return sorted(set(nodes), key=lambda node: (-depth(node), node))
+
+
+def is_overlay(host: Host, node: str) -> bool:
+    """Tell whether a device of ours (dm-N) is an overlay: its store is behind a loop device."""
+    return any(slave.startswith("loop") for slave in host.names(f"{_BLOCK}/{node}/slaves"))
+
+
+def kind(host: Host, node: str) -> str:
+    """Return what a device of ours (dm-N) is: OVERLAY, DECRYPTED, one of _KINDS, or OTHER."""
+    if (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(_CRYPT_PREFIXES):
+        return DECRYPTED
+    if is_overlay(host, node):
+        return OVERLAY
+    for slave in host.names(f"{_BLOCK}/{node}/slaves"):
+        number = host.read(f"{_BLOCK}/{node}/slaves/{slave}/dev") or ""
+        fstype = udev_db.read(host, number).properties.get("ID_FS_TYPE", "")
+        if fstype in _KINDS:
+            return _KINDS[fstype]
+    return OTHER
 
 
 def is_finished(host: Host, node: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from auto_iscsi.disks import multipath, ownership, scsi_disks, udev_db
+from auto_iscsi.disks import identity, multipath, ownership, scsi_disks, udev_db
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 
@@ -23,6 +23,8 @@ def lacks_partitions(host: Host, target: str, disk: scsi_disks.Disk) -> bool:
     False where a lookup may not change the disk.
     """
     if scsi_disks.list_partitions(host, disk) or multipath.map_of(host, disk.path):
+        return False
+    if identity.hidden_partitions(host, target, disk.path):  # a lookup has deleted them
         return False
     record = udev_db.read(host, host.read(f"{disk.path}/dev") or "")
     return (

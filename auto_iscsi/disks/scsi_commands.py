@@ -1,4 +1,4 @@
-"""Send SCSI commands to a disk: what it is, which LUNs there are, whether it can be read.
+"""Send SCSI commands to a disk: what it is, and which LUNs there are.
 
 sysfs has the answers from the time when the kernel found the disk; these are the answers of now.
 Each command waits five seconds at most. INQUIRY and REPORT LUNS are answered even by a disk that is
@@ -32,26 +32,7 @@ _NO_DATA = -1
 _DRIVER_SENSE = 8
 _TIME = 5.0  # seconds; then nobody waits any more
 _LEAST = 255  # bytes asked of a page
-_SENSE = 16  # bytes of sense data in a struct sg_header
-_UNIT_ATTENTION = 6
-_ATTEMPTS = 4  # a disk can report several unit attentions, each of them once
-_NOT_READY = 2  # SPC-5, 4.4.8: the sense key
-_CONDITIONS = {0x08: "busy", 0x18: "reservation conflict", 0x28: "task set full"}  # SAM-5, 5.3
-_MEDIUM_ERRORS = {3: "medium error", 4: "hardware error"}  # by sense key
-_CAUSES = {  # SPC-5, annex F: additional sense codes of a disk that is not ready
-    (0x04, 0x01): "it is becoming ready",
-    (0x04, 0x02): "it waits for a start command",
-    (0x04, 0x03): "manual intervention is required",
-    (0x04, 0x04): "it is being formatted",
-    (0x04, 0x07): "an operation is in progress",
-    (0x04, 0x09): "a self-test is in progress",
-    (0x04, 0x0A): "the path changes its state (ALUA)",
-    (0x04, 0x0B): "the path is in standby (ALUA)",
-    (0x04, 0x0C): "the path is unavailable (ALUA)",
-    (0x04, 0x12): "the volume is offline",
-    (0x04, 0x1B): "the volume is offline on purpose",
-    (0x3A, 0x00): "it has no medium",
-}
+SENSE = 16  #: bytes of sense data in a struct sg_header
 
 
 class Reply(NamedTuple):
@@ -99,63 +80,16 @@ def luns(host: Host, node: str) -> set[int] | None:
     return {entry & 0x3FFF for entry in entries if entry >> 14 in (0, 1)}
 
 
-def why_not_ready(host: Host, node: str) -> str | None:
-    """Return why /dev/`node` cannot be read, "" when it can; None when that cannot be told.
-
-    TEST UNIT READY, and then READ of the first block: a disk that another host has reserved, or
-    whose medium is broken, is ready all the same.
-    """
-    size = host.read(f"/sys/block/{node}/queue/logical_block_size") or "512"
-    commands = [
-        (bytes(6), 0),
-        (bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0)), int(size) if size.isdecimal() else 512),
-    ]
-    for command, length in commands:
-        for _ in range(_ATTEMPTS):
-            reply = _exchange(host, node, command, length)
-            if not reply or _sense_code(reply.sense)[0] != _UNIT_ATTENTION:
-                break
-        # Linux takes a reservation conflict for a failure of the transport, too.
-        if reply and (reason := describe(reply)):
-            return reason
-        if reply is None or reply.failed or reply.status:
-            return None
-    return ""
-
-
-def describe(reply: Reply) -> str:
-    """Return in SCSI's words why a disk cannot be read now, "" for any other answer."""
-    if reply.status in _CONDITIONS:
-        return _CONDITIONS[reply.status]
-    key, *code = _sense_code(reply.sense)
-    if key == _NOT_READY:
-        cause = _CAUSES.get((code[0], code[1]), "no known cause")
-        return f"not ready: {cause}, sense {key:x}/{code[0]:02x}/{code[1]:02x}"
-    if key in _MEDIUM_ERRORS:
-        return f"{_MEDIUM_ERRORS[key]}, sense {key:x}/{code[0]:02x}/{code[1]:02x}"
-    return ""
-
-
-def _sense_code(sense: bytes) -> tuple[int, int, int]:
-    """Return sense key and additional sense code with qualifier (SPC-5, 4.4); zeros for none."""
-    form = sense[0] & 0x7F if len(sense) >= _SENSE else 0
-    if form in (0x70, 0x71):  # of fixed format
-        return sense[2] & 0xF, sense[12], sense[13]
-    if form in (0x72, 0x73):  # with descriptors
-        return sense[1] & 0xF, sense[2], sense[3]
-    return 0, 0, 0
-
-
 def send(host: Host, node: str, command: bytes, length: int) -> bytes | None:
     """Return `length` bytes that begin with a disk's answer, None for no answer.
 
     The answer says itself how long it is; anything can follow it.
     """
-    reply = _exchange(host, node, command, length)
+    reply = exchange(host, node, command, length)
     return None if reply is None or reply.failed or reply.status else reply.data
 
 
-def _exchange(host: Host, node: str, command: bytes, length: int) -> Reply | None:
+def exchange(host: Host, node: str, command: bytes, length: int) -> Reply | None:
     """Send a command to /dev/`node` and return what it came to, None for no answer."""
     generic = host.names(f"/sys/block/{node}/device/scsi_generic")
     try:
@@ -201,7 +135,7 @@ def parse_answer(answer: bytes) -> Reply:
     little = sys.byteorder == "little"
     status = (fields >> 1 if little else fields >> 26) & 0x1F
     transport = (fields >> 6 if little else fields >> 18) & 0xFF
-    sense = answer[_HEADER - _SENSE : _HEADER]
+    sense = answer[_HEADER - SENSE : _HEADER]
     result = any(answer[12:16])  # an errno for what the transport met, or for a check condition
     failed = bool(transport) or (bool(result or fields) and not status)
     return Reply(status << 1, failed, sense, answer[_HEADER:])
@@ -234,5 +168,5 @@ def _ioctl(path: str, command: bytes, length: int) -> tuple[int, bool, bytes, by
         return None
     status, host_status, driver_status, left = done[13], done[17], done[18], done[19]
     failed = bool(host_status) or bool(driver_status & ~_DRIVER_SENSE)
-    sense = memory[2].tobytes()[:_SENSE]
+    sense = memory[2].tobytes()[:SENSE]
     return status, failed, sense, memory[0].tobytes()[: length - left]

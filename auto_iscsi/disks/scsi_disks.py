@@ -10,7 +10,7 @@ long for such a link: the entry then names the disk as the kernel does.
 
 from __future__ import annotations
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.config.settings import ALL
 from auto_iscsi.disks import udev_db
 from auto_iscsi.iscsi.sessions import Session
@@ -55,6 +55,14 @@ class Disk(NamedTuple):
         return link if len(link) <= _LONGEST_LINK else ""
 
 
+class Extent(NamedTuple):
+    """A partition that has no node of its own (volumes/hidden_partitions)."""
+
+    part: int  #: its number
+    start: int  #: 512-byte sectors from the start of the disk
+    size: int  #: 512-byte sectors
+
+
 class Device(NamedTuple):
     """A block device that can be mounted: a disk, a partition, or multipath's map of either."""
 
@@ -63,6 +71,14 @@ class Device(NamedTuple):
     number: str  #: MAJOR:MINOR
     disk: str = ""  #: the path of its disk in sysfs; "": the device is mounted, its disk is gone
     folder: str = BY_PATH  #: the directory of the link
+    extent: Extent | None = None  #: the partition of `node` that is meant; None: all of `node`
+
+    @property
+    def name(self) -> str:
+        """Its name for a message: of a hidden partition, the one that its node would have."""
+        if self.extent is None:
+            return self.node
+        return f"{self.node}{'p' if self.node[-1:].isdecimal() else ''}{self.extent.part}"
 
     @property
     def is_map(self) -> bool:
@@ -182,7 +198,8 @@ def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings
             of_disk = list_devices(host, disk, part)
             if part and not of_disk and not missing and is_known_to_udev(host, disk):
                 numbers = sorted(list_partitions(host, disk))
-                if numbers or not why_unreadable(host, disk):
+                missing = _hidden_partition(host, disk, part)
+                if not missing and (numbers or not why_unreadable(host, disk)):
                     missing = missing_partition(disk, part, numbers)
             matching += of_disk.values()
     if missing and not matching:
@@ -254,9 +271,9 @@ def why_unreadable(host: Host, disk: Disk) -> str:
     """
     if not (has_no_size(host, disk) or looks_empty(host, disk)):
         return ""
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import readiness
 
-    return scsi_commands.why_not_ready(host, disk.name) or ""
+    return readiness.why_not_ready(host, disk.name) or ""
 
 
 def is_unread(host: Host, disk: Disk) -> bool:
@@ -267,9 +284,9 @@ def is_unread(host: Host, disk: Disk) -> bool:
     without_size = has_no_size(host, disk)
     if not (without_size or looks_empty(host, disk)):
         return False
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import readiness
 
-    why = scsi_commands.why_not_ready(host, disk.name)
+    why = readiness.why_not_ready(host, disk.name)
     return why == "" or (why is None and without_size)
 
 
@@ -321,6 +338,20 @@ def _udev_record(host: Host, disk: Disk) -> udev_db.Record:
 
 def _is_multipath_path(record: udev_db.Record) -> bool:
     return record.properties.get("DM_MULTIPATH_DEVICE_PATH") == "1"  # 60-multipath.rules
+
+
+def _hidden_partition(host: Host, disk: Disk, number: int) -> errors.NoPartition | None:
+    """Return the failure for a partition that a lookup has hidden, None for another one."""
+    from auto_iscsi.disks import identity  # only for a partition that is missing
+
+    hidden = identity.hidden_partitions(host, keys.fold(disk.session.target), disk.path)
+    if number not in hidden:
+        return None
+    return errors.NoPartition(
+        f"{disk.session.target}: partition {number} on LUN {disk.san_lun} ({disk.name}) is an "
+        f"{hidden[number]}, which is hidden from this host's own volume groups",
+        "set fstype = auto and partition = all, which shows what is in it",
+    )
 
 
 def missing_partition(disk: Disk, number: int, numbers: Sequence[int]) -> errors.NoPartition:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = state_files.FOLDER
+_LONG_AGO = -1e9  # seconds of CLOCK_BOOTTIME: before any lease or idle time
 _STEP = 0.02  # seconds between two attempts to get a lock; the first ones follow faster
 
 
@@ -93,6 +94,11 @@ def now() -> float:
 def age(claim: Claim) -> float:
     """Return the seconds since the target was last looked up."""
     return now() - claim.looked_up
+
+
+def given_back(claim: Claim) -> Claim:
+    """Return a claim whose lease and idle time are over: whoever looked the target up is done."""
+    return claim._replace(looked_up=_LONG_AGO, used=0.0)
 
 
 def write(host: Host, target: str, claim: Claim) -> None:

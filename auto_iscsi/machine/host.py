@@ -19,9 +19,12 @@ PROGRAMS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _PACKAGES = {
     "dmsetup": "dmsetup",
     "multipath": "multipath-tools",
+    "prlimit": "util-linux",
     "ss": "iproute2",
     "unshare": "util-linux",
 }
+
+_OUTPUT_LIMIT = 1 << 20  # bytes of a program's output
 
 # sysfs also answers with these while a session or a disk is being removed: it is gone, not broken.
 # ENOTCONN: a session without a socket (drivers/scsi/iscsi_tcp.c, iscsi_sw_tcp_conn_get_param).
@@ -156,6 +159,23 @@ class Host(NamedTuple):
         if status == spawn.NOT_STARTED:
             raise errors.BrokenInstallation(f"{program} does not start", f"try {paths[0]}")
         return status
+
+    def output(
+        self, program: str, *args: str, until: float, endures: bool = False, quick: bool = False
+    ) -> tuple[int | None, str]:
+        """Run a program as run() does; return its exit status, and what it prints to both streams.
+
+        What it has printed by `until` is returned for a program that still runs then.
+        """
+        stream = os.memfd_create("output", os.MFD_CLOEXEC)
+        try:
+            status = self.run(
+                program, *args, out=stream, err=stream, until=until, endures=endures, quick=quick
+            )
+            text = os.pread(stream, _OUTPUT_LIMIT, 0).decode("utf-8", "replace").strip()
+        finally:
+            os.close(stream)
+        return status, text
 
 
 def _pass_if_absent(error: OSError, name: str) -> None:

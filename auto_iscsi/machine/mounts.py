@@ -32,7 +32,8 @@ def list_all(host: Host, process: str = "self") -> list[Mount]:
         fields, rest = first.split(), second.split()
         if dash and len(fields) > 4 and len(rest) > 1:
             point, source = _unescaped(fields[4]), _unescaped(rest[1])
-            mounts.append(Mount(point, fields[2], rest[0], source, "".join(rest[2:3])))
+            options = rest[2] if len(rest) > 2 else ""
+            mounts.append(Mount(point, fields[2], rest[0], source, options))
     return mounts
 
 

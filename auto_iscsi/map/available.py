@@ -35,13 +35,18 @@ class Available(NamedTuple):
 
 def find(host: Host, up: Sequence[Session], settings: Settings) -> Mountable | None:
     """Return what sessions that are up show, None while it is not there yet; raise Failure."""
-    one_partition = isinstance(settings.partition, int) and isinstance(settings.lun, int)
-    if one_partition and settings.fstype != AUTO:
+    if not selects_by_content(settings):
         device = scsi_disks.find_device(host, up, settings)
         return mountable.as_configured(device, settings) if device else None
     from auto_iscsi.volumes import selection
 
     return selection.find(host, up, settings)
+
+
+def selects_by_content(settings: Settings) -> bool:
+    """Tell whether what is on the disks decides what is mounted."""
+    one_partition = isinstance(settings.partition, int) and isinstance(settings.lun, int)
+    return not one_partition or settings.fstype == AUTO
 
 
 def through_sessions(request: Request) -> Available:

@@ -41,6 +41,8 @@ def format_entry(content: Mountable, settings: Settings, remount: bool = False) 
 def _options_and_location(filesystem: Filesystem, settings: Settings, remount: bool = False) -> str:
     extra = ("remount",) if remount else ()
     fstype = "auto" if filesystem.is_type_guessed else filesystem.fstype
+    if remount and fstype == "ntfs-3g":  # its helper refuses to remount; the kernel's type does not
+        fstype = "fuseblk"
     options = ",".join((*filesystem.options, *extra, f"fstype={fstype}"))
     device = filesystem.device
     if settings.device == "kernel" or not device.link:

@@ -12,7 +12,7 @@ import time
 from auto_iscsi import errors, keys
 from auto_iscsi.config import settings_cache
 from auto_iscsi.iscsi import claims, sessions
-from auto_iscsi.lean_stdlib import TYPE_CHECKING
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import deadline, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
@@ -45,7 +45,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
     with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
         request = Request(host, key, settings, until, claims.read(host, key.target))
-        remount = _was_mounted_meanwhile(request)
+        remount, seen = _was_mounted_meanwhile(request)
         try:
             content = (
                 _through_sessions(request)
@@ -61,14 +61,28 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
         line = entry.format_entry(content, settings, remount)
         notes = content.notes
         if not remount:
-            notes = (*_notes_on_last_mount(request, content), *notes)
+            notes = (*_notes_on_last_mount(request, content, seen), *notes)
         if notes:
             log(f"{key.target}: {'; '.join(notes)}")
         return line
 
 
-def _was_mounted_meanwhile(request: Request) -> bool:
+class _Mounts(NamedTuple):
+    """What is mounted, as one look shows it."""
+
+    point: str  #: where automount mounts the key; "": it was not automount that started us
+    mounted: Sequence[mounts.Mount]
+
+
+def _look_at_mounts(request: Request) -> _Mounts:
+    mounted = mounts.list_all(request.host)
+    return _Mounts(available.mount_point(request, mounted), mounted)
+
+
+def _was_mounted_meanwhile(request: Request) -> tuple[bool, _Mounts | None]:
     """Tell whether automount has mounted the key on the word of a run just before this one.
+
+    Return the last look at the mounts, too; None if there was no need for one.
 
     When the last one who waits for a key is interrupted and somebody asks again, automount starts
     us again, beside the mount that is under way. It mounts once more then, and the user gets EBUSY
@@ -76,32 +90,36 @@ def _was_mounted_meanwhile(request: Request) -> bool:
     """
     age = claims.age(request.claim)
     if age >= _MOUNTING:
-        return False
-    point = available.mount_point(request, mounts.list_all(request.host))
+        return False, None
+    seen = _look_at_mounts(request)
     until = request.within(_MOUNTING - age)
-    while point:
-        mounted = mounts.list_all(request.host)
-        if any(mount.point == point and mount.fstype != "autofs" for mount in mounted):
-            return True
+    while seen.point:
+        if any(m.point == seen.point and m.fstype != "autofs" for m in seen.mounted):
+            return True, seen
         if time.monotonic() >= until:
             break
         time.sleep(_STEP)
-    return False
+        seen = _look_at_mounts(request)
+    return False, seen
 
 
-def _notes_on_last_mount(request: Request, content: Mountable) -> tuple[str, ...]:
-    """Return a line for the log if automount could not mount what the last lookup gave it."""
+def _notes_on_last_mount(
+    request: Request, content: Mountable, seen: _Mounts | None
+) -> tuple[str, ...]:
+    """Return a line for the log if automount could not mount what the last lookup gave it.
+
+    `seen`: the mounts, if there was a look at them already.
+    """
     claim = request.claim
     was_used = claim.used > claim.looked_up
     if claim.asked_by != os.getpgrp() or was_used or claims.age(claim) >= _RECENT:
         return ()
-    mounted = mounts.list_all(request.host)
-    point = available.mount_point(request, mounted)
-    if not point:  # it was not automount that started us
+    seen = seen or _look_at_mounts(request)
+    if not seen.point:
         return ()
     from auto_iscsi.map import last_mount
 
-    return last_mount.notes(request, content, point, mounted)
+    return last_mount.notes(request, content, *seen)
 
 
 def _through_sessions(request: Request) -> Mountable | None:
@@ -166,6 +184,7 @@ def _allow(
     if verification.delete_swapped(request, disks):
         return None
     try:
+        content = verification.hide_members(request, content, up)
         content = verification.allow_by_journal(request, content)
     except errors.NoDisk:
         verification.delete_unreadable(request, disks)

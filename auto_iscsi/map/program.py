@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from auto_iscsi import errors, keys, wording
+from auto_iscsi import errors, keys
 from auto_iscsi.machine.host import Host
 
 USAGE = 2
@@ -46,4 +46,6 @@ def _fail(line: str, status: int) -> int:
 
 
 def _log(line: str) -> None:
+    from auto_iscsi import wording  # a lookup that works says nothing
+
     os.write(2, f"auto.iscsi: {wording.one_line(line)}\n".encode("ascii"))

@@ -1,7 +1,8 @@
 """Verify that disks are still the volumes that they were, and apply the rule for dirty journals.
 
 Everything here changes something: a disk that is another volume by now is deleted from the kernel,
-a disk is made read-only.
+a disk is made read-only. A warm lookup imports this module, so each function imports what only it
+needs.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import os
 
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, ownership, scsi_disks
+from auto_iscsi.disks import identity, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
+from auto_iscsi.map import available
 from auto_iscsi.volumes import mountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from auto_iscsi.iscsi.sessions import Session
     from auto_iscsi.map.request import Request
     from auto_iscsi.volumes.mountable import Mountable
 
@@ -31,6 +34,8 @@ def delete_swapped(request: Request, disks: Iterable[str]) -> bool:
         identity.remember(request.host, request.target, examination)
         swapped += [] if examination.is_same else [disk]
     for disk in swapped:
+        from auto_iscsi.disks import ownership
+
         if not ownership.is_ours(request.host, request.target, disk):
             node = os.path.basename(disk)
             raise errors.WrongDisk(
@@ -59,11 +64,11 @@ def delete_unreadable(request: Request, disks: Iterable[str]) -> None:
     What the kernel and udev know of it would show it as one that is in order. Raise WrongDisk when
     it is in use.
     """
-    from auto_iscsi.disks import scsi_commands
+    from auto_iscsi.disks import ownership, readiness
 
     for disk in disks:
         node = os.path.basename(disk)
-        if scsi_commands.why_not_ready(request.host, node) and ownership.is_changeable(
+        if readiness.why_not_ready(request.host, node) and ownership.is_changeable(
             request.host, request.target, disk
         ):
             _remove_overlays(request, disk)
@@ -77,6 +82,8 @@ def is_to_be_found_anew(request: Request, disk: scsi_disks.Disk) -> bool:
     It can also be empty: then it is found anew in vain, once in a lookup that is refused. False for
     a disk that anybody uses, that multipathd holds, or whose session is not ours.
     """
+    from auto_iscsi.disks import ownership
+
     host = request.host
     return (
         scsi_disks.is_unread(host, disk)
@@ -105,12 +112,47 @@ def make_read_only(request: Request, disks: Sequence[scsi_disks.Disk]) -> None:
             journal.set_read_only(request.host, request.target, disk.path, request.until)
 
 
+def hide_members(request: Request, content: Mountable, up: Sequence[Session]) -> Mountable:
+    """Hide the physical volumes on disks of ours from this host's LVM; return what to mount then.
+
+    Where the settings name one partition and its type, the disk is not looked at. With
+    journal = replay, the partitions stay as they are: what our devices show cannot be written.
+    """
+    settings = request.settings
+    if not available.selects_by_content(settings) or settings.journal_rule == "replay":
+        return content
+    disks = [
+        disk
+        for disk in available.selected_disks(request, up)
+        if any(
+            part and _is_member(request, device)
+            for part, device in scsi_disks.list_devices(request.host, disk).items()
+        )
+    ]
+    if not disks:
+        return content
+    from auto_iscsi.volumes import hidden_partitions
+
+    return hidden_partitions.hide(request.host, request.target, disks, content, request.until)
+
+
+def _is_member(request: Request, device: scsi_disks.Device) -> bool:
+    record = udev_db.read(request.host, device.number)
+    return record.properties.get("ID_FS_TYPE") in mountable.HIDDEN
+
+
 def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> Mountable:
     """Return what may be mounted, by the journals' states; raise DirtyJournal.
 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
+    if any(request.host.names(f"{disk}/holders") for disk in disks_of(content)) or any(
+        filesystem.device.extent for filesystem in content.filesystems
+    ):
+        from auto_iscsi.volumes import partitions
+
+        content = partitions.show(request.host, request.target, content, request.until, act)
     if any(filesystem.fstype in mountable.MEMBERS for filesystem in content.filesystems):
         from auto_iscsi.volumes import stack
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, portals
 from auto_iscsi.config import config_files, schema
-from auto_iscsi.disks import multipath, our_devices, scsi_commands, scsi_disks
+from auto_iscsi.disks import multipath, our_devices, readiness, scsi_disks
 from auto_iscsi.iscsi import (
     audit,
     claims,
@@ -208,7 +208,7 @@ def _is_unwritable(host: Host, disk: str) -> bool:
     Linux takes a path for one in standby that no longer is: until a command of somebody's reaches
     the disk (drivers/scsi/device_handler/scsi_dh_alua.c). The next flush works then.
     """
-    return bool(scsi_commands.why_not_ready(host, os.path.basename(disk)))
+    return bool(readiness.why_not_ready(host, os.path.basename(disk)))
 
 
 def _forget(host: Host, target: str, ended: tuple[int, ...], asked: tuple[str, ...]) -> Ended:

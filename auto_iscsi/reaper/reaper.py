@@ -161,3 +161,14 @@ def _tidy(host: Host) -> None:
                 claims.forget(host, name)
                 record_ledger.forget(host, name)
                 claims.unlock(host, f"lock/{name[1:]}", handle)
+        elif name in claimed and _is_void(host, name):
+            handle = claims.lock(host, f"lock/{name}", 0.0)
+            if handle is not None:
+                if _is_void(host, name):
+                    claims.forget(host, name)
+                claims.unlock(host, f"lock/{name}", handle)
+
+
+def _is_void(host: Host, target: str) -> bool:
+    """Tell whether a claim is of an earlier boot, or damaged: only udev-has-claim heeds it."""
+    return claims.read(host, target) == claims.Claim()

@@ -24,9 +24,18 @@ PURPOSES = {
     "e3c9e316-0b5c-4db8-817d-f92df00215ae": "Microsoft reserved partition",
     "de94bba4-06d1-4d40-a16a-bfd50179d6ac": "Windows recovery partition",
     "0x27": "Windows recovery partition",
+    "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3": "list of the volumes of a Windows dynamic disk",
     "0x5": "extended partition",
     "0xf": "extended partition",
     "0x85": "extended partition",
+}
+
+_DYNAMIC, _SPACES = "LDM", "Storage Spaces"
+#: Partitions of which only the type tells what they are, by that: no filesystem begins at theirs.
+_TYPES = {
+    "af9b60a0-1431-4f62-bc68-3311714a69ad": _DYNAMIC,
+    "0x42": _DYNAMIC,
+    "e75caf8f-f680-4cee-afa3-b001e56efc2d": _SPACES,
 }
 
 #: By type: what is no filesystem, and what it would take to see the files in it.
@@ -36,13 +45,37 @@ FOREIGN = {
         "partition = all, which shows its logical volumes, or partition = VG/LV, which shows one",
     ),
     "LVM1_member": ("an LVM physical volume", "its volume group, on a host of its own"),
-    "crypto_LUKS": ("LUKS encrypted", "its key (cryptsetup open --readonly)"),
+    "crypto_LUKS": ("LUKS encrypted", "its key: set luks_key_file"),
     "BitLocker": ("BitLocker encrypted", "its key (cryptsetup open --type bitlk --readonly)"),
     "linux_raid_member": (
         "a member of an md RAID",
-        "the other members (mdadm --assemble --readonly)",
+        "partition set to its number or to all: what is on a RAID 1 is then shown",
     ),
-    "zfs_member": ("a member of a ZFS pool", "its pool (zpool import -o readonly=on -N)"),
+    "isw_raid_member": (
+        "a member of an Intel RAID (IMSM)",
+        "the other members, on a host with that controller (mdadm --assemble --readonly)",
+    ),
+    "ddf_raid_member": (
+        "a member of a controller's RAID (DDF)",
+        "the other members, behind such a controller (or mdadm --assemble --readonly)",
+    ),
+    "drbd": ("a DRBD disk", "its resource, on a host of its own (drbdadm)"),
+    "bcache": ("a bcache disk", "its cache device, on a host of its own (make-bcache)"),
+    "zfs_member": (
+        "a member of a ZFS pool",
+        "all disks of the pool, on a host with ZFS (zpool import -o readonly=on -N -R DIRECTORY)",
+    ),
+    "VMFS": ("a VMFS datastore", "an ESXi host, or vmfs-fuse, vmfs6-fuse"),
+    "VMFS_volume_member": (
+        "a disk of a VMFS datastore",
+        "an ESXi host, or vmfs-fuse, vmfs6-fuse",
+    ),
+    "ReFS": ("a ReFS", "a Windows host"),
+    _DYNAMIC: (
+        "part of a Windows dynamic disk (LDM)",
+        "all disks of its group, on a Windows host, or ldmtool on a Linux host",
+    ),
+    _SPACES: ("part of a Windows storage pool (Storage Spaces)", "all its disks on a Windows host"),
     "swap": ("swap space", "nothing: it holds no files"),
     "mpath_member": ("held by multipathd", "paths = all, or a blacklist in multipath.conf"),
 }
@@ -78,7 +111,14 @@ class Content(NamedTuple):
         """What it is if it can hold files as a part of something larger, "" for anything else."""
         if not self.fstype or self.holds_files or self.fstype in _WITHOUT_FILES:
             return ""
-        return FOREIGN[self.fstype][0] if self.fstype in FOREIGN else self.fstype
+        return self.foreign or self.fstype
+
+    @property
+    def foreign(self) -> str:
+        """What it is, if it is one of FOREIGN, with the name of its pool; "" for anything else."""
+        if self.fstype == "zfs_member" and self.label:
+            return f"a member of ZFS pool {self.label}"
+        return FOREIGN[self.fstype][0] if self.fstype in FOREIGN else ""
 
 
 def of_disk(record: udev_db.Record, has_partitions: bool) -> Content:
@@ -102,13 +142,14 @@ def of_partition(record: udev_db.Record) -> Content:
 def from_udev(record: udev_db.Record) -> Content:
     """Return what udev recorded about the content of a device."""
     values = record.properties
+    kind = values.get("ID_PART_ENTRY_TYPE", "").lower()
     return Content(
-        values.get("ID_FS_TYPE", ""),
+        values.get("ID_FS_TYPE") or _TYPES.get(kind, ""),
         values.get("ID_FS_USAGE", ""),
         _decode(values.get("ID_FS_LABEL_ENC", "")),
         values.get("ID_FS_UUID", ""),
         values.get("ID_PART_TABLE_TYPE", ""),
-        PURPOSES.get(values.get("ID_PART_ENTRY_TYPE", "").lower(), ""),
+        PURPOSES.get(kind, ""),
         values.get("ID_FS_TYPE") == "btrfs" and values.get("ID_BTRFS_READY") == "0",
     )
 

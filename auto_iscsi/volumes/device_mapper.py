@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from auto_iscsi.machine.host import Host
 
 FOLDER = "/dev/mapper"  #: where udev makes the links
-_LONGEST_REASON = 300  # characters of what a program printed
+_LONGEST_REASON = 300  # characters of what dmsetup printed
 
 
 def run(host: Host, until: float, *words: str) -> tuple[int | None, str]:
@@ -19,19 +17,13 @@ def run(host: Host, until: float, *words: str) -> tuple[int | None, str]:
     It ignores SIGTERM, which systemd sends it when automount stops: a device would be left without
     its table.
     """
-    return run_program(host, until, "dmsetup", *words, endures=True)
+    return host.output("dmsetup", *words, until=until, endures=True, quick=True)
 
 
-def run_program(
-    host: Host, until: float, program: str, *words: str, endures: bool = False
-) -> tuple[int | None, str]:
-    """Run a program; return its exit status, None when it still runs at `until`, and its output."""
-    output = os.memfd_create("output", os.MFD_CLOEXEC)
-    try:
-        status = host.run(
-            program, *words, out=output, err=output, until=until, quick=True, endures=endures
-        )
-        text = os.pread(output, 1 << 16, 0).decode("utf-8", "replace").strip()
-    finally:
-        os.close(output)
-    return status, text[:_LONGEST_REASON]
+def why_not(host: Host, until: float, *words: str) -> str:
+    """Run dmsetup; return why it failed, "" when it did not."""
+    status, text = run(host, until, *words)
+    if status == 0:
+        return ""
+    end = "did not end in time" if status is None else f"ended with exit status {status}"
+    return text[:_LONGEST_REASON] or f"dmsetup {end}"

@@ -16,7 +16,7 @@ from typing import Callable
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import OVERLAY, Settings
-from auto_iscsi.disks import identity, multipath, ownership, scsi_commands, scsi_disks, udev_db
+from auto_iscsi.disks import identity, multipath, ownership, readiness, scsi_disks, udev_db
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
@@ -24,6 +24,7 @@ from auto_iscsi.volumes import device_mapper, mount_options, mountable, overlay,
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 READ_SECONDS = 10.0  #: seconds to read superblocks, for a caller without a deadline of its own
+_NTFS_COSTS = "Linux does not replay its log with ro: the newest files can be missing"
 _COSTS = (
     "journal = overlay shows all and writes nothing to the LUN; journal = skip mounts it without "
     "its journal: the newest files can be missing or damaged, in the worst case all; "
@@ -85,7 +86,7 @@ def _refuse_unreadable(
         disk, family = filesystem.device.disk, mount_options.family(filesystem.fstype)
         if state.is_dirty is not None or family not in mount_options.WITHOUT_JOURNAL or not disk:
             continue
-        why = scsi_commands.why_not_ready(host, os.path.basename(disk))
+        why = readiness.why_not_ready(host, os.path.basename(disk))
         if why and ownership.is_changeable(host, target, disk):
             raise errors.NoDisk(
                 f"{target}: {filesystem.device.node} cannot be read: {why}",
@@ -116,12 +117,20 @@ def _decide(
     allowed = mountable.Collector(target, layout.notes)
     for filesystem, state in zip(layout.filesystems, states):
         with allowed.leave_out_failures(filesystem.offset):
+            is_used_ntfs = filesystem.fstype in mount_options.NTFS and state.is_dirty
+            if is_used_ntfs and rule != "refuse":  # there is no better way to show it
+                state = state._replace(is_dirty=False)
             options = _allowed_options(target, filesystem, rule, state)
             if state.is_dirty and rule == OVERLAY:
                 node, filesystem = filesystem.device.node, lay_overlay(filesystem)
                 if filesystem.device.node == node:  # only asked for, not done
                     allowed.notes.append(f"the journal of {node} will be replayed in an overlay")
             allowed.filesystems.append(filesystem._replace(options=options))
+            if is_used_ntfs and "ro" in options:
+                allowed.notes.append(
+                    f"the NTFS on {filesystem.device.node} was in use when the snapshot was taken, "
+                    f"or its Windows was hibernated: {_NTFS_COSTS}"
+                )
             if state.is_dirty and rule == "skip":
                 allowed.notes.append(
                     f"{filesystem.device.node} is mounted without its journal: the newest files "
@@ -156,7 +165,8 @@ def _allowed_options(
     if not state.is_dirty:
         return options
     if rule == "refuse":
-        raise errors.DirtyJournal(f"{reason}: {_COSTS}")
+        is_ntfs = filesystem.fstype in mount_options.NTFS
+        raise errors.DirtyJournal(f"{reason}: {_NTFS_COSTS if is_ntfs else _COSTS}")
     if rule == OVERLAY:
         if not state.is_ours:
             raise errors.DirtyJournal(

@@ -20,6 +20,7 @@ from auto_iscsi.volumes import (
 )
 
 SECTOR = 512  #: bytes; the unit of device-mapper's tables
+PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
@@ -58,9 +59,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         raise errors.NotMountable(
             f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
         )
-    status, text = device_mapper.run(host, until, "create", "--concise", concise)
-    if status != 0:
-        why = text or "dmsetup did not end in time"
+    if why := device_mapper.why_not(host, until, "create", "--concise", concise):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
 
 
@@ -81,11 +80,16 @@ def filesystem(
     """
     node = find(host, mapping)
     if not node:
-        raise errors.NotMountable(f"{what} is not mapped yet: a lookup does that")
+        raise errors.NotMountable(f"{what} is not mapped yet{PENDING}")
     number = host.read(f"/sys/block/{node}/dev") or ""
     device = Device(node, mapping.name, number, mapping.disk, device_mapper.FOLDER)
     size = int(host.read(f"/sys/block/{node}/size") or 0) * SECTOR
     recorded = content.from_udev(udev_db.read(host, number))
+    if recorded.table and not recorded.fstype:
+        raise errors.NotMountable(
+            f"{what} has partitions of its own, and these are not shown",
+            "needed: another host (kpartx -r -a)",
+        )
     candidate = candidates.Candidate(0, device, recorded, size)
     fstype, options = mount_type.type_and_options(host, what, candidate, device, settings)
     return mountable.Filesystem(offset, device, fstype, options)

@@ -5,8 +5,8 @@ mount(8)). So with `fstype = auto`, an option of _ACCEPTED that the type found o
 accept is left out. All other options are passed to every type. The table only has options that
 matter to a mount for reading (journal, copies, owners, character sets) and the errors, acl and
 user_xattr of many an fstab: what tunes writing grows with each kernel, and nobody needs it here.
-Sources: mount(8), ext4(5), xfs(5), btrfs(5), and ntfs3 and squashfs in the kernel's
-Documentation/filesystems.
+Sources: mount(8), ext4(5), xfs(5), btrfs(5), ntfs-3g(8), ntfs3 and squashfs in the kernel's
+Documentation/filesystems, and fs/exfat/super.c.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _ACCEPTED = {
     "xfs": "norecovery nouuid",
     "btrfs": "norecovery nologreplay rescue subvol subvolid acl",
     "vfat": f"{_OWNERS} codepage shortname utf8 errors",
+    "exfat": f"{_OWNERS} errors",
     "ntfs3": f"{_OWNERS} nls acl",
+    "ntfs-3g": "uid gid umask dmask fmask acl",
     "iso9660": "uid gid mode dmode iocharset utf8",
     "squashfs": "errors",
 }
@@ -32,6 +34,9 @@ _ANY = frozenset(" ".join(_ACCEPTED.values()).split())
 
 #: The option with which each type is mounted without a look at its journal.
 WITHOUT_JOURNAL = {"ext": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
+
+
+NTFS = ("ntfs3", "ntfs-3g")  #: the types that mount an NTFS: the kernel's, and that of FUSE
 
 
 def driver(fstype: str) -> str:

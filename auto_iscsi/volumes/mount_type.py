@@ -11,7 +11,7 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options
 from auto_iscsi.volumes.candidates import Candidate, of_type
 from auto_iscsi.volumes.content import FOREIGN, SIGNATURES
-from auto_iscsi.volumes.mountable import LVM_MEMBER, MEMBERS
+from auto_iscsi.volumes.mountable import LUKS_MEMBER, LVM_MEMBER, MEMBERS
 
 _BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs, temp_fsid)
 
@@ -25,7 +25,7 @@ def type_and_options(
     NotMountable.
     """
     content = candidate.content
-    if _is_shown_as_member(content.fstype, settings):
+    if is_shown_as_member(content.fstype, settings):
         return content.fstype, settings.options
     if settings.fstype != AUTO:
         is_chosen = isinstance(settings.partition, int) or candidate.is_unknown
@@ -37,10 +37,14 @@ def type_and_options(
         return settings.fstype, settings.options
     _refuse_without_filesystem(name, candidate)
     fstype = mount_options.driver(content.fstype)
-    if not _has_driver(host, fstype):
+    if fstype in mount_options.NTFS and not _has_driver(host, fstype) and _has_ntfs_3g(host):
+        fstype = "ntfs-3g"
+    elif not _has_driver(host, fstype):
         raise errors.NotMountable(
             f"{name}: this kernel has no {fstype}",
-            "install a kernel that has it, or set fstype to another type",
+            "install ntfs-3g"
+            if fstype in mount_options.NTFS
+            else "install a kernel that has it, or set fstype to another type",
         )
     if fstype == "btrfs" and (other := _mounted_copy(host, content.uuid, device.node)):
         raise errors.NotMountable(
@@ -51,10 +55,12 @@ def type_and_options(
     return fstype, mount_options.for_type(fstype, settings.options)
 
 
-def _is_shown_as_member(fstype: str, settings: Settings) -> bool:
-    """Tell whether the setting `partition` means what is on something that is no filesystem."""
+def is_shown_as_member(fstype: str, settings: Settings) -> bool:
+    """Tell whether the settings mean what is on something that is no filesystem."""
     if fstype == LVM_MEMBER:  # can hold any number of filesystems
         return settings.partition == ALL or "/" in str(settings.partition)
+    if fstype == LUKS_MEMBER:
+        return bool(settings.luks_key_file)
     return fstype in MEMBERS
 
 
@@ -62,8 +68,10 @@ def _refuse_without_filesystem(name: str, candidate: Candidate) -> None:
     """Raise NotMountable for a candidate that has no filesystem, or only a part of one."""
     content = candidate.content
     if content.fstype in FOREIGN:
-        what, needed = FOREIGN[content.fstype]
-        raise errors.NotMountable(f"{name} is {what} and is left alone", f"needed: {needed}")
+        needed = FOREIGN[content.fstype][1]
+        raise errors.NotMountable(
+            f"{name} is {content.foreign} and is left alone", f"needed: {needed}"
+        )
     if content.is_ambivalent:
         raise errors.Ambiguous(
             f"{name} has {SIGNATURES}",
@@ -92,6 +100,11 @@ def _has_driver(host: Host, fstype: str) -> bool:
     release = host.read("/proc/sys/kernel/osrelease")
     aliases = host.read(f"/lib/modules/{release}/modules.alias")
     return aliases is None or f"alias fs-{fstype} " in aliases
+
+
+def _has_ntfs_3g(host: Host) -> bool:
+    """Tell whether mount(8) finds the helper that mounts an NTFS through FUSE."""
+    return host.stat("/sbin/mount.ntfs-3g") is not None and _has_driver(host, "fuseblk")
 
 
 def _mounted_copy(host: Host, uuid: str, node: str) -> str:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 LVM_MEMBER = "LVM2_member"  #: the type that libblkid gives an LVM physical volume
-MEMBERS = (LVM_MEMBER,)  #: the types of what is no filesystem itself, and shown by what is on it
+LUKS_MEMBER = "crypto_LUKS"  #: the type that it gives what LUKS encrypted
+MD_MEMBER = "linux_raid_member"  #: that of a member of an md array
+#: The types of what is no filesystem itself, and shown by what is on it.
+MEMBERS = (LUKS_MEMBER, MD_MEMBER, LVM_MEMBER)
+HIDDEN = (LVM_MEMBER,)  #: those whose partitions are hidden from the host's own programs
+
+
+LEFT_OUT = " is left out: "  #: in a note, between what is left out and the reason
 
 
 class Filesystem(NamedTuple):
@@ -54,7 +61,7 @@ class Collector:
             reason = failure.reason
             if reason.lower().startswith(f"{self._target.lower()}: "):  # the log line has it
                 reason = reason[len(self._target) + 2 :]
-            self.notes.append(f"{offset[1:]} is left out: {reason}")
+            self.notes.append(f"{offset[1:]}{LEFT_OUT}{reason}")
 
     def result(self) -> Mountable | None:
         """Return what was collected, None for nothing; raise the last Failure if all failed."""

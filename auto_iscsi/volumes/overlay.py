@@ -27,7 +27,7 @@ from auto_iscsi.volumes import device_mapper, mount_options, superblock
 from auto_iscsi.volumes.device_mapper import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from auto_iscsi.disks.scsi_disks import Device
     from auto_iscsi.machine.host import Host
@@ -121,27 +121,30 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
     name = our_devices.name(host, node)
     if not our_devices.is_finished(host, node):  # a lookup that was killed can have suspended it
         device_mapper.run(host, until, "resume", name)
-    status, text = device_mapper.run(host, until, "remove", "--retry", name)
-    if status == 0 or host.stat(f"/sys/block/{node}") is None:
+    why = device_mapper.why_not(host, until, "remove", "--retry", name)
+    if not why or host.stat(f"/sys/block/{node}") is None:
         return
     raise errors.Busy(
-        f"{target}: device {name} cannot be removed: {text or 'dmsetup did not end in time'}",
+        f"{target}: device {name} cannot be removed: {why}",
         f"end what uses {FOLDER}/{name}, then: dmsetup remove {name}",
     )
 
 
-def store_sizes(host: Host, nodes: Iterable[str], until: float) -> dict[str, int]:
-    """Return how many bytes the store of each of these devices (dm-N) takes, by their names.
+def store_sizes(host: Host, until: float) -> dict[str, int]:
+    """Return how many bytes the store of each overlay on this host takes, by its name.
 
-    The sizes are device-mapper's; a device without a store is not in the result.
+    The sizes are device-mapper's. What it does not tell in time is not in the result, and neither
+    is an overlay whose store is full.
     """
     sizes = {}
-    for name in (our_devices.name(host, node) for node in nodes):
-        # 0 LENGTH snapshot USED/SIZE METADATA
-        words = device_mapper.run(host, until, "status", name)[1].split()
-        used = words[3].partition("/")[0] if words[2:3] == ["snapshot"] else ""
-        if used.isdecimal():
-            sizes[name] = int(used) * _SECTOR
+    # Without --noflush, a thin pool writes its metadata (dm-thin.c, pool_status).
+    _, text = device_mapper.run(host, until, "status", "--noflush", "--target", "snapshot")
+    for line in text.splitlines():  # NAME: 0 LENGTH snapshot USED/SIZE METADATA
+        name, _, rest = line.partition(": ")
+        used = rest.split()[3:4]
+        number = used[0].partition("/")[0] if used else ""
+        if number.isdecimal():
+            sizes[name] = int(number) * _SECTOR
     return sizes
 
 
@@ -155,11 +158,8 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     with _loop_device(host, target, sectors * _SECTOR, store) as loop:
         table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
         uuid = our_devices.UUID_PREFIX + name
-        result, text = device_mapper.run(
-            host, until, "create", name, "--uuid", uuid, "--table", table
-        )
-    if result != 0:
-        why = text or "dmsetup did not end in time"
+        why = device_mapper.why_not(host, until, "create", name, "--uuid", uuid, "--table", table)
+    if why:
         hint = "see modprobe dm_snapshot; or set journal = skip: files can then be missing"
         raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)
     return name
@@ -241,8 +241,8 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
     os.makedirs(host.path(point), 0o700, exist_ok=True)
     options = "ro,nosuid,nodev,noexec" + (",nouuid" if fstype == "xfs" else "")
     words = ("mount", "--internal-only", "-t", fstype, "-o", options, f"{FOLDER}/{name}", point)
-    status, text = device_mapper.run_program(
-        host, until, "unshare", "--mount", "--propagation=private", *words
+    status, text = host.output(
+        "unshare", "--mount", "--propagation=private", *words, until=until, quick=True
     )
     if _is_full(host, name, until):
         raise errors.Failure(
@@ -265,7 +265,5 @@ def _make_read_only(host: Host, target: str, name: str, until: float) -> None:
         ("suspend", name),
         ("resume", name),
     ):
-        status, text = device_mapper.run(host, until, *words)
-        if status != 0:
-            why = text or "dmsetup did not end in time"
+        if why := device_mapper.why_not(host, until, *words):
             raise errors.Failure(f"{target}: overlay {name} cannot be made read-only: {why}")

@@ -2,17 +2,18 @@
 
 This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
 udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
-member of an md RAID or a ZFS pool is refused by its name and never assembled. An LVM physical
-volume is selected where `partition` is all or VG/LV: volume_groups shows what is on it.
+member of a ZFS pool is refused by its name. A member of an md RAID is selected like a filesystem,
+an LVM physical volume where `partition` is all or VG/LV, and LUKS where there is a key: stack shows
+what is on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.config.settings import ALL, AUTO, Settings
-from auto_iscsi.disks import scsi_commands, scsi_disks, udev_db
+from auto_iscsi.disks import identity, scsi_commands, scsi_disks, udev_db
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.lean_stdlib import NamedTuple
 from auto_iscsi.machine.host import Host
@@ -22,11 +23,12 @@ from auto_iscsi.volumes.candidates import of_type
 from auto_iscsi.volumes.content import (
     FOREIGN,
     SIGNATURES,
+    Content,
     from_udev,
     of_disk,
     of_partition,
 )
-from auto_iscsi.volumes.mountable import MEMBERS
+from auto_iscsi.volumes.mountable import MD_MEMBER
 
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 
@@ -135,7 +137,23 @@ def read_contents(host: Host, disk: scsi_disks.Disk) -> list[Candidate] | None:
             content = of_disk(record, len(devices) > 1)
         size = int(host.read(f"{path}/size") or 0) * _SECTOR
         candidates.append(Candidate(part, device, content, size))
-    return candidates
+    return candidates + _hidden(host, disk, devices)
+
+
+def _hidden(
+    host: Host, disk: scsi_disks.Disk, devices: dict[int, scsi_disks.Device]
+) -> list[Candidate]:
+    """Return the partitions that a lookup has hidden from the host's own LVM."""
+    hidden = identity.hidden_partitions(host, keys.fold(disk.session.target), disk.path)
+    if hidden.keys() <= devices.keys():
+        return []
+    from auto_iscsi.volumes import hidden_partitions
+
+    return [
+        Candidate(extent.part, device, Content(kind, "raid"), extent.size * _SECTOR)
+        for device, kind in hidden_partitions.list_all(host, disk, devices).items()
+        if (extent := device.extent)
+    ]
 
 
 def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Settings) -> Selection:
@@ -151,7 +169,11 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
             raise scsi_disks.missing_partition(disk, settings.partition, numbers)
         return Selection(numbered, setting)
     if "/" in settings.partition:  # a logical volume: VG/LV
-        members = [each for each in candidates if each.content.fstype in MEMBERS]
+        members = [
+            each
+            for each in candidates
+            if mount_type.is_shown_as_member(each.content.fstype, settings)
+        ]
         if members:
             return Selection(members, f"{setting}: a logical volume there")
         raise _ambiguous(
@@ -198,7 +220,9 @@ def _select_only_one(
     if settings.fstype != AUTO and not filesystems and len(unknown) == 1:
         why = f"{setting}: nothing else can have fstype = {settings.fstype}"
         return Selection(unknown, why, _left_alone(parts))
-    preferred = [part for part in filesystems if not part.content.purpose] or filesystems
+    preferred = [part for part in filesystems if not part.content.purpose]
+    members = [part for part in parts if part.content.fstype == MD_MEMBER]
+    preferred = preferred or (members if len(members) == 1 else filesystems)
     if len(preferred) == 1:
         others = [f"{p.part} ({p.content.purpose})" for p in filesystems if p not in preferred]
         why = f"{setting}: the only filesystem"
@@ -248,10 +272,11 @@ def _linked_device(
     """Return the device that the link in the map entry leads to, None while there is no link."""
     if settings.device == "kernel":
         return candidate.device
-    same = [
-        scsi_disks.list_devices(host, disk, candidate.part).get(candidate.part) for disk in disks
-    ]
-    return scsi_disks.first_linked(host, [device for device in same if device])
+    extent = candidate.device.extent  # then its link is that of the whole disk
+    part = 0 if extent else candidate.part
+    same = [scsi_disks.list_devices(host, disk, part).get(part) for disk in disks]
+    linked = scsi_disks.first_linked(host, [device for device in same if device])
+    return linked and linked._replace(extent=extent)
 
 
 def _type_and_options(

@@ -12,7 +12,7 @@ from auto_iscsi import errors
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes.mountable import LVM_MEMBER, Mountable
+from auto_iscsi.volumes.mountable import LUKS_MEMBER, LVM_MEMBER, MD_MEMBER, Mountable
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: The module for each type of member. A volume group comes last: it can need several of the others.
 _MODULES = {
+    LUKS_MEMBER: "luks",
+    MD_MEMBER: "md_arrays",
     LVM_MEMBER: "volume_groups",
 }
 _DEEPEST = 6  # layers
@@ -47,11 +49,19 @@ def expand(
     host: Host, target: str, layout: Mountable, settings: Settings, until: float, act: bool
 ) -> Mountable:
     """Replace each member in `layout` by the filesystems on it; raise Failure as Expander says."""
+    has_groups = False
     for _ in range(_DEEPEST):
         types = {filesystem.fstype for filesystem in layout.filesystems}
         first = next((name for name in _MODULES if name in types), None)
         if first is None:
+            if "/" in str(settings.partition) and not has_groups:
+                why = "; ".join(("no volume group", *layout.notes))
+                raise errors.NoPartition(
+                    f"{target}: no logical volume {settings.partition}: {why}",
+                    "set partition to a number, none, auto or all",
+                )
             return layout
+        has_groups |= first == LVM_MEMBER
         module: Expander = importlib.import_module(f"{__package__}.{_MODULES[first]}")
         layout = module.expand(host, target, layout, settings, until, act)
     raise errors.NotMountable(

@@ -5,7 +5,8 @@ A filesystem that was in use when it was copied says so:
   s_feature_incompat),
 - btrfs: a log tree (fs/btrfs, btrfs_super_block.log_root),
 - XFS: the log does not end with an unmount record (fs/xfs/xfs_log_recover.c, xlog_find_head and
-  xlog_check_unmount_rec).
+  xlog_check_unmount_rec),
+- NTFS: ntfs_log.
 The kernel decides all the same: on a read-only disk it mounts none of these when the journal has to
 be replayed.
 """
@@ -17,6 +18,7 @@ import struct
 from typing import Callable
 
 from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import mount_options, ntfs_log
 
 Read = Callable[[int, int], bytes]  #: takes offset and size in bytes; returns less at the end
 
@@ -29,7 +31,12 @@ _SEARCHED = 1 << 10  # blocks in which the last record has to begin; a log buffe
 
 def is_dirty(family: str, read: Read) -> bool | None:
     """Tell whether the journal has to be replayed; None: unknown, or the type has no journal."""
-    examine = {"ext": _is_ext_dirty, "btrfs": _is_btrfs_dirty, "xfs": _is_xfs_dirty}.get(family)
+    examine = {
+        "ext": _is_ext_dirty,
+        "btrfs": _is_btrfs_dirty,
+        "xfs": _is_xfs_dirty,
+        **dict.fromkeys(mount_options.NTFS, ntfs_log.is_dirty),
+    }.get(family)
     try:
         return examine(read) if examine else None
     except (struct.error, IndexError):  # it is shorter than its own numbers say
@@ -48,6 +55,44 @@ def is_node_dirty(host: Host, family: str, node: str) -> bool | None:
         return None
     finally:
         os.close(handle)
+
+
+def recognise(read: Read) -> tuple[str, bool | None]:
+    """Return the type of what is on a device, "" for unknown, and whether its journal is dirty.
+
+    This is for what has no device yet: libblkid, which udev asks about a device, knows more types.
+    """
+    try:
+        fstype = _type(read)
+        return fstype, is_dirty("ext" if fstype.startswith("ext") else fstype, read)
+    except (OSError, ArithmeticError, ValueError):  # numbers that no mkfs writes
+        return "", None
+
+
+def _type(read: Read) -> str:
+    """Return the type as libblkid names it (libblkid/src/superblocks)."""
+    start = read(0, 4096)
+    if start[:4] == b"XFSB":
+        return "xfs"
+    if start[:6] == b"LUKS\xba\xbe":
+        return "crypto_LUKS"
+    if start[4086:] in (b"SWAPSPACE2", b"SWAP-SPACE"):
+        return "swap"
+    if start[1080:1082] == b"\x53\xef":
+        return _ext_type(start[1024:2048])
+    return "btrfs" if read((64 << 10) + 64, 8) == b"_BHRfS_M" else ""
+
+
+def _ext_type(block: bytes) -> str:
+    """Return ext4 for a superblock with a feature that ext3 lacks (libblkid superblocks/ext.c)."""
+    if len(block) < 1024:
+        return ""
+    compatible, incompatible, read_only = struct.unpack_from("<III", block, 0x5C)
+    if incompatible & 0x8:  # a journal on a device of its own
+        return "jbd"
+    if incompatible & ~0x16 or read_only & ~0x7:
+        return "ext4"
+    return "ext3" if compatible & 0x4 else "ext2"
 
 
 def _is_ext_dirty(read: Read) -> bool | None:

@@ -17,10 +17,13 @@ from typing import NamedTuple
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, Settings
 from auto_iscsi.disks import ownership
+from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import lvm_metadata, mapping, mountable
 from auto_iscsi.volumes.mountable import LVM_MEMBER
+
+WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
 
 
 class _Member(NamedTuple):
@@ -28,6 +31,7 @@ class _Member(NamedTuple):
 
     filesystem: mountable.Filesystem  #: the selected partition or disk, of type LVM_MEMBER
     sectors: int
+    start: int = 0  #: sectors from the start of the device: of a partition without a node
 
 
 class _Group(NamedTuple):
@@ -50,6 +54,33 @@ class _Place(NamedTuple):
         return f"{self.group.described.name}/{self.volume.name}"
 
 
+class Listed(NamedTuple):
+    """A volume group, as its physical volumes describe it; nothing of it needs to be mapped."""
+
+    name: str
+    prefix: str  #: the directory of the LUN, "" without one
+    nodes: dict[str, str]  #: the devices of the physical volumes that are there, by UUID
+    volumes: tuple[lvm_metadata.LogicalVolume, ...]
+
+
+def list_groups(
+    host: Host, target: str, members: Sequence[mountable.Filesystem], until: float
+) -> list[Listed]:
+    """Return the volume groups on these physical volumes; those that expand() leaves out are not.
+
+    Raise NoAnswer when the disks do not answer in time.
+    """
+    return [
+        Listed(
+            group.described.name,
+            _common_offset(group.members.values()),
+            {uuid: member.filesystem.device.node for uuid, member in group.members.items()},
+            group.described.volumes,
+        )
+        for group in _read_groups(host, target, members, mountable.Collector(target), until)
+    ]
+
+
 def expand(
     host: Host,
     target: str,
@@ -66,7 +97,8 @@ def expand(
     if not members:
         return layout
     collected = mountable.Collector(target, layout.notes)
-    collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
+    if settings.partition == ALL:  # else one logical volume is meant, and nothing beside it
+        collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
     groups = _read_groups(host, target, members, collected, until)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
@@ -98,18 +130,18 @@ def _read_groups(
     A physical volume belongs to the group that its own metadata names, and to no other that claims
     it. Where two have one UUID, nothing tells which one a group means, and the group is left out.
     """
-    nodes = [each.device.node for each in filesystems]
-    answers = bounded.run(lambda: [_read_label(host, node) for node in nodes], until, target)
+    devices = [each.device for each in filesystems]
+    answers = bounded.run(lambda: [_read_label(host, each) for each in devices], until, target)
     uuids = Counter(uuid for uuid, _, _ in answers if uuid)
     groups: dict[str, _Group] = {}
     for filesystem, (uuid, text, why) in zip(filesystems, answers):
-        with collected.leave_out_failures(filesystem.offset or "/the physical volume"):
-            described = _describe(filesystem.device.node, text, why)
-            sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
+        with collected.leave_out_failures(filesystem.offset or WHOLE_DISK):
+            described = _describe(filesystem.device.name, text, why)
+            member = _member(host, filesystem)
             known = groups.get(described.uuid, _Group(described, {}))
             if described.seqno < known.described.seqno:
                 described = known.described
-            members = {**known.members, uuid: _Member(filesystem, sectors)}
+            members = {**known.members, uuid: member}
             groups[described.uuid] = _Group(described, members)
     clear = []
     for group in groups.values():
@@ -121,6 +153,14 @@ def _read_groups(
         else:
             clear.append(group)
     return sorted(clear, key=lambda group: (group.described.name, group.described.uuid))
+
+
+def _member(host: Host, filesystem: mountable.Filesystem) -> _Member:
+    """Return a physical volume with its place on its device."""
+    if extent := filesystem.device.extent:
+        return _Member(filesystem, extent.size, extent.start)
+    sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
+    return _Member(filesystem, sectors)
 
 
 def _describe(node: str, text: str, why: str) -> lvm_metadata.VolumeGroup:
@@ -152,6 +192,7 @@ def _places(
             places.append(_Place(group, volume, offset if selected == ALL else ""))
     if selected != ALL:
         names = ", ".join(place.name for place in places) or "none"
+        names = "; ".join((names, *collected.notes))
         places = [place for place in places if place.name == selected]
         if not places:
             raise errors.NoPartition(
@@ -170,14 +211,22 @@ def _places(
     return [place for place in places if counts[place.offset] == 1]
 
 
-def _read_label(host: Host, node: str) -> tuple[str, str, str]:
+def _read_label(host: Host, device: Device) -> tuple[str, str, str]:
     """Return UUID and text of a physical volume, or why it cannot be read."""
     try:
-        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(host.path(f"/dev/{device.node}"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         return "", "", str(error)
+    start, end = 0, 1 << 63
+    if device.extent:
+        start = device.extent.start * lvm_metadata.SECTOR
+        end = start + device.extent.size * lvm_metadata.SECTOR
+
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(handle, max(0, min(size, end - start - offset)), start + offset)
+
     try:
-        label = lvm_metadata.read_label(lambda offset, size: os.pread(handle, size, offset))
+        label = lvm_metadata.read_label(read)
         return (label.uuid, label.text, "") if label else ("", "", "it has no label")
     except (lvm_metadata.Malformed, OSError, OverflowError) as error:
         return "", "", str(error)
@@ -211,7 +260,10 @@ def _mapping(host: Host, target: str, place: _Place) -> mapping.Mapping:
         )
     table = tuple(_line(target, place.name, segment, members) for segment in volume.segments)
     first = members[volume.segments[0].stripes[0].pv].filesystem.device
-    name = mapping.name(host, first.number, f"{place.group.described.name}-{volume.name}")
+    label = f"{place.group.described.name}-{volume.name}"
+    if first.extent:  # two partitions of a disk can have volume groups of one name
+        label = f"{first.extent.part}-{label}"
+    name = mapping.name(host, first.number, label)
     return mapping.Mapping(name, table, first.disk, first.number)
 
 
@@ -228,9 +280,9 @@ def _line(
         member = members[stripe.pv]
         if stripe.start + each > member.sectors:
             raise errors.NotMountable(
-                f"{target}: {name} lies outside {member.filesystem.device.node}",
+                f"{target}: {name} lies outside {member.filesystem.device.name}",
                 "the LUN is smaller than the volume that it was taken of",
             )
-        places.append(f"{member.filesystem.device.number} {stripe.start}")
+        places.append(f"{member.filesystem.device.number} {member.start + stripe.start}")
     kind = f"striped {len(places)} {segment.stripe_size}" if len(places) > 1 else "linear"
     return f"{segment.start} {segment.size} {kind} {' '.join(places)}"

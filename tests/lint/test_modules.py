@@ -11,7 +11,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "auto_iscsi"
 
 #: A module imports only from its own folder and from those before it (docs/ARCHITECTURE.md).
-FOLDERS = ("", "machine", "config", "iscsi", "disks", "volumes", "map", "reaper", "admin")
+FOLDERS = (
+    "",
+    "machine",
+    "config",
+    "iscsi",
+    "disks",
+    "volumes",
+    "san",
+    "map",
+    "reaper",
+    "restore",
+    "admin",
+)
 #: What Python itself runs: it stands outside the order.
 ENTRY = "__main__"
 #: Only these may print and end the process.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
+
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 
@@ -16,10 +19,14 @@ set -e
 modprobe {kind}
 device=$(losetup --show -f {path})
 mkdir -p /run/volume
-mount -t {kind} $device /run/volume
+mount -t {kind} -o {options} $device /run/volume
 sync -f /run/volume
-for n in $(seq 8); do echo new >/run/volume/new$n; sync /run/volume/new$n; done
+for n in $(seq {files}); do
+    {writer} >/run/volume/new$n
+    sync /run/volume/new$n
+done
 cp --sparse=always {path} {path}.taken
+cat /run/volume/marker /run/volume/new* | sha256sum >{path}.sum
 umount /run/volume
 losetup -d $device
 cp --sparse=always {path}.taken {path}
@@ -27,12 +34,73 @@ rm {path}.taken
 """
 
 
-def taken_in_use(vm: Machine, san: San, kind: str) -> LiveDisk:
-    """Return a disk whose newest files are only in the journal of its filesystem."""
-    size = 16 if kind == "ext4" else None
+def taken_in_use(vm: Machine, san: San, kind: str, text: str = "new") -> LiveDisk:
+    """Return a disk whose newest files, new1 to new8, are only in the journal of its filesystem."""
+    size = 16 if kind.startswith("ext") else None
     disk = san.disk(whole=san.fs(kind, {"marker": f"{kind}\n"}, size=size))
-    vm.run(TAKE.format(kind=kind, path=disk.path), timeout=180)
+    take = TAKE.format(
+        kind=kind, path=disk.path, options="defaults", files=8, writer=f"echo {text}"
+    )
+    vm.run(take, timeout=180)
     return disk
+
+
+def taken_with_data_in_the_journal(vm: Machine, san: San) -> LiveDisk:
+    """Return an ext4 disk with 8 MiB of files in its journal of 128 MiB.
+
+    A checksum of all its files is in PATH.sum.
+    """
+    options = ["-J", "size=128", "-E", "root_owner=0:0,lazy_journal_init=1"]
+    disk = san.disk(whole=san.fs("ext4", {"marker": "data\n"}, size=320, options=options))
+    writer = "yes $n | head -c 512K"
+    take = TAKE.format(kind="ext4", path=disk.path, options="data=journal", files=16, writer=writer)
+    vm.run(take, timeout=180)
+    return disk
+
+
+#: Makes a server's disk: /boot, and a volume group in the second partition. It is copied while its
+#: filesystems are written; then the original goes.
+SERVER = r"""
+set -e
+truncate -s 80M /run/original.img
+printf 'label: gpt\nsize=16M\nsize=+\n' | sfdisk -q /run/original.img
+device=$(losetup --show -P -f /run/original.img)
+udevadm settle
+mkfs.ext4 -q ${{device}}p1
+vgcreate -qq vg0 ${{device}}p2
+for lv in root my-data; do
+    lvcreate -qq -y -n $lv -L 16M vg0
+    mkfs.ext4 -q /dev/vg0/$lv
+    mkdir -p /run/original/$lv
+    mount /dev/vg0/$lv /run/original/$lv
+    sync -f /run/original/$lv
+    for n in $(seq 8); do echo $lv >/run/original/$lv/new$n; sync /run/original/$lv/new$n; done
+    echo {marker} >/run/original/$lv/marker
+    sync /run/original/$lv/marker
+done
+cp --sparse=always /run/original.img {path}
+umount /run/original/*
+vgchange -qq -an vg0
+losetup -d $device
+udevadm settle
+rm -f /run/original.img /run/lvm/*/*
+# As long as this unit of lvm2's is there, it activates no volume group of that name.
+systemctl stop lvm-activate-vg0 2>/dev/null || :
+systemctl reset-failed
+"""
+
+
+def server_taken_in_use(vm: Machine, san: San, marker: str = "server") -> LiveDisk:
+    """Return a server's disk: p1, and vg0 with root and my-data, whose newest files are in logs."""
+    disk = san.disk(whole=san.fs("", size=80))
+    vm.run(SERVER.format(marker=marker, path=disk.path), timeout=300)
+    return disk
+
+
+def checksums(vm: Machine, paths: Iterable[str]) -> str:
+    """Return a checksum of what is in the files of disks, and where. It costs nothing for holes."""
+    tar = shlex.join(["tar", "--sparse", "-P", "--mtime=@0", "-cf", "-", *paths])
+    return vm.run(f"{tar} | sha256sum", timeout=300).stdout
 
 
 def checksum(vm: Machine, disk: LiveDisk) -> str:

@@ -7,7 +7,8 @@ have one serial number, and multipathd runs. A visit that fails has to have met 
 visit may show another volume's files, whatever it met. The last line is what happened, as JSON.
 
 TARGETS is JSON: a list of names under `plain` and `twins`; the name and the disks of one target
-each under `standby`, `not ready` and `swapped`.
+each under `standby`, `not ready` and `swapped`; under `in use`, names of targets whose snapshots
+were taken in use, each with the file that visitors read there.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ WALKERS = 8
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 #: How long, in seconds, after an injection a visit may begin that fails because of it: automount
 #: remembers a failure for one second; iscsid answers nobody while it sees to its sessions.
+#: mount(8) goes on with a replay whose lookup was killed; until it ends, the overlay is in use.
 #: A disk that was in standby can be mounted, and each visit keeps that mount for two more seconds.
 AFTER = {
     "lookup killed": 2.0,
+    "replay killed": 8.0,
     "iscsid killed": 6.0,
     "standby": 30.0,
     "not ready": 20.0,
@@ -45,7 +48,8 @@ OPTIMIZED, STANDBY, UNAVAILABLE = 0, 2, 3
 over = time.monotonic() + float(sys.argv[1])
 plan = json.loads(sys.argv[2])
 special = {kind: plan[kind] for kind in ("standby", "not ready", "swapped")}
-targets = [*plan["plain"], *plan["twins"], *(name for name, *_ in special.values())]
+in_use: dict[str, str] = plan["in use"]
+targets = [*plan["plain"], *plan["twins"], *in_use, *(name for name, *_ in special.values())]
 #: What each target's file says. The swapped one's says which of its volumes it is on.
 expected = {target: f"{target}\n" for target in targets}
 counts: collections.Counter[str] = collections.Counter()
@@ -84,7 +88,7 @@ def walk(seed: int) -> None:
             visitors[seed] = target
         begun = time.monotonic()
         reading = subprocess.run(
-            ["cat", f"{ROOT}/{target}/marker"],
+            ["cat", f"{ROOT}/{target}/{in_use.get(target, 'marker')}"],
             user="user",
             capture_output=True,
             check=False,
@@ -104,6 +108,8 @@ def walk(seed: int) -> None:
             count("visits that worked")
             if target in plan["twins"]:
                 count("visits to twins that worked")
+            if target in in_use:
+                count(f"visits to {in_use[target]} that worked")
         slept(choice.uniform(0, 4))
 
 
@@ -161,7 +167,8 @@ def kill_lookups() -> None:
                 break
             now = time.monotonic()
             with guard:
-                injected.append(("lookup killed", target, now, now))
+                what = "replay killed" if target in in_use else "lookup killed"
+                injected.append((what, target, now, now))
             count("lookups killed")
             break
 

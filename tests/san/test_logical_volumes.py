@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
@@ -42,6 +44,34 @@ sync
 """
 
 
+#: Makes a disk with a boot filesystem in its first partition, and a volume group in its last one.
+TABLES = """
+set -e
+truncate -s 96M /run/x.img
+device=$(losetup --show -P --sector-size {block} -f /run/x.img)
+sfdisk -q $device <<'END' || exit 1
+{table}
+END
+udevadm settle
+mkfs.ext4 -q -L boot ${{device}}p1
+pvcreate -qq ${{device}}p{part} && vgcreate -qq vgx ${{device}}p{part}
+lvcreate -qq -y -n files -L 32M vgx && mkfs.ext4 -q /dev/vgx/files
+mkdir -p /run/x && mount /dev/vgx/files /run/x
+echo {part} >/run/x/part && seq 100000 >/run/x/numbers && umount /run/x
+vgchange -qq -an vgx && losetup -d $device
+cat /run/x.img >{copy}
+{after}
+rm /run/x.img && sync
+"""
+GPT = "label: gpt\nsize=16M\nsize=+"
+LOGICAL = "label: dos\nsize=16M\nsize=+, type=5\nsize=8M\nsize=+"
+
+
+def nodes_of_members(vm: Machine) -> list[str]:
+    """Return the partitions of SCSI disks that show a physical volume."""
+    return vm.run("lsblk -nrpo NAME,FSTYPE | grep -E '^/dev/sd.*LVM2_member'", check=False).lines
+
+
 def server(vm: Machine, san: San) -> LiveDisk:
     """Return a disk that was copied from a running server, which this host is, too."""
     disk = san.disk(whole=san.fs("", size=160))
@@ -49,15 +79,17 @@ def server(vm: Machine, san: San) -> LiveDisk:
     return disk
 
 
+@pytest.mark.core
 def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -> None:
     disk = server(vm, san)
     before = checksum(vm, disk)
     san.target(job.ALPHA, [disk], read_only=True)
     san.target(job.BETA, [disk], read_only=True)
     vm.discover()
-    vm.automount("--timeout=2 --negative-timeout=1")
+    vm.automount("--timeout=8 --negative-timeout=1")
     job.configure(vm, ALL)
     left = vm.run("dmsetup ls | sort; losetup -n | wc -l").stdout
+    links = vm.run("cd /dev/disk/by-uuid && for f in *; do echo $f $(readlink $f); done").stdout
     vm.run("echo later >>/run/original/root/new1; sync /run/original/root/new1")
     for iqn in (job.ALPHA, job.BETA):
         root = f"/iscsiauto/{iqn}"
@@ -65,13 +97,34 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
         assert vm.run(f"cat {root}/vg0-my-data/new8", timeout=100).stdout == "my-data8\n"
         assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
     assert vm.read("/run/original/root/new1") == b"root1\nlater\n"
+    # The host's own LVM sees its own physical volume only, and changes its volume group.
+    assert not nodes_of_members(vm)
+    for command in ("vgs", "lvs", "pvs", "lvextend -L +4M vg0/my-data", "lvcreate -L 4M -n x vg0"):
+        result = vm.run(f"{command} 2>&1", timeout=100)
+        assert "WARNING" not in result.stdout and "duplicate" not in result.stdout.lower()
+    assert len(vm.run("pvs --noheadings").lines) == 1
+    vm.run("lvremove -qq -y vg0/x", timeout=100)
+    assert (
+        links
+        == vm.run("cd /dev/disk/by-uuid && for f in *; do echo $f $(readlink $f); done").stdout
+    )
+    assert "lvm" not in vm.run("systemctl --failed --plain --no-legend").stdout
+    assert vm.run("mdadm --detail --scan").stdout == ""
+    # They come back, and the next lookup hides them again: automount asks for what is mounted.
+    node = vm.run("lsblk -nro NAME,PKNAME | awk '/^sd.1/ {print $2; exit}'").stdout.strip()
+    vm.run(f"partx -a --nr 2 /dev/{node}; udevadm settle", timeout=100)
+    assert nodes_of_members(vm)
+    for iqn in (job.ALPHA, job.BETA):
+        vm.run(["auto-iscsi", "lookup", iqn], timeout=100)
+        assert vm.run(f"cat /iscsiauto/{iqn}/vg0-my-data/new7").stdout == "my-data7\n"
+    assert not nodes_of_members(vm)
     assert any("swap is left out" in line for line in job.messages(vm))
     # Nothing of LVM's was started, and the host's own volumes are where they were.
     assert "lvm-activate" not in vm.run("systemctl list-units --all 'lvm-activate*'").stdout
     assert vm.run("findmnt -n -o SOURCE /run/original/root").stdout == "/dev/mapper/vg0-root\n"
     vm.run("echo more >>/run/original/root/new2; sync /run/original/root/new2")
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
-    assert job.until(lambda: job.mount(vm, job.BETA) is None)
+    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 150)
+    assert job.until(lambda: job.mount(vm, job.BETA) is None, 150)
 
     def is_cleared() -> bool:
         vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
@@ -81,6 +134,10 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     assert vm.run("dmsetup ls | sort; losetup -n | wc -l").stdout == left
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/my-data"))
     assert job.visit(vm, job.ALPHA, "new3").stdout == "my-data3\n"
+    # Another partition can be mounted while a logical volume of ours holds the disk.
+    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 150)
+    job.configure(vm, "options = nocheck, ro\nfstype = ext4\nidle = 0\nlease = 1s\n")
+    assert "lost+found" in vm.run(f"ls /iscsiauto/{job.ALPHA}", timeout=100).stdout
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/none"))
     assert "there are vg0/" in job.refusal(vm, job.BETA)
     assert checksum(vm, disk) == before
@@ -103,7 +160,15 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
     assert vm.run(f"cat /iscsiauto/{job.ALPHA}/vg0-root/new2", timeout=200).stdout == "root2\n"
     vm.run("udevadm settle", timeout=100)
     names = vm.run("cat /sys/block/dm-*/dm/uuid").lines
-    assert names and not [name for name in names if name.startswith("LVM-")]
+    assert names and not [name for name in names if name.startswith(("LVM-", "part2-"))]
+    assert not vm.run("pvs --noheadings").lines
+    assert "lost+found" in vm.run(f"ls /iscsiauto/{job.ALPHA}/p1", timeout=100).stdout
+    # kpartx makes a map of the partition again, and the next lookup removes it.
+    wwid = next(name[len("mpath-") :] for name in names if name.startswith("mpath-"))
+    vm.run(f"kpartx -a -p -part /dev/disk/by-id/dm-uuid-mpath-{wwid}; udevadm settle", timeout=100)
+    assert "part2-" in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
+    vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100)
+    assert "part2-" not in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
     assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
 
     def is_cleared() -> bool:
@@ -112,4 +177,45 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
 
     assert job.until(is_cleared)
     assert vm.run("dmsetup ls").stdout.strip() == "No devices found"
+    assert checksum(vm, disk) == before
+
+
+@pytest.mark.parametrize(
+    ("table", "block", "part", "after"),
+    [
+        (GPT, 4096, 2, ""),
+        (
+            GPT,
+            512,
+            2,
+            "dd if=/dev/zero of={copy} bs=512 seek=$((96 * 2048 - 33)) count=33 conv=notrunc",
+        ),
+        (GPT, 512, 2, "dd if=/dev/zero of={copy} bs=512 seek=1 count=1 conv=notrunc"),
+        (LOGICAL, 512, 6, ""),
+    ],
+    ids=["4Kn", "no-second-GPT", "no-first-GPT", "logical"],
+)
+def test_a_volume_group_in_any_table(
+    vm: Machine, san: San, table: str, block: int, part: int, after: str
+) -> None:
+    disk = san.disk(whole=san.fs("", size=96), block_size=block)
+    after = after.format(copy=disk.path)
+    vm.run(
+        TABLES.format(table=table, block=block, part=part, copy=disk.path, after=after), timeout=300
+    )
+    before = checksum(vm, disk)
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    vm.automount("--timeout=2 --negative-timeout=1")
+    job.configure(vm, ALL)
+    root = f"/iscsiauto/{job.ALPHA}"
+    assert vm.run(f"cd {root} && cat vgx-files/part", timeout=200).stdout == f"{part}\n"
+    assert vm.run(f"tail -1 {root}/vgx-files/numbers").stdout == "100000\n"
+    assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
+    assert not nodes_of_members(vm)
+    shown = vm.run(["auto-iscsi", "explain", job.ALPHA], timeout=100).stdout
+    assert f"{part}: " in shown and "LVM2_member" in shown
+    assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
+    job.configure(vm, ALL.replace("partition = all", f"partition = {part}"))
+    assert "LVM physical volume" in job.refusal(vm, job.ALPHA)
     assert checksum(vm, disk) == before

@@ -6,48 +6,73 @@ import json
 
 import pytest
 
-from tests.san import job
+from tests.san import job, killer
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
-from tests.san.snapshot import AUTO, OPTIONS, checksum, taken_in_use
+from tests.san.snapshot import (
+    AUTO,
+    OPTIONS,
+    checksum,
+    checksums,
+    taken_in_use,
+    taken_with_data_in_the_journal,
+)
 
 #: What a host without an overlay shows: no device of ours, no store.
 LEFT = "dmsetup ls; losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private"
+
+
+JOURNAL = "ext4-data"
 
 
 def overlays(vm: Machine) -> list[str]:
     return vm.run("cat /sys/block/dm-*/dm/name 2>/dev/null", check=False).lines
 
 
-@pytest.mark.parametrize("read_only", [True, False], ids=["protected", "writable"])
-@pytest.mark.parametrize("kind", OPTIONS)
-def test_all_files_are_there_and_the_lun_stays_as_it_was(
-    vm: Machine, san: San, kind: str, read_only: bool
+@pytest.mark.parametrize(
+    ("read_only", "visits"),
+    [
+        pytest.param(True, 10, id="protected", marks=pytest.mark.core),
+        pytest.param(False, 3, id="writable"),
+    ],
+)
+def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
+    vm: Machine, san: San, read_only: bool, visits: int
 ) -> None:
-    disk = taken_in_use(vm, san, kind)
-    before, left = checksum(vm, disk), vm.run(LEFT, check=False).stdout
-    san.target(job.ALPHA, [disk], read_only=read_only)
+    disks = {kind: taken_in_use(vm, san, kind) for kind in ("ext3", *OPTIONS)}
+    disks[JOURNAL] = taken_with_data_in_the_journal(vm, san)
+    paths = [disk.path for disk in disks.values()]
+    before, left = checksums(vm, paths), vm.run(LEFT, check=False).stdout
+    targets = {kind: f"{job.ARRAY}-{kind}" for kind in disks}
+    for kind, iqn in targets.items():
+        san.target(iqn, [disks[kind]], read_only=read_only)
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
-    job.configure(vm, AUTO + "idle = 0\nlease = 1s\n")
-    for visit in range(3):
-        assert job.visit(vm, job.ALPHA, "marker", check=False).stdout == f"{kind}\n", visit
-        assert vm.run(f"cat /iscsiauto/{job.ALPHA}/new*").stdout == 8 * "new\n"
-        mounted = job.mount(vm, job.ALPHA)
-        assert mounted is not None and mounted.source == f"/dev/mapper/{overlays(vm)[0]}"
-        assert "ro" in mounted.options.split(",")
-        (row,) = json.loads(vm.run("auto-iscsi status --json").stdout)["sessions"]
-        (store,) = row["overlays"]
-        assert store["name"] == overlays(vm)[0] and 0 < store["bytes"] < 64 << 20
-        assert job.expired(vm, job.ALPHA)
-        if visit:  # the second visit found the overlay of the first one
-            assert job.until(lambda: vm.run(["auto-iscsi", "reap"], check=False).status == 0)
+    job.configure(vm, AUTO + "idle = 0\nlease = 1s\nlookup_timeout = 3m\n")
+    read = "cd {} && cat marker new* | sha256sum && findmnt -no SOURCE,OPTIONS -M $PWD"
+    right = {kind: vm.run(f"cat {disk.path}.sum").stdout for kind, disk in disks.items()}
+    for visit in range(visits):
+        readers = {
+            kind: vm.start(read.format(f"{job.ROOT}/{iqn}"), user="user", timeout=200)
+            for kind, iqn in targets.items()
+        }
+        for kind, reader in readers.items():
+            content, mounted = reader.wait().stdout.splitlines()
+            assert f"{content}\n" == right[kind], (visit, kind)
+            assert mounted.startswith("/dev/mapper/ai-") and " ro," in mounted
+        if visit < 2:  # the second visit finds the overlays of the first one
+            rows = json.loads(vm.run("auto-iscsi status --json").stdout)["sessions"]
+            stores = [store for row in rows for store in row["overlays"]]
+            assert sorted(store["name"] for store in stores) == sorted(overlays(vm))
+            assert len(stores) == len(disks)
+            assert all(0 < store["bytes"] < 64 << 20 for store in stores)
+        assert all(job.expired(vm, iqn) for iqn in targets.values())
+        if visit:
             assert job.until(
                 lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False).status
             )
-            assert overlays(vm) == []
             assert vm.run(LEFT, check=False).stdout == left
-    assert checksum(vm, disk) == before
+    assert checksums(vm, paths) == before
     assert job.messages(vm) == []
 
 
@@ -67,41 +92,25 @@ def test_without_room_or_without_the_module_it_is_refused(vm: Machine, san: San)
     assert job.until(lambda: job.visit(vm, job.ALPHA, "new8", check=False).stdout == "new\n")
 
 
-#: A dmsetup that kills the lookup which started it, before or after it does its work.
-KILLER = """#!/bin/sh
-grep -q auto-iscsi /proc/$PPID/cmdline || exec /usr/sbin/dmsetup.real "$@" # for udev
-echo >>/run/calls
-if [ $(wc -l </run/calls) = {call} ]; then
-    [ {when} = after ] && /usr/sbin/dmsetup.real "$@"
-    kill -KILL $PPID
-    exit 1
-fi
-exec /usr/sbin/dmsetup.real "$@"
-"""
-
-
 def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, san: San) -> None:
     disk = taken_in_use(vm, san, "ext4")
     before, left = checksum(vm, disk), vm.run(LEFT, check=False).stdout
     san.target(job.ALPHA, [disk])
     vm.discover()
     job.configure(vm, AUTO + "idle = 0\nlease = 1s\n")
-    vm.run("mv /usr/sbin/dmsetup /usr/sbin/dmsetup.real")
-    vm.run("udevadm control --reload")
+    killer.prepare(vm)
     killed = 0
     for when in ("before", "after"):
         for call in range(1, 7):
-            vm.run("rm -f /run/calls /usr/sbin/dmsetup")
-            vm.write("/usr/sbin/dmsetup", KILLER.format(call=call, when=when), 0o755)
+            killer.arm(vm, call, when)
             killed += vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False).status != 0
-            vm.run("rm -f /run/calls; ln -sf dmsetup.real /usr/sbin/dmsetup")
+            killer.disarm(vm)
             entry = vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=120).stdout
             (name,) = overlays(vm)
             assert f'":/dev/mapper/{name}"' in entry, (when, call)
             vm.run(f"mount -o ro /dev/mapper/{name} /mnt && cat /mnt/new8 && umount /mnt")
             vm.run(["dmsetup", "remove", name])
     assert killed == 12
-    vm.run("mv /usr/sbin/dmsetup.real /usr/sbin/dmsetup")
     assert job.until(lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False).status)
     assert vm.run(LEFT, check=False).stdout == left
     assert checksum(vm, disk) == before

@@ -3,8 +3,8 @@
 A moment of it here; make soak has ten minutes.
 
 Not a failed visit without an injected cause, never another volume's files, no duplicate session,
-none of an administrator's touched, no lock, claim, disk, multipath map, session or node record left
-behind.
+none of an administrator's touched, no byte of a LUN written, no lock, claim, disk, multipath map,
+overlay, logical volume, session or node record left behind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 from tests.san.reaping import KEPT, QUICK, reap
+from tests.san.snapshot import checksums, server_taken_in_use, taken_in_use
 
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of.
@@ -28,13 +29,26 @@ SCRIPT = Path(__file__).with_name("soak.py")
 PLAIN = [f"iqn.2001-05.com.example:soak-{number}" for number in range(12)]
 TWINS = [f"iqn.2001-05.com.example:twin-{number}" for number in range(2)]
 STANDBY, LATE, SWAPPED = (f"iqn.2001-05.com.example:{name}" for name in ("standby", "late", "swap"))
-TARGETS = [*PLAIN, *TWINS, STANDBY, LATE, SWAPPED]
+#: Targets whose snapshots were taken in use: what is on each disk, and the file that is only in a
+#: journal there. A new kind of disk, such as a whole system, gets a line here and in in_use().
+IN_USE = {
+    "iqn.2001-05.com.example:ext4": "new8",
+    "iqn.2001-05.com.example:xfs": "new8",
+    "iqn.2001-05.com.example:server": "vg0-root/marker",
+}
+TARGETS = [*PLAIN, *TWINS, *IN_USE, STANDBY, LATE, SWAPPED]
 # A disk that is not ready is waited for; it holds up its visitors, and they are few.
-CONFIGURATION = f"{PATIENT}[{LATE}]\nudev_timeout = 25s\n"
+CONFIGURATION = f"{PATIENT}[{LATE}]\nudev_timeout = 25s\n" + "".join(
+    f"[{iqn}]\nfstype = auto\noptions = nocheck, ro\npartition = {partition}\n"
+    for iqn, partition in zip(IN_USE, ("auto", "auto", "all"))
+)
 # multipathd is there for the twins, and for nothing else. LIO makes the WWID of the serial number.
 SERIAL = "5a" * 16
 ONLY_TWINS = 'wwid ".*"\n}\nblacklist_exceptions {\nwwid "^360014055a5a"\n'
 THEIRS = [f"iqn.2001-05.com.example:theirs-{number}" for number in range(2)]
+
+LUNS = "ls /run/san/disk* | grep -v sum"
+STORES = "losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private"
 
 
 def special(san: San) -> dict[str, list[str]]:
@@ -53,12 +67,24 @@ def special(san: San) -> dict[str, list[str]]:
     return {fault: [iqns[fault], *(disk.name for disk in disks[fault])] for fault in disks}
 
 
+def in_use(vm: Machine, san: San) -> None:
+    """Make the targets whose snapshots were taken in use; their files say the target's name."""
+    for iqn in IN_USE:
+        kind = iqn.rpartition(":")[2]
+        if kind == "server":
+            disk = server_taken_in_use(vm, san, iqn)
+        else:
+            disk = taken_in_use(vm, san, kind, iqn)
+        san.target(iqn, [disk])
+
+
 def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     seconds = int(request.config.getoption("--soak") or SHORT)
     job.start_multipathd(vm, ONLY_TWINS)
+    in_use(vm, san)
     for iqn in (*PLAIN, *THEIRS):
         san.target(iqn)
-    plan = {"plain": PLAIN, "twins": TWINS, **special(san)}
+    plan = {"plain": PLAIN, "twins": TWINS, "in use": IN_USE, **special(san)}
     for iqn in THEIRS:
         vm.discover()
         vm.run(["iscsiadm", "-m", "node", "-T", iqn, "--login"])
@@ -67,6 +93,8 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     kept = (job.records(vm), [vm.sessions(iqn) for iqn in THEIRS])
     job.configure(vm, CONFIGURATION)
     vm.automount("--timeout=2 --negative-timeout=1")
+    luns = vm.run(LUNS).lines
+    content, stores = checksums(vm, luns), vm.run(STORES, check=False).stdout
     vm.write("/root/soak.py", SCRIPT.read_text())
     soak = vm.start(
         ["python3", "/root/soak.py", f"{seconds}", json.dumps(plan)], timeout=seconds + 300
@@ -85,7 +113,14 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     assert said["counts"]["visits that worked"] > seconds / 20
     if seconds != SHORT:
         assert said["counts"]["sessions ended"] > seconds / 60
-        for what in ("standby", "not ready", "swapped", "visits to twins that worked"):
+        in_use_visits = [f"visits to {file} that worked" for file in IN_USE.values()]
+        for what in (
+            "standby",
+            "not ready",
+            "swapped",
+            "visits to twins that worked",
+            *in_use_visits,
+        ):
             assert said["counts"].get(what), what
 
     assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
@@ -100,5 +135,7 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
     assert "lock.write" not in vm.run("ls /run/lock/iscsi").stdout
     assert job.until(lambda: vm.run("lsblk -dno NAME | grep -c ^sd", check=False).lines == ["2"])
     assert vm.run("ls /sys/block | grep ^dm-", check=False).stdout == ""
+    assert vm.run(STORES, check=False).stdout == stores
+    assert checksums(vm, luns) == content
     for iqn in PLAIN[:3]:
         assert job.visit(vm, iqn).stdout == f"{iqn}\n"

@@ -89,11 +89,12 @@ def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, s
     assert job.session(vm, job.BETA).number == session
 
     # In use: refused, and what is mounted stays what it was, as far as the SAN still has it.
+    user = vm.start(f"cd {job.ROOT}/{job.BETA} && echo in && sleep 300", user="user")
+    assert job.until(lambda: "in" in user.output())
     target.unmap(0)
     target.map(0, third)
-    user = vm.start(f"cd {job.ROOT}/{job.BETA} && sleep 300", user="user")
     job.configure(vm, "partition = 1\nudev_timeout = 50s\n")
-    assert job.until(lambda: job.mount(vm, job.BETA) is not None)
+    assert job.mount(vm, job.BETA) is not None
     seen = vm.run(["auto-iscsi", "lookup", job.BETA], check=False, timeout=120)
     assert seen.status == 1 and "another volume than it was" in seen.stderr
     assert "still in use" in seen.stderr

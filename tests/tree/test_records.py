@@ -173,6 +173,17 @@ def test_a_record_of_ours_from_an_earlier_boot_goes(machine: Machine) -> None:
     assert contents(machine.nodes) == {} and contents(machine.root / LEDGER) == {}
 
 
+@pytest.mark.parametrize("text", ["", "opened 1:1\n", "opened 1:1\nboot earlier\nlooked_up 1\n"])
+def test_a_claim_that_is_damaged_or_of_an_earlier_boot_goes(machine: Machine, text: str) -> None:
+    machine.target(VOL1)
+    claim = machine.root / "run/auto-iscsi/claims" / VOL1
+    machine.lookup(VOL1)
+    assert machine.reap() == (0, "", "") and claim.exists()
+    claim.write_text(text)
+    assert machine.reap() == (0, "", "") and not claim.exists()
+    assert machine.sids() == [1]  # whose the session is, is not known any more
+
+
 @pytest.mark.parametrize("how", ["made anew", "changed"])
 def test_a_record_that_somebody_changed_since_stays_and_that_is_said_once(
     machine: Machine, how: str

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,75 @@ def test_a_thousand_sessions_are_reported(machine: Machine) -> None:
     report = status.report(machine.host, PLAIN)
     assert report.lines[-1].startswith("1000 sessions, 0 ours")
     assert len(report.data["sessions"]) == 1000 and report.data["ok"]
+
+
+def with_overlays(machine: Machine, sessions: int, overlays: int, dmsetup: str) -> None:
+    """Make sessions, of which the first ones have an overlay each, and a dmsetup."""
+    files: dict[str, Content] = {"/run": None}
+    for sid in range(1, sessions + 1):
+        session, node = f"/sys/class/iscsi_session/session{sid}", f"dm-{sid}"
+        connection = f"/sys/class/iscsi_connection/connection{sid}:0"
+        disk = f"{session}/device/target{sid}:0:0/{sid}:0:0:0/block/sd{sid}"
+        files |= {
+            f"{session}/targetname": f"{VOL1}{sid}",
+            f"{session}/state": "LOGGED_IN",
+            f"{session}/tpgt": "1",
+            f"{connection}/persistent_address": "10.0.0.1",
+            f"{connection}/persistent_port": "3260",
+            f"{disk}/dev": f"8:{sid}",
+            f"{disk.rpartition('/block/')[0]}/type": "0",
+            f"/dev/sd{sid}": "",
+        }
+        if sid <= overlays:
+            files |= {
+                f"/sys/block/sd{sid}/holders/{node}/x": "",
+                f"/sys/block/{node}/dm/uuid": f"AUTOISCSI-ai-{sid}",
+                f"/sys/block/{node}/dm/name": f"ai-{sid}",
+                f"/sys/block/{node}/slaves/sd{sid}/dev": f"8:{sid}",
+                f"/sys/block/{node}/slaves/loop{sid}/dev": f"7:{sid}",
+            }
+    machine.files(files)
+    program = machine.root / "usr/sbin/dmsetup"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f'#!/bin/sh\necho "$@" >>$AUTO_ISCSI_ROOT/run/calls\n{dmsetup}\n')
+    program.chmod(0o755)
+
+
+def test_the_stores_of_many_overlays_are_asked_for_at_once(machine: Machine) -> None:
+    answer = "seq 200 | sed 's/.*/ai-&: 0 64 snapshot &\\/640 8/; s/ 7.640.*/ Invalid/'"
+    with_overlays(machine, 1000, 200, answer)
+    by_target, lines = reported(machine)
+    assert (machine.root / "run/calls").read_text().splitlines() == [
+        "status --noflush --target snapshot"
+    ]
+    assert by_target[f"{VOL1}200"]["overlays"] == [{"name": "ai-200", "bytes": 200 * 512}]
+    assert by_target[f"{VOL1}200"]["devices"] == [{"name": "ai-200", "kind": "overlay"}]
+    assert by_target[f"{VOL1}7"]["overlays"] == [{"name": "ai-7", "bytes": None}]
+    assert by_target[f"{VOL1}201"]["overlays"] == []
+    assert "      overlay ai-200: 100 KiB" in lines and "      overlay ai-7" in lines
+
+
+def test_a_dmsetup_that_hangs_does_not_hang_the_report(machine: Machine) -> None:
+    with_overlays(machine, 20, 20, "exec sleep 30")
+    begin = time.monotonic()
+    by_target, _ = reported(machine)
+    assert time.monotonic() - begin < 15
+    assert by_target[f"{VOL1}1"]["overlays"] == [{"name": "ai-1", "bytes": None}]
+
+
+def test_our_devices_are_named_by_what_they_show(machine: Machine) -> None:
+    with_overlays(machine, 1, 1, "echo")
+    machine.files({"/sys/block/dm-1/slaves/loop1/dev": ""})
+    shutil.rmtree(machine.root / "sys/block/dm-1/slaves/loop1")
+    for fstype, kind in (
+        ("LVM2_member", "logical volume"),
+        ("linux_raid_member", "array"),
+        ("ext4", "device"),
+    ):
+        machine.files({"/run/udev/data/b8:1": f"E:ID_FS_TYPE={fstype}\n"})
+        by_target, lines = reported(machine)
+        assert by_target[f"{VOL1}1"]["devices"] == [{"name": "ai-1", "kind": kind}]
+        assert by_target[f"{VOL1}1"]["overlays"] == [] and f"      {kind} ai-1" in lines
 
 
 @pytest.mark.parametrize("scene", [*scenes("many"), *scenes("mounted"), *scenes("failed")])

@@ -43,6 +43,7 @@ VALUES = {
     "journal": [("skip", "skip"), ("'replay'", "replay"), ("refuse # c", "refuse")],
     "overlay_dir": [("/srv/o", "/srv/o"), ('"/a, b"', '"/a, b"')],
     "overlay_keep_free": [("0", "0"), ("'25'", "25")],
+    "luks_key_file": [("/etc/key", "/etc/key"), ('"/a, b#"', '"/a, b#"')],
     "partition": [
         ("3", "3"),
         ("none", "none"),
@@ -68,6 +69,8 @@ VALUES = {
     "idle": [("0", "0s"), ("20m", "20m")],
     "reap": [("any", "any"), ("never", "never")],
     "lease": [("61", "61s")],
+    "snapshot_name": [("*:{volume}-{date:%Y-%m-%d}", "*:{volume}-{date:%Y-%m-%d}"), ("", "")],
+    "timezone": [("UTC", "UTC"), ("local", "local")],
 }
 WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
 

@@ -57,6 +57,14 @@ def test_an_entry_without_options_still_names_the_type(tmp_path: Path) -> None:
     assert entry(tmp_path, "options =\ndevice = kernel") == "-fstype=ext3 :/dev/sdb1"
 
 
+def test_a_remount_of_an_ntfs_3g_names_the_type_that_can_be_remounted() -> None:
+    settings = schema.resolve([], TARGET)._replace(fstype="ntfs-3g", options=("ro",))
+    content = mountable.as_configured(scsi_disks.Device("sdb1", "", "8:17"), settings)
+    assert map_entry.format_entry(content, settings) == "-ro,fstype=ntfs-3g :/dev/sdb1"
+    again = map_entry.format_entry(content, settings, remount=True)
+    assert again == "-ro,remount,fstype=fuseblk :/dev/sdb1"
+
+
 def test_the_entry_of_a_whole_disk_has_no_partition(tmp_path: Path) -> None:
     assert entry(tmp_path, "partition = none\ndevice = kernel", part=0).endswith(" :/dev/sdb")
 

@@ -19,6 +19,8 @@ ALL = ("nocheck", "ro", "nosuid", "uid=1000", "norecovery", "noload", "context=x
         ("btrfs", "ro nosuid norecovery context=x:y:z:s0"),
         ("vfat", "ro nosuid uid=1000 context=x:y:z:s0"),
         ("ntfs3", "ro nosuid uid=1000 context=x:y:z:s0"),
+        ("ntfs-3g", "ro nosuid uid=1000 context=x:y:z:s0"),
+        ("exfat", "ro nosuid uid=1000 context=x:y:z:s0"),
         ("iso9660", "ro nosuid uid=1000 context=x:y:z:s0"),
         ("squashfs", "ro nosuid context=x:y:z:s0"),
         ("f2fs", "ro nosuid context=x:y:z:s0"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi.disks import scsi_commands
+from auto_iscsi.disks import readiness, scsi_commands
 from auto_iscsi.machine.host import Host
 
 # SPC-5, 7.7.6: code set and protocol, type and association, reserved, length, value.
@@ -91,7 +91,7 @@ STANDBY = "not ready: the path is in standby (ALUA), sense 2/04/0b"
 def test_why_a_disk_cannot_be_read_is_described_in_terms_of_scsi(
     answer: bytes, reason: str
 ) -> None:
-    assert scsi_commands.describe(scsi_commands.parse_answer(answer)) == reason
+    assert readiness.describe(scsi_commands.parse_answer(answer)) == reason
 
 
 def test_an_answer_that_did_not_come_from_the_disk_is_a_failure() -> None:
@@ -103,4 +103,4 @@ def test_an_answer_that_did_not_come_from_the_disk_is_a_failure() -> None:
 
 @given(st.binary(max_size=60))
 def test_any_sg_header_can_be_read(answer: bytes) -> None:
-    scsi_commands.describe(scsi_commands.parse_answer(answer))
+    readiness.describe(scsi_commands.parse_answer(answer))

@@ -14,10 +14,11 @@ from auto_iscsi.config import schema as table
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, lookup
-from auto_iscsi.volumes import content
+from auto_iscsi.volumes import content, mountable
 from tests.tree.tree import Content, Link, make_tree
 from tests.tree.tree import contents as files_below
 
+from .ntfs_volumes import USED, ntfs, restart
 from .superblocks import ext
 
 TARGET = "iqn.2001-05.com.example:vm-beta"
@@ -293,8 +294,8 @@ def test_a_partition_does_not_have_the_partition_table_of_its_disk(tmp_path: Pat
         ([EMPTY, EXT4, LVM], "partition 2 is an LVM physical volume and is left alone: "),
         (
             [EMPTY, ESP, EXT4, LUKS, On("bcache", "other")],
-            "partition 3 is LUKS encrypted and is left alone; partition 4 is bcache and is left "
-            "alone: ",
+            "partition 3 is LUKS encrypted and is left alone; partition 4 is a bcache disk and "
+            "is left alone: ",
         ),
     ],
 )
@@ -321,7 +322,11 @@ def test_nothing_is_noted_beside_swap_or_for_a_partition_that_was_set(tmp_path: 
     assert notes == []
 
 
-@pytest.mark.parametrize("fstype", content.FOREIGN)
+#: What is refused by its type alone: a member of an array is read first.
+FOREIGN = set(content.FOREIGN) - {mountable.MD_MEMBER}
+
+
+@pytest.mark.parametrize("fstype", sorted(FOREIGN))
 @pytest.mark.parametrize("partition", ["auto", "1"])
 def test_a_refusal_names_what_is_no_filesystem_and_what_it_needs(
     tmp_path: Path, fstype: str, partition: str
@@ -538,3 +543,68 @@ def test_a_note_names_its_lun(tmp_path: Path) -> None:
     entry(tmp_path, {3: [EMPTY, EXT4, LVM]}, f"{AUTO}lun = all\n")
     (note,) = steps(explained(tmp_path), "note")
     assert note.startswith("lun3: partition 2 is an LVM physical volume and is left alone: ")
+
+
+def test_the_only_array_beside_an_efi_partition_is_meant(tmp_path: Path) -> None:
+    member = On("linux_raid_member", "raid")
+    assert "sdb2 is a member of" in refusal(tmp_path / "1", {0: [EMPTY, ESP, member]}).reason
+    line = entry(tmp_path / "2", {0: [EMPTY, ESP, member, member]})
+    assert line == "-ro,fstype=vfat :/dev/sdb1"
+    assert entry(tmp_path / "3", {0: [EMPTY, EXT4, member]}).endswith(":/dev/sdb1")
+
+
+@pytest.mark.parametrize(
+    ("on", "what"),
+    [
+        (On("zfs_member", label="tank"), "a member of ZFS pool tank and is left alone"),
+        (On("VMFS"), "a VMFS datastore"),
+        (On("ReFS"), "a ReFS"),
+        (On(part_type="af9b60a0-1431-4f62-bc68-3311714a69ad"), "a Windows dynamic disk (LDM)"),
+        (On(part_type="0x42"), "a Windows dynamic disk (LDM)"),
+        (On(part_type="e75caf8f-f680-4cee-afa3-b001e56efc2d"), "(Storage Spaces)"),
+    ],
+)
+def test_what_linux_cannot_show_is_named_beside_the_rest(tmp_path: Path, on: On, what: str) -> None:
+    text = AUTO.replace("partition = auto", "partition = all")
+    assert entry(tmp_path, {0: [EMPTY, EXT4, on]}, text) == "/p1 -nocheck,ro,fstype=auto :/dev/sdb1"
+    notes: list[str] = []
+    lookup.lookup(Host(str(tmp_path)), TARGET, notes.append)
+    assert "p2 is left out: " in notes[0] and what in notes[0]
+    assert what in refusal(tmp_path / "2", {0: [EMPTY, on]}).reason
+
+
+def test_a_volume_that_begins_with_a_partition_of_a_dynamic_disk_is_shown(tmp_path: Path) -> None:
+    on = On("ntfs", part_type="0x42")
+    assert entry(tmp_path, {0: [EMPTY, on]}) == "-ro,fstype=ntfs3 :/dev/sdb1"
+
+
+def test_an_ntfs_is_mounted_by_ntfs_3g_where_the_kernel_has_none(tmp_path: Path) -> None:
+    kernel: dict[str, Content] = {
+        "/proc/filesystems": "nodev\tproc\n\text4\n\tfuseblk\n",
+        "/proc/sys/kernel/osrelease": "6.1",
+        "/lib/modules/6.1/modules.alias": "alias fs-xfs xfs\n",
+    }
+    luns = {0: [EMPTY, On("ntfs")]}
+    helper: dict[str, Content] = {"/sbin/mount.ntfs-3g": ""}
+    text = f"{AUTO}journal = replay\n"
+    line = entry(tmp_path / "1", luns, text, **kernel, **helper)
+    assert line == "-ro,fstype=ntfs-3g :/dev/sdb1"
+    make_tree(tmp_path / "2", {**machine(luns), config_files.FILE: text, **kernel})
+    with pytest.raises(errors.NotMountable) as refused:
+        lookup.lookup(Host(str(tmp_path / "2")), TARGET)
+    assert "this kernel has no ntfs3" in refused.value.reason
+    assert refused.value.hint == "install ntfs-3g"
+
+
+def test_an_ntfs_that_was_in_use_is_mounted_and_said_to_be_incomplete(tmp_path: Path) -> None:
+    luns, image = {0: [EMPTY, On("ntfs")]}, ntfs(restart(1, *USED))
+    make_tree(tmp_path, {**machine(luns), config_files.FILE: AUTO})
+    (tmp_path / "dev/sdb1").write_bytes(image)
+    notes: list[str] = []
+    line = lookup.lookup(Host(str(tmp_path)), TARGET, notes.append)
+    assert line == "-ro,fstype=ntfs3 :/dev/sdb1"
+    assert "the NTFS on sdb1 was in use when the snapshot was taken" in notes[0]
+    (tmp_path / config_files.FILE[1:]).write_text(f"{AUTO}journal = refuse\n")
+    with pytest.raises(errors.DirtyJournal) as refused:
+        lookup.lookup(Host(str(tmp_path)), TARGET)
+    assert "Linux does not replay its log" in refused.value.reason

@@ -39,6 +39,7 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         journal="auto",
         overlay_dir="/var/tmp",
         overlay_keep_free=10,
+        luks_key_file="",
         partition=1,
         lun=0,
         portals=(),
@@ -57,6 +58,8 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         idle=900,
         reap="own",
         lease=90,
+        snapshot_name=(),
+        timezone="local",
     )
 
 
@@ -106,6 +109,7 @@ VALID = [
     ("portals", "10.0.0.1, [fd00::1]:860", (Portal("10.0.0.1"), Portal("fd00::1", 860))),
     ("chap_user", "", ""),
     ("chap_user", "a b\nchap_secret_file = /s", "a b"),
+    ("luks_key_file", "/etc/key", "/etc/key"),
     ("chap_secret_file", '"/a, b"\nchap_user = browse', "/a, b"),
     ("chap_mutual_user", "array\nchap_mutual_secret_file = /t\n" + CHAP, "array"),
     ("chap_mutual_secret_file", "/t\nchap_mutual_user = array\n" + CHAP, "/t"),
@@ -125,6 +129,8 @@ VALID = [
     ("reap", "any", "any"),
     ("reap", "never", "never"),
     ("lease", "1", 1),
+    ("snapshot_name", "*:{volume}-{date:%Y-%m-%d}", ("*:{volume}-{date:%Y-%m-%d}",)),
+    ("timezone", "Europe/Vienna", "Europe/Vienna"),
 ]
 
 
@@ -176,6 +182,7 @@ INVALID = [
     ("chap_user", "a, b", "not a list"),
     ("chap_user", "x" * 256, "at most 255"),
     ("chap_user", "browse", "it needs chap_secret_file"),
+    ("luks_key_file", "key", "begins with /"),
     ("chap_secret_file", "secret", "begins with /"),
     ("chap_secret_file", "/", "begins with /"),
     ("chap_secret_file", "/s", "it needs chap_user"),
@@ -199,6 +206,8 @@ INVALID = [
     ("idle", "-1", "expected a time"),
     ("reap", "no", "own, any or never"),
     ("lease", "0", "above 0"),
+    ("snapshot_name", "{volume}", "once"),
+    ("timezone", "Nowhere", "time zone"),
 ]
 
 

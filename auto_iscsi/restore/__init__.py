@@ -1,0 +1,1 @@
+"""Files of snapshots, by volume and time: read them, compare them."""

@@ -1,0 +1,82 @@
+"""Compare a file of a snapshot with the same file of another one, or with a local file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from typing import NamedTuple
+
+from auto_iscsi import errors
+from auto_iscsi.machine.host import Host
+from auto_iscsi.restore import paths, visits
+from auto_iscsi.san.catalogue import Entry
+
+_LARGEST = 16 << 20  # bytes of a file that is compared line by line
+
+
+class Side(NamedTuple):
+    """One of the two files."""
+
+    label: str
+    content: bytes | None  #: None: there is no such file
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether it is no text (a zero byte among its first ones, as diff(1) has it)."""
+        return b"\0" in (self.content or b"")[:8192]
+
+
+def of_snapshot(host: Host, entry: Entry, path: str) -> Side:
+    """Return a file of a snapshot; raise Failure."""
+    label = f"{entry.volume}@{entry.text.replace(' ', 'T')}:{path}"
+    with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
+        try:
+            with paths.opened(root, path) as handle:
+                return Side(label, _read(label, handle))
+        except (FileNotFoundError, NotADirectoryError):
+            return Side(label, None)
+        except OSError as error:
+            raise errors.Failure(f"{label}: {(error.strerror or '').lower()}") from error
+
+
+def of_file(path: str) -> Side:
+    """Return a local file; raise Failure."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Side(path, None)
+    except OSError as error:
+        raise errors.Failure(f"{path}: {(error.strerror or '').lower()}") from error
+    try:
+        return Side(path, _read(path, handle))
+    finally:
+        os.close(handle)
+
+
+def _read(label: str, handle: int) -> bytes:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise errors.Failure(f"{label} is no regular file", "restore two directories, and diff -r")
+    if status.st_size > _LARGEST:
+        raise errors.Failure(
+            f"{label} is larger than {_LARGEST >> 20} MiB",
+            "compare it by auto-iscsi versions --hash",
+        )
+    with os.fdopen(os.dup(handle), "rb") as file:
+        return file.read()
+
+
+def lines(old: Side, new: Side) -> list[str]:
+    """Return a unified diff, none if both are the same; raise Failure when one is missing."""
+    missing = [side.label for side in (old, new) if side.content is None]
+    if old.content is None or new.content is None:
+        raise errors.Failure(f"{' and '.join(missing)}: no such file", "run auto-iscsi versions")
+    if old.content == new.content:
+        return []
+    if old.is_binary or new.is_binary:
+        return [f"Binary files {old.label} and {new.label} differ"]
+    before, after = (
+        content.decode("utf-8", "replace").splitlines() for content in (old.content, new.content)
+    )
+    return list(difflib.unified_diff(before, after, old.label, new.label, lineterm=""))

@@ -1,0 +1,125 @@
+"""Restore a file or a tree of a snapshot with rsync(1), here or on another host.
+
+Nothing that is there is overwritten unless that is asked for, and then it is kept beside the new
+one under a name of its own. rsync copies symbolic links as links and follows none. Afterwards it
+compares both sides once more, by checksum.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from auto_iscsi import errors
+from auto_iscsi.machine.host import Host
+from auto_iscsi.restore import paths, visits
+from auto_iscsi.san.catalogue import Entry
+
+#: Owners by number, modes, times, hard links, ACLs, extended attributes, holes.
+_ALL = ("-aHAXS", "--numeric-ids", "--no-devices", "--no-specials")
+#: How rsync(1) marks, in --itemize-changes, a file whose content it would send.
+_SENT = (">f", "<f", "cL", "hf", ">L", "<L")
+_SUFFIX = ".before-restore-%Y-%m-%d-%H%M%S"
+
+
+class Options(NamedTuple):
+    """How to restore."""
+
+    destination: str  #: a path, or [USER@]HOST:PATH
+    overwrite: bool
+    backup: bool  #: keep what is overwritten
+    dry_run: bool
+
+
+class Restored(NamedTuple):
+    """What was done."""
+
+    changes: tuple[str, ...]  #: names that were restored, or would be
+    kept: tuple[str, ...]  #: names that are there, differ, and were not overwritten
+    suffix: str  #: of the backups; "": none is made
+    differs: tuple[str, ...]  #: names that are not the snapshot's afterwards
+
+
+def restore(host: Host, entry: Entry, path: str, options: Options) -> Restored:
+    """Restore a file or directory; raise Failure when it cannot be read, or rsync fails."""
+    if not shutil.which("rsync"):
+        raise errors.BrokenInstallation("rsync is not installed", "apt install rsync")
+    with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
+        try:
+            with paths.parent(root, path) as (folder, name):
+                return restore_from(folder, name, path, options)
+        except OSError as error:
+            raise errors.Failure(
+                f"{entry.volume} of {entry.text}: {path}: {(error.strerror or '').lower()}",
+                f"run auto-iscsi versions {entry.volume}:{path}",
+            ) from error
+
+
+def restore_from(folder: int, name: str, path: str, options: Options) -> Restored:
+    """Restore `name` in an open folder of the snapshot; "" means that folder itself."""
+    if name:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise errors.Failure(f"{path} is neither a file nor a directory")
+        is_folder = stat.S_ISDIR(mode)
+    else:
+        is_folder = True
+    source = f"/proc/{os.getpid()}/fd/{folder}/{name}".rstrip("/") + ("/" if is_folder else "")
+    destination = _destination(options.destination, os.path.basename(path.rstrip("/")), is_folder)
+    suffix = time.strftime(_SUFFIX) if options.overwrite and options.backup else ""
+    differing = _itemized(["--dry-run", "--checksum"], source, destination)
+    fresh = _itemized(["--dry-run", "--ignore-existing"], source, destination)
+    kept = [] if options.overwrite else sorted(set(differing) - set(fresh))
+    if options.dry_run:
+        changes = differing if options.overwrite else fresh
+        return Restored(tuple(changes), tuple(kept), suffix, ())
+    how = ["--checksum"] if options.overwrite else ["--ignore-existing"]
+    if suffix:
+        how += ["--backup", f"--suffix={suffix}"]
+    changes = _itemized(how, source, destination)
+    after = _itemized(["--dry-run", "--checksum"], source, destination)
+    return Restored(tuple(changes), tuple(kept), suffix, tuple(sorted(set(after) - set(kept))))
+
+
+def _destination(text: str, name: str, is_folder: bool) -> str:
+    """Return the path for rsync.
+
+    A directory that is there, and a path that ends in a slash, get the name in them.
+    """
+    host, colon, place = text.partition(":")
+    is_remote = bool(colon) and "/" not in host
+    into = text.endswith("/") or (not is_remote and os.path.isdir(text))
+    if is_remote and not place:
+        raise errors.Failure(f"{text} names no place on that host", "write HOST:/path")
+    if into:
+        text = f"{text.rstrip('/') or '/'}/{name}".replace("//", "/")
+    if not is_remote:
+        text = os.path.abspath(text)
+        if not os.path.isdir(os.path.dirname(text)):
+            raise errors.Failure(
+                f"{os.path.dirname(text)}: no such directory", f"mkdir -p {os.path.dirname(text)}"
+            )
+    return f"{text}/" if is_folder else text
+
+
+def _itemized(how: Sequence[str], source: str, destination: str) -> list[str]:
+    """Run rsync; return the names whose content it sent, or would send. Raise Failure."""
+    command = ["rsync", *_ALL, "--itemize-changes", "--out-format=%i %n", *how, "--"]
+    result = subprocess.run(
+        [*command, source, destination],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+    )
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        raise errors.Failure(f"rsync to {destination}: {lines[0]}", "see rsync(1), EXIT VALUES")
+    pairs = (line.partition(" ") for line in result.stdout.splitlines())
+    return sorted(name for code, _, name in pairs if code.startswith(_SENT))

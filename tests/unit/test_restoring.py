@@ -1,0 +1,75 @@
+"""Restoring with a real rsync: what is copied, what stays, and what is kept beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from auto_iscsi import errors
+from auto_iscsi.restore import restoring
+
+if not shutil.which("rsync"):
+    pytest.skip("needs rsync", allow_module_level=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[int]:
+    inside = tmp_path / "snapshot"
+    (inside / "etc").mkdir(parents=True)
+    (inside / "etc/passwd").write_text("old")
+    (inside / "etc/link").symlink_to("/etc/shadow")
+    os.mkfifo(inside / "etc/fifo")
+    (inside / "etc/secret").write_text("s")
+    (inside / "etc/secret").chmod(0o600)
+    handle = os.open(inside, os.O_RDONLY)
+    yield handle
+    os.close(handle)
+
+
+def restore(folder: int, name: str, destination: object, **changed: bool) -> restoring.Restored:
+    settings = {"overwrite": False, "backup": True, "dry_run": False, **changed}
+    options = restoring.Options(str(destination), **settings)
+    return restoring.restore_from(folder, name, f"/{name}", options)
+
+
+def test_a_directory_as_it_was(folder: int, tmp_path: Path) -> None:
+    done = restore(folder, "etc", tmp_path / "new")
+    assert done == restoring.Restored(("link", "passwd", "secret"), (), "", ())
+    assert (tmp_path / "new/passwd").read_text() == "old"
+    assert os.readlink(tmp_path / "new/link") == "/etc/shadow"
+    assert stat.S_IMODE((tmp_path / "new/secret").stat().st_mode) == 0o600
+    assert not (tmp_path / "new/fifo").exists()
+    # A directory that is there gets it under its own name, and the second time all is there.
+    assert restore(folder, "etc", tmp_path / "new").changes == ("link", "passwd", "secret")
+    assert (tmp_path / "new/etc/passwd").read_text() == "old"
+    assert restore(folder, "etc", tmp_path / "new").changes == ()
+
+
+def test_what_differs_stays_and_is_named(folder: int, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/etc").mkdir()
+    (tmp_path / "new/etc/passwd").write_text("mine")
+    done = restore(folder, "etc", tmp_path / "new")
+    assert (done.changes, done.kept) == (("link", "secret"), ("passwd",))
+    assert (tmp_path / "new/etc/passwd").read_text() == "mine"
+    done = restore(folder, "etc", tmp_path / "new", overwrite=True)
+    assert (done.changes, done.kept, done.differs) == (("passwd",), (), ())
+    assert (tmp_path / "new/etc/passwd").read_text() == "old"
+    assert (tmp_path / f"new/etc/passwd{done.suffix}").read_text() == "mine"
+
+
+def test_a_dry_run_changes_nothing(folder: int, tmp_path: Path) -> None:
+    assert restore(folder, "etc", tmp_path / "new", dry_run=True).changes
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_is_refused(folder: int, tmp_path: Path) -> None:
+    with pytest.raises(errors.Failure, match="no such directory"):
+        restore(folder, "etc", tmp_path / "none/deeper")
+    with pytest.raises(errors.Failure, match="no place"):
+        restore(folder, "etc", "host:")
