@@ -32,6 +32,7 @@ PARTS = {
     "warm": "A warm lookup in the virtual machine",
     "trixie": "A warm lookup in the virtual machine with Debian 13",
     "cold": "A first visit in the virtual machine",
+    "contents": "A dirty snapshot and a server in the virtual machine",
     "together": "Many first lookups at once in the virtual machine",
 }
 
