@@ -106,9 +106,8 @@ def expand(
             if act:
                 mapping.make(host, target, shown, until)
             what = f"{target}: {place.name}"
-            collected.filesystems.append(
-                mapping.filesystem(host, what, place.offset, shown, settings)
-            )
+            filesystem = mapping.filesystem(host, what, place.offset, shown, settings)
+            collected.filesystems.append(filesystem._replace(volume=place.name))
     result = collected.result()
     if result is None:
         raise errors.NotMountable(
