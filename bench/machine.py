@@ -36,10 +36,10 @@ mkfs.ext4 -q -F ${{device}}p1
 mount ${{device}}p1 /mnt
 sync -f /mnt
 for n in $(seq 50); do echo new >/mnt/new$n; sync /mnt/new$n; done
-cat {path} >/run/taken
+cp --sparse=always {path} /run/taken
 umount /mnt
 losetup -d $device
-cat /run/taken >{path}
+cp --sparse=always /run/taken {path}
 rm /run/taken
 """
 
@@ -73,7 +73,7 @@ for place in . boot home var srv data; do
     sync -f /mnt/$place
     for n in $(seq 8); do echo new >/mnt/$place/new$n; sync /mnt/$place/new$n; done
 done
-cat /run/server.img >{path}
+cp --sparse=always /run/server.img {path}
 umount -R /mnt
 vgchange -qq -an vg0
 losetup -d $device
