@@ -97,9 +97,8 @@ def named(volume: str) -> str:
     return f"iqn.2001-05.com.equallogic:0-8a0906-{volume}"
 
 
-def prepared(vm: Machine, many: int) -> list[str]:
+def prepared(vm: Machine, san: San, many: int) -> list[str]:
     """Make the targets and the files that the guest needs; return the targets."""
-    san = San(vm)
     targets = [named(f"vol{number:02}") for number in range(many)]
     for target in targets:
         san.target(target)
@@ -123,7 +122,7 @@ def prepared_contents(vm: Machine) -> list[str]:
     vm.run(DIRTY.format(path=dirty.path), timeout=600)
     server = san.disk(whole=san.fs("", size=600))
     vm.run(SERVER.format(path=server.path), timeout=1200)
-    targets = prepared(vm, 1)
+    targets = prepared(vm, san, 1)
     for volume, disk in (("vol01", dirty), ("vol02", server)):
         san.target(named(volume), [disk], read_only=True)
         targets.append(named(volume))
@@ -144,7 +143,7 @@ def rows(part: str) -> list[Row]:
         if job == "contents":
             targets = prepared_contents(vm)
         else:
-            targets = prepared(vm, MANY if job == "together" else 1)
+            targets = prepared(vm, San(vm), MANY if job == "together" else 1)
         python = vm.run(f"{PYTHON} --version").stdout.strip()
         print(f"bench: {job} visits in the virtual machine, {suite}, {python}", file=sys.stderr)
         command = ["python3", "/root/guest.py", job, str(ROUNDS[job]), *targets]

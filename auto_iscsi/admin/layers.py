@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors
+from auto_iscsi.admin import made_devices
 from auto_iscsi.admin.disk_report import Contents
 from auto_iscsi.admin.stack_report import LUN, PARTITION, Node
 from auto_iscsi.config.settings import ALL, Settings
@@ -54,7 +55,12 @@ class _Volume(NamedTuple):
 
     group: volume_groups.Listed
     volume: lvm_volumes.LogicalVolume
-    node: str  #: the device of the physical volume with its first part
+    on: str  #: the name of the disk or partition with its first part
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the disks and partitions with its group."""
+        return {area.name for area in self.group.areas.values()}
 
     @property
     def name(self) -> str:
@@ -95,22 +101,22 @@ class _Layers:
     ) -> None:
         self._host, self._target, self._settings, self._shown = host, target, settings, shown
         self._until = time.monotonic() + journal.READ_SECONDS
-        #: LUN and partition by the node of any path to it
+        #: LUN and partition by the name of any path to it
         self._numbers = {
-            candidate.device.node: (contents.disk.san_lun, candidate.part)
+            candidate.device.name: (contents.disk.san_lun, candidate.part)
             for contents in disks
             for candidate in contents.candidates
         }
         chosen = shown.selected.filesystems if shown.selected else ()
         #: by LUN and partition, the device that a lookup takes
         self._chosen = {
-            self._numbers[each.device.node]: each.device
+            self._numbers[each.device.name]: each.device
             for each in chosen
-            if each.device.node in self._numbers
+            if each.device.name in self._numbers
         }
         final = shown.final.filesystems if shown.final else ()
         #: the place of each filesystem that is mounted, by LUN and partition, or node of ours
-        self._places = {self._key(each.device.node): each.offset or "/" for each in final}
+        self._places = {self._key(each.device): each.offset or "/" for each in final}
         self._members = [
             Filesystem(
                 self._offset(contents, candidate),
@@ -126,7 +132,7 @@ class _Layers:
         self._whys = self._read_notes()
         self._volumes = self._list_volumes()
         self._dirty = self._read_journals(luns)
-        self._made = self._names_of_ours()
+        self._made = made_devices.names(self._host)
         self._drawn: set[str] = set()
 
     def lun(self, contents: Contents) -> Node:
@@ -153,7 +159,11 @@ class _Layers:
         device, what = self._device(contents, candidate), candidate.content
         offset = self._offset(contents, candidate)
         key = (contents.disk.san_lun, candidate.part)
-        children = tuple(self._above(device.number, device.node, offset))
+        number = device.number
+        if candidate.part and not device.extent:
+            number = made_devices.of_partition(self._host, contents.disk, candidate.part) or number
+        part = device.extent.part if device.extent else 0
+        children = tuple(self._above(number, device.name, offset, part))
         place, why = self._places.get(key, ""), ""
         is_selected = scsi_disks.is_selected(contents.disk, self._settings)
         if is_selected and not (place or children):
@@ -163,7 +173,7 @@ class _Layers:
             place, why = (offset or "/") if self._settings.partition == ALL else "", ""
         elif not (place or children or why) and is_selected:
             why = self._why(what, key in self._chosen)
-        groups = {v.group.name for v in self._volumes if device.node in v.group.nodes.values()}
+        groups = {v.group.name for v in self._volumes if device.name in v.names}
         label = f"'{what.label}'" if what.label else what.purpose and f"({what.purpose})"
         dirty = self._dirty.get(candidate.device.node)
         return Node(
@@ -175,24 +185,27 @@ class _Layers:
             candidate.size,
             _STATES[dirty],
             self._settings.journal_rule if dirty and not why else "",
-            self._overlay(device.number),
+            made_devices.overlay(self._host, number),
             place,
             why,
             is_pending,
             children,
         )
 
-    def _above(self, number: str, node: str, offset: str) -> Iterator[Node]:
+    def _above(self, number: str, device: str, offset: str, part: int = 0) -> Iterator[Node]:
         """Yield the nodes of what lies on a device: our devices, and volumes not mapped yet.
 
-        offset: the directory of the partition below the key.
+        device: its name. offset: the directory of the partition below the key. part: of a partition
+        without a node, its number; then `number` is that of the whole disk.
         """
-        for holder in self._holders(number):
+        for holder in made_devices.holders(self._host, number):
+            if self._part(holder) != part:
+                continue
             if holder not in self._drawn:  # a striped volume lies on two
                 self._drawn.add(holder)
                 yield self._mapped(holder, offset)
-        waiting = [v for v in self._volumes if v.node == node and not self._names(v) & self._made]
-        places = [unmapped.Volume(v.volume.segments, v.group.nodes) for v in waiting]
+        waiting = [v for v in self._volumes if v.on == device and not self._names(v) & self._made]
+        places = [unmapped.Volume(v.volume.segments, v.group.areas) for v in waiting]
         try:
             answers = unmapped.recognise(self._host, self._target, places, self._until)
         except errors.Failure:
@@ -202,10 +215,11 @@ class _Layers:
 
     def _mapped(self, node: str, offset: str) -> Node:
         """Return the node of a device of ours (dm-N), which is no overlay."""
-        number, own_name = self._number(node), our_devices.name(self._host, node)
+        number, own_name = made_devices.number(self._host, node), our_devices.name(self._host, node)
         volume = next((v for v in self._volumes if own_name in self._names(v)), None)
         match = _OUR_NAME.fullmatch(own_name)
         label = match[1] if match else own_name
+        label = volume.label if volume else label
         name = volume.name if volume else label
         children = tuple(self._above(number, node, offset))
         what, place, why = self._content(node), self._places.get(node, ""), ""
@@ -223,7 +237,7 @@ class _Layers:
             int(self._host.read(f"/sys/block/{node}/size") or 0) * mapping.SECTOR,
             _STATES[dirty],
             self._settings.journal_rule if dirty and not why else "",
-            self._overlay(number),
+            made_devices.overlay(self._host, number),
             place,
             why,
             children=children,
@@ -240,7 +254,7 @@ class _Layers:
             partition = self._settings.partition
             if partition == volume.name:
                 place = "/"
-            elif "/" in str(partition) or self._numbers.get(volume.node) not in self._chosen:
+            elif "/" in str(partition) or self._numbers.get(volume.on) not in self._chosen:
                 why = self._setting()
             elif partition == ALL:
                 place = offset
@@ -280,52 +294,44 @@ class _Layers:
         prefix = f"/lun{contents.disk.san_lun}" if self._settings.lun == ALL else ""
         return prefix + (f"/p{candidate.part}" if candidate.part else "")
 
-    def _key(self, node: str) -> tuple[int, int] | str:
+    def _key(self, device: scsi_disks.Device) -> tuple[int, int] | str:
         """Return LUN and partition of a device, or its node if it is ours; see through overlays."""
-        if our_devices.is_ours(self._host, node) and our_devices.is_overlay(self._host, node):
-            for slave in self._host.names(f"/sys/block/{node}/slaves"):
-                if not slave.startswith("loop"):
-                    return self._key(slave)
-        return self._numbers.get(node, node)
+        name = device.name
+        while our_devices.is_ours(self._host, name):
+            partition = made_devices.partition(self._host, name)
+            if not (partition or our_devices.is_overlay(self._host, name)):
+                break
+            slaves = self._host.names(f"/sys/block/{name}/slaves")
+            below = next((slave for slave in slaves if not slave.startswith("loop")), "")
+            if partition:
+                lun, _ = self._numbers.get(below, (0, 0))
+                return lun, partition
+            name = below
+        return self._numbers.get(name, name)
 
-    def _holders(self, number: str) -> list[str]:
-        """Return our devices (dm-N) on the device MAJOR:MINOR; an overlay stands for its own."""
-        nodes = []
-        for node in self._host.names(f"/sys/dev/block/{number}/holders"):
-            if our_devices.is_ours(self._host, node):
-                is_overlay = our_devices.is_overlay(self._host, node)
-                nodes += self._holders(self._number(node)) if is_overlay else [node]
-        return nodes
+    def _part(self, node: str) -> int:
+        """Return the partition that a device of ours on a whole disk lies in; 0: in none.
 
-    def _overlay(self, number: str) -> str:
-        """Return the name of the overlay of the device MAJOR:MINOR, "" for none."""
-        for node in self._host.names(f"/sys/dev/block/{number}/holders"):
-            if our_devices.is_ours(self._host, node) and our_devices.is_overlay(self._host, node):
-                return our_devices.name(self._host, node)
-        return ""
-
-    def _number(self, node: str) -> str:
-        return self._host.read(f"/sys/class/block/{node}/dev") or ""
+        -1: it shows the partition itself (volumes/partitions).
+        """
+        if made_devices.partition(self._host, node):
+            return -1
+        match = _OUR_NAME.fullmatch(our_devices.name(self._host, node))
+        hidden = (each.device.extent.part for each in self._members if each.device.extent)
+        return next((p for p in hidden if match and match[1].startswith(f"{p}-")), 0)
 
     def _content(self, node: str) -> content.Content:
         """Return what udev says is on a device of ours."""
-        return content.from_udev(udev_db.read(self._host, self._number(node)))
+        return content.from_udev(udev_db.read(self._host, made_devices.number(self._host, node)))
 
     def _names(self, volume: _Volume) -> set[str]:
         """Return the names that the device of a volume can have."""
-        numbers = map(self._number, volume.group.nodes.values())
+        numbers = {
+            made_devices.number(self._host, area.node) for area in volume.group.areas.values()
+        }
         hidden = [each.device.extent.part for each in self._members if each.device.extent]
         labels = [volume.label, *(f"{part}-{volume.label}" for part in hidden)]
         return {mapping.name(self._host, *each) for each in itertools.product(numbers, labels)}
-
-    def _names_of_ours(self) -> set[str]:
-        """Return the names of our devices on this host."""
-        nodes = [node for node in self._host.names("/sys/block") if node.startswith("dm-")]
-        return {
-            our_devices.name(self._host, node)
-            for node in nodes
-            if our_devices.is_ours(self._host, node)
-        }
 
     def _read_notes(self) -> dict[str, str]:
         """Return why something is left out, by its directory below the key."""
@@ -361,9 +367,9 @@ class _Layers:
         for group in groups:
             for volume in group.volumes:
                 pvs = [stripe.pv for segment in volume.segments for stripe in segment.stripes]
-                present = [group.nodes[pv] for pv in pvs if pv in group.nodes]
-                node = next(iter([*present, *group.nodes.values()]), "")
-                volumes.append(_Volume(group, volume, node))
+                present = [group.areas[pv] for pv in pvs if pv in group.areas]
+                first = next(iter([*present, *group.areas.values()]), None)
+                volumes.append(_Volume(group, volume, first.name if first else ""))
         return volumes
 
     def _read_journals(self, luns: Sequence[Contents]) -> dict[str, bool | None]:

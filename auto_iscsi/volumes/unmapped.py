@@ -19,11 +19,20 @@ from auto_iscsi.volumes.lvm_metadata import SECTOR
 from auto_iscsi.volumes.lvm_volumes import Segment
 
 
+class Area(NamedTuple):
+    """Where a physical volume lies."""
+
+    name: str  #: of its disk or partition, also of a partition without a node
+    node: str  #: the device that it is read from
+    start: int  #: sectors from the start of that device
+    size: int  #: sectors
+
+
 class Volume(NamedTuple):
     """Where a logical volume lies."""
 
     segments: tuple[Segment, ...]
-    nodes: Mapping[str, str]  #: the devices of its physical volumes, by UUID
+    areas: Mapping[str, Area]  #: its physical volumes, by UUID
 
 
 def recognise(
@@ -35,7 +44,7 @@ def recognise(
     """
 
     def recognise_all() -> list[tuple[str, bool | None]]:
-        nodes = {node for volume in volumes for node in volume.nodes.values()}
+        nodes = {area.node for volume in volumes for area in volume.areas.values()}
         with _opened(host, sorted(nodes)) as handles:
             return [superblock.recognise(_reader(volume, handles)) for volume in volumes]
 
@@ -69,10 +78,12 @@ def _reader(volume: Volume, handles: Mapping[str, int]) -> superblock.Read:
             if index < 0:
                 break
             pv, place, left = locate(volume.segments[index], at - starts[index])
-            handle = handles.get(volume.nodes.get(pv, ""), -1)
-            if handle < 0 or left <= 0:
+            area = volume.areas.get(pv)
+            handle = handles.get(area.node, -1) if area else -1
+            left = min(left, area.size * SECTOR - place) if area else 0
+            if handle < 0 or left <= 0 or not area:
                 break
-            part = os.pread(handle, min(left, size - len(data)), place)
+            part = os.pread(handle, min(left, size - len(data)), area.start * SECTOR + place)
             if not part:
                 break
             data += part

@@ -29,6 +29,7 @@ from auto_iscsi.volumes import (
     mapping,
     mountable,
     thin_pool,
+    unmapped,
 )
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
@@ -42,6 +43,12 @@ class _Member(NamedTuple):
     filesystem: mountable.Filesystem  #: the selected partition or disk, of type LVM_MEMBER
     sectors: int
     start: int = 0  #: sectors from the start of the device: of a partition without a node
+
+    @property
+    def area(self) -> unmapped.Area:
+        """Where its data are read."""
+        device = self.filesystem.device
+        return unmapped.Area(device.name, device.node, self.start, self.sectors)
 
 
 class _Group(NamedTuple):
@@ -69,7 +76,7 @@ class Listed(NamedTuple):
 
     name: str
     prefix: str  #: the directory of the LUN, "" without one
-    nodes: dict[str, str]  #: the devices of the physical volumes that are there, by UUID
+    areas: dict[str, unmapped.Area]  #: the physical volumes that are there, by UUID
     volumes: tuple[lvm_volumes.LogicalVolume, ...]
 
 
@@ -84,7 +91,7 @@ def list_groups(
         Listed(
             group.described.name,
             _common_offset(group.members.values()),
-            {uuid: member.filesystem.device.node for uuid, member in group.members.items()},
+            {uuid: member.area for uuid, member in group.members.items()},
             group.described.volumes,
         )
         for group in _read_groups(host, target, members, mountable.Collector(target), until)

@@ -41,6 +41,9 @@ PARTITIONS = {
     3: ("LVM2_member", "raid", "", LINUX, 600),
 }
 
+#: A physical volume that is all of a device.
+AREA = unmapped.Area("a", "a", 0, 1 << 30)
+
 
 def device(path: str, node: str, number: str, size: int, **properties: str) -> dict[str, Content]:
     """Return the files that the kernel and udev have of a device of `size` MiB."""
@@ -266,7 +269,7 @@ def recognised(root: Path, image: bytes, segments: tuple[Segment, ...]) -> tuple
             place = stripe.start * 512 + row * chunk
             files[stripe.pv][place : place + chunk] = piece[at : at + chunk]
     make_tree(root, {f"/dev/{name}": bytes(data) for name, data in files.items()})
-    volume = unmapped.Volume(segments, {"a": "a", "b": "b"})
+    volume = unmapped.Volume(segments, {"a": AREA, "b": AREA._replace(node="b")})
     (answer,) = unmapped.recognise(Host(str(root)), TARGET, [volume], time.monotonic() + 20)
     return answer
 
@@ -300,9 +303,9 @@ def test_a_dirty_journal_is_seen_through_the_segments(tmp_path: Path) -> None:
 def test_a_volume_without_its_physical_volume_is_not_known(tmp_path: Path) -> None:
     make_tree(tmp_path, {"/dev/a": bytes(4096)})
     volumes = [
-        unmapped.Volume((Segment(0, 16, (Stripe("c", 0),), 0),), {"a": "a"}),
-        unmapped.Volume((Segment(0, 16, (Stripe("a", 0),), 0),), {"a": "gone"}),
-        unmapped.Volume((), {"a": "a"}),
+        unmapped.Volume((Segment(0, 16, (Stripe("c", 0),), 0),), {"a": AREA}),
+        unmapped.Volume((Segment(0, 16, (Stripe("a", 0),), 0),), {"a": AREA._replace(node="gone")}),
+        unmapped.Volume((), {"a": AREA}),
     ]
     host = Host(str(tmp_path))
     assert unmapped.recognise(host, TARGET, volumes, time.monotonic() + 20) == [("", None)] * 3

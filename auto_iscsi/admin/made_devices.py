@@ -1,0 +1,53 @@
+"""Find the devices that lookups have made on a disk, partition or volume, for a report."""
+
+from __future__ import annotations
+
+import re
+
+from auto_iscsi.disks import our_devices, scsi_disks
+from auto_iscsi.machine.host import Host
+
+_PARTITION = re.compile(r"ai-\d+-p(\d+)")  # volumes/partitions
+
+
+def number(host: Host, node: str) -> str:
+    """Return MAJOR:MINOR of a device, "" if it is gone."""
+    return host.read(f"/sys/class/block/{node}/dev") or ""
+
+
+def names(host: Host) -> set[str]:
+    """Return the names of our devices on this host."""
+    nodes = [node for node in host.names("/sys/block") if node.startswith("dm-")]
+    return {our_devices.name(host, node) for node in nodes if our_devices.is_ours(host, node)}
+
+
+def holders(host: Host, device: str) -> list[str]:
+    """Return our devices (dm-N) on the device MAJOR:MINOR; an overlay stands for its own."""
+    nodes = []
+    for node in host.names(f"/sys/dev/block/{device}/holders"):
+        if our_devices.is_ours(host, node):
+            is_overlay = our_devices.is_overlay(host, node)
+            nodes += holders(host, number(host, node)) if is_overlay else [node]
+    return nodes
+
+
+def overlay(host: Host, device: str) -> str:
+    """Return the name of the overlay of the device MAJOR:MINOR, "" for none."""
+    for node in host.names(f"/sys/dev/block/{device}/holders"):
+        if our_devices.is_ours(host, node) and our_devices.is_overlay(host, node):
+            return our_devices.name(host, node)
+    return ""
+
+
+def partition(host: Host, node: str) -> int:
+    """Return the number of the partition that a device of ours shows, 0 for another device."""
+    match = _PARTITION.fullmatch(our_devices.name(host, node))
+    return int(match[1]) if match else 0
+
+
+def of_partition(host: Host, disk: scsi_disks.Disk, part: int) -> str:
+    """Return MAJOR:MINOR of our device that shows a partition, "" for none."""
+    for node in host.names(f"{disk.path}/holders"):
+        if our_devices.is_ours(host, node) and partition(host, node) == part:
+            return number(host, node)
+    return ""
