@@ -89,8 +89,9 @@ TABLE = {
     "partition": Setting(
         values.partition,
         1,
-        "number, none, auto, all, VG/LV",
-        "the partition to mount; none: the whole disk; all: as p1, p2, VG-LV, ... under the key",
+        "number, none, auto, all, system, VG/LV",
+        "the partition to mount; none: the whole disk; all: as p1, p2, VG-LV, ... under the key; "
+        "system: as its own fstab says",
         "auto",
         lambda number: str(number or "none"),
     ),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from auto_iscsi import portals
 
 AUTO, ALL = "auto", "all"  #: values: the one that the disk suggests; every one
+SYSTEM = "system"  #: a value of `partition`: as the system on the disk mounts its filesystems
 OVERLAY = "overlay"  #: a value of `journal`
 
 

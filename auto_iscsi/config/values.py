@@ -8,7 +8,7 @@ would cost a first lookup more than all parsers do.
 from __future__ import annotations
 
 from auto_iscsi import portals
-from auto_iscsi.config.settings import ALL, AUTO
+from auto_iscsi.config.settings import ALL, AUTO, SYSTEM
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def number(lowest: int, highest: int) -> Callable[[Raw], int]:
 
 
 def partition(raw: Raw) -> int | str:
-    """Read a partition: its number, 0 for none, VG/LV for a logical volume, or auto or all."""
+    """Read a partition: its number, 0 for none, VG/LV for a logical volume, or a word."""
     word = _word(raw).lower()
-    if word in (AUTO, ALL):
+    if word in (AUTO, ALL, SYSTEM):
         return word
     group, slash, volume = _word(raw).partition("/")
     if slash and all(_is_volume_name(name) for name in (group, volume)):
@@ -90,7 +90,7 @@ def partition(raw: Raw) -> int | str:
     try:
         return 0 if word == "none" else number(1, 255)(raw)
     except ValueError as error:
-        raise ValueError(f"{error}, VG/LV, none, auto or all") from None
+        raise ValueError(f"{error}, VG/LV, none, auto, all or system") from None
 
 
 def _is_volume_name(word: str) -> bool:

@@ -22,9 +22,8 @@ def mount_over(files: Mapping[str, bytes], scratch: str) -> None:
     Called in a child before its exec. `scratch` is any directory; it is unchanged afterwards. Raise
     OSError when something fails; then the process has to end.
     """
-    _call("unshare", "a mount namespace", ctypes.c_int(_CLONE_NEWNS))
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-    _mount("tmpfs", scratch, "tmpfs", 0, "mode=0700")
+    leave_namespace()
+    mount("tmpfs", scratch, "tmpfs", 0, "mode=0700")
     for number, (path, content) in enumerate(files.items()):
         source = f"{scratch}/{number}"
         handle = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -33,11 +32,23 @@ def mount_over(files: Mapping[str, bytes], scratch: str) -> None:
                 content = content[os.write(handle, content) :]
         finally:
             os.close(handle)
-        _mount(source, path, None, _MS_BIND)
-    _call("umount2", scratch, os.fsencode(scratch), ctypes.c_int(_MNT_DETACH))
+        mount(source, path, None, _MS_BIND)
+    detach(scratch)
 
 
-def _mount(source: str | None, place: str, fstype: str | None, flags: int, data: str = "") -> None:
+def leave_namespace() -> None:
+    """Give this process a mount namespace of its own, whose mounts nobody else sees."""
+    _call("unshare", "a mount namespace", ctypes.c_int(_CLONE_NEWNS))
+    mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+
+
+def detach(place: str) -> None:
+    """Unmount what is mounted at `place`; who has it open keeps it until he closes it."""
+    _call("umount2", place, os.fsencode(place), ctypes.c_int(_MNT_DETACH))
+
+
+def mount(source: str | None, place: str, fstype: str | None, flags: int, data: str = "") -> None:
+    """Mount as mount(2) does; raise OSError."""
     words = [None if word is None else os.fsencode(word) for word in (source, place, fstype)]
     _call("mount", place, *words, ctypes.c_ulong(flags), os.fsencode(data) or None)
 

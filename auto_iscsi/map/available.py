@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 
-from auto_iscsi.config.settings import AUTO
+from auto_iscsi.config.settings import AUTO, SYSTEM
 from auto_iscsi.disks import scsi_disks
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import mounts
+from auto_iscsi.map.request import TREES
 from auto_iscsi.volumes import mountable
 
 if TYPE_CHECKING:
@@ -64,7 +65,19 @@ def through_sessions(request: Request) -> Available:
 
 def _through(request: Request, candidates: list[Session]) -> Available:
     up = [session for session in candidates if session.up]
+    if up and _can_be_system(request):
+        from auto_iscsi.map import kept_tree
+
+        if tree := kept_tree.find(request, up):
+            return Available(tree, up)
     return Available(find(request.host, up, request.settings), up)
+
+
+def _can_be_system(request: Request) -> bool:
+    """Tell whether an earlier lookup kept the tree of a system, and it may be shown."""
+    if request.settings.partition not in (AUTO, SYSTEM):
+        return False
+    return os.path.exists(request.host.path(f"{TREES}/{request.target}"))
 
 
 def has_link(request: Request, up: Sequence[Session]) -> bool:
@@ -94,13 +107,18 @@ def without_session(request: Request) -> Mountable | None:
     answer says as long as the filesystem is mounted.
     """
     mounted = mounts.list_all(request.host)
+    point = mount_point(request, mounted)
+    if _can_be_system(request):
+        from auto_iscsi.map import kept_tree
+
+        if tree := kept_tree.find_mounted(request, point, mounted):
+            return tree
     target_sessions = sessions.find_all(request.host, request.target)
     by_number = {mount.number: mount for mount in mounted}
     down = [session for session in target_sessions if not session.up]
     for device in scsi_disks.matching_devices(request.host, down, request.settings):
         if device.number in by_number:
             return _as_mounted(device, by_number[device.number], request.settings)
-    point = mount_point(request, mounted)
     for mount in mounted:
         if mount.point == point and mount.fstype != "autofs":
             device = scsi_disks.Device(os.path.basename(mount.source), "", mount.number)

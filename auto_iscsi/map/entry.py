@@ -27,7 +27,8 @@ def format_entry(content: Mountable, settings: Settings, remount: bool = False) 
     if len(filesystems) == 1 and not filesystems[0].offset:
         return _options_and_location(filesystems[0], settings, remount)
     entry = " ".join(
-        f"{each.offset} {_options_and_location(each, settings)}" for each in filesystems
+        f"{each.offset} {_options_and_location(each, settings, remount and each.offset == '/')}"
+        for each in filesystems
     )
     if len(entry) >= LONGEST:
         raise errors.Failure(

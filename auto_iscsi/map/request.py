@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+from auto_iscsi.machine import state_files
 
 if TYPE_CHECKING:
     from auto_iscsi import keys
     from auto_iscsi.config.settings import Settings
     from auto_iscsi.iscsi import claims
     from auto_iscsi.machine.host import Host
+
+
+TREES = f"{state_files.FOLDER}/trees"  #: by target, what its filesystems came to (kept_tree)
 
 
 class Request(NamedTuple):

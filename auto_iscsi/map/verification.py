@@ -141,18 +141,29 @@ def _is_member(request: Request, device: scsi_disks.Device) -> bool:
     return record.properties.get("ID_FS_TYPE") in mountable.HIDDEN
 
 
+def _with_partitions(request: Request, content: Mountable, act: bool) -> Mountable:
+    """Return what is to be mounted, with devices of ours for partitions where these are needed."""
+    if any(request.host.names(f"{disk}/holders") for disk in disks_of(content)) or any(
+        filesystem.device.extent for filesystem in content.filesystems
+    ):
+        from auto_iscsi.volumes import partitions
+
+        return partitions.show(request.host, request.target, content, request.until, act)
+    return content
+
+
 def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> Mountable:
     """Return what may be mounted, by the journals' states; raise DirtyJournal.
 
     Disks are made read-only, or writable again, as the setting `journal` demands; not if `act` is
     False.
     """
-    if any(request.host.names(f"{disk}/holders") for disk in disks_of(content)) or any(
-        filesystem.device.extent for filesystem in content.filesystems
-    ):
-        from auto_iscsi.volumes import partitions
-
-        content = partitions.show(request.host, request.target, content, request.until, act)
+    if content.is_final:
+        return content
+    layout = _with_partitions(request, content, act)
+    if content.is_maybe_system:
+        return _as_system(request, content, layout, act)
+    content = layout
     if any(filesystem.fstype in mountable.MEMBERS for filesystem in content.filesystems):
         from auto_iscsi.volumes import stack
 
@@ -166,3 +177,28 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     return journal.apply_rule(
         request.host, request.target, content, request.settings, request.until, act
     )
+
+
+def _as_system(request: Request, content: Mountable, layout: Mountable, act: bool) -> Mountable:
+    """Return what allow_by_journal() says for filesystems that can be those of one system.
+
+    `layout`: these, with devices of ours for partitions.
+    """
+    from auto_iscsi.map import kept_tree
+    from auto_iscsi.volumes import system
+
+    host, settings = request.host, request.settings
+    names = system.names(host, content)
+    try:
+        tree = system.show(host, request.target, layout, names, settings, request.until, act)
+    except system.NOT_NOW:
+        raise
+    except errors.Failure:
+        if content.otherwise is None:
+            raise
+        if isinstance(content.otherwise, errors.Failure):
+            raise content.otherwise from None
+        return allow_by_journal(request, content.otherwise, act)
+    if act:
+        kept_tree.keep(request, tree)
+    return tree

@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple
 
 from auto_iscsi.iscsi import chap, claims, record_ledger
 from auto_iscsi.machine.host import Host
+from auto_iscsi.map import kept_tree
 from auto_iscsi.reaper import decisions, logout
 
 AT_ONCE = 8  # targets that are worked on at the same time
@@ -153,6 +154,7 @@ def _tidy(host: Host) -> None:
     for name in stale:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(host.path(f"{claims.FOLDER}/{name}"))
+    kept_tree.forget_gone(host, claimed)
     noted = host.names(record_ledger.FOLDER)
     for name in {*claimed, *host.names(f"{claims.FOLDER}/disks"), *noted}:
         if name.startswith("."):  # half written

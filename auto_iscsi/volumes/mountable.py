@@ -30,6 +30,7 @@ class Filesystem(NamedTuple):
     device: scsi_disks.Device
     fstype: str
     options: tuple[str, ...]
+    volume: str = ""  #: VG/LV, for a logical volume
     is_type_guessed: bool = False  #: mount(8) finds the type itself, so that automount runs no fsck
 
 
@@ -38,6 +39,9 @@ class Mountable(NamedTuple):
 
     filesystems: tuple[Filesystem, ...]
     notes: tuple[str, ...] = ()  #: lines for the log
+    is_maybe_system: bool = False  #: to be shown as the system on it mounts it (volumes/system)
+    otherwise: Mountable | errors.Failure | None = None  #: what is shown if it is no system
+    is_final: bool = False  #: as an earlier lookup worked it out (map/kept_tree)
 
 
 class Collector:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from auto_iscsi import errors, keys
-from auto_iscsi.config.settings import ALL, AUTO, Settings
+from auto_iscsi.config.settings import ALL, AUTO, SYSTEM, Settings
 from auto_iscsi.disks import identity, scsi_commands, scsi_disks, udev_db
 from auto_iscsi.iscsi.sessions import Session
-from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.lean_stdlib import NamedTuple, suppress
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_type, mountable
 from auto_iscsi.volumes.candidates import Candidate as Candidate
@@ -50,6 +50,28 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mou
 
     Raise Failure when the selection is not clear, or nothing of it can be mounted.
     """
+    if settings.partition == SYSTEM:
+        parts = _find(host, up, settings._replace(partition=ALL))
+        return parts and parts._replace(is_maybe_system=True)
+    if settings.partition != AUTO or settings.fstype != AUTO or settings.lun == ALL:
+        return _find(host, up, settings)
+    otherwise: mountable.Mountable | errors.Failure | None
+    try:
+        otherwise = _find(host, up, settings)
+        if otherwise is None or not otherwise.notes:  # notes name what is left alone
+            return otherwise
+    except (errors.Ambiguous, errors.NotMountable) as failure:
+        otherwise = failure
+    with suppress(errors.Failure):
+        if parts := _find(host, up, settings._replace(partition=ALL)):
+            return parts._replace(is_maybe_system=True, otherwise=otherwise)
+    if isinstance(otherwise, errors.Failure):
+        raise otherwise
+    return otherwise
+
+
+def _find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mountable | None:
+    """Do what find() says, for one value of `partition`."""
     luns = _selected_luns(host, up, settings)
     if settings.lun == ALL and not _are_all_found(host, luns):
         return None
@@ -189,7 +211,7 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
         raise _ambiguous(disk, what, candidates, hint)
     if whole.holds_files:
         return Selection([whole], f"{setting}: the filesystem on the whole disk")
-    if settings.partition == ALL:
+    if settings.partition in (ALL, SYSTEM):
         used = [part for part in parts if part.content.has_signature]
         if used:
             return Selection(used, f"{setting}: each partition with something on it")

@@ -115,9 +115,8 @@ def expand(
         with collected.leave_out_failures(place.offset):
             shown = devices.of(place)
             what = f"{target}: {place.name}"
-            collected.filesystems.append(
-                mapping.filesystem(host, what, place.offset, shown, settings)
-            )
+            filesystem = mapping.filesystem(host, what, place.offset, shown, settings)
+            collected.filesystems.append(filesystem._replace(volume=place.name))
     result = collected.result()
     if result is None:
         raise errors.NotMountable(

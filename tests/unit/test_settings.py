@@ -170,7 +170,7 @@ INVALID = [
     ("partition", "-1", "1 to 255"),
     ("partition", "one", "1 to 255"),
     ("partition", "1, 2", "not a list"),
-    ("partition", "every", "none, auto or all"),
+    ("partition", "every", "none, auto, all or system"),
     ("lun", "auto", "0 to 16383 or all"),
     ("lun", "-1", "0 to 16383"),
     ("lun", "16384", "0 to 16383"),
