@@ -13,7 +13,7 @@ import zlib
 
 import auto_iscsi
 from auto_iscsi import errors
-from auto_iscsi.disks import identity, our_devices, scsi_disks
+from auto_iscsi.disks import identity, multipath, our_devices, scsi_disks
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, suppress
 from auto_iscsi.map.request import TREES
@@ -60,7 +60,10 @@ def keep(request: Request, tree: Mountable) -> None:
 
 
 def find(request: Request, up: Sequence[Session]) -> Mountable | None:
-    """Return the tree that an earlier lookup found, if all of it is still so, else None."""
+    """Return the tree that an earlier lookup found, if all of it is still so, else None.
+
+    Raise TwinVolumes when a multipath map joins a disk with another volume.
+    """
     kept = _read(request)
     if kept is None:
         return None
@@ -73,6 +76,12 @@ def find(request: Request, up: Sequence[Session]) -> Mountable | None:
         return None
     if settings.writes_nothing and any(host.read(f"{path}/ro") != "1" for path in paths):
         return None
+    # The caller asks only the disks of `filesystems` who they are, and a volume group has others.
+    others = paths.difference(each.device.disk for each in kept.filesystems)
+    if not all(identity.examine(host, request.target, path).is_same for path in others):
+        return None
+    for path in paths:
+        multipath.map_and_partitions(host, path)  # raises TwinVolumes
     return kept.content if all(_is_there(host, f.device) for f in kept.filesystems) else None
 
 

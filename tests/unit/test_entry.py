@@ -98,3 +98,14 @@ def test_a_lun_has_the_sans_number_and_the_name_that_udev_gives_it(
 def test_the_link_spells_the_target_as_iscsid_gave_it_to_the_kernel() -> None:
     session = Session(1, TARGET.upper(), Portal("10.0.0.1"), "LOGGED_IN")
     assert TARGET.upper() in scsi_disks.Disk("sdb", 0, session, "").link
+
+
+def test_the_tree_of_a_system_begins_with_its_root() -> None:
+    settings = schema.resolve([], TARGET)._replace(device="kernel")
+    device = scsi_disks.Device("sdb1", "", "8:17")
+    places = [mountable.Filesystem(each, device, "xfs", ("ro",)) for each in ("/", "/home")]
+    content = mountable.Mountable(tuple(places))
+    line = "/ -ro,fstype=xfs :/dev/sdb1 /home -ro,fstype=xfs :/dev/sdb1"
+    assert map_entry.format_entry(content, settings) == line
+    again = map_entry.format_entry(content, settings, remount=True)
+    assert again == line.replace("ro", "ro,remount", 1)

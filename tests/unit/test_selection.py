@@ -608,3 +608,40 @@ def test_an_ntfs_that_was_in_use_is_mounted_and_said_to_be_incomplete(tmp_path: 
     with pytest.raises(errors.DirtyJournal) as refused:
         lookup.lookup(Host(str(tmp_path)), TARGET)
     assert "Linux does not replay its log" in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("devices", "is_maybe"),
+    [
+        ([EXT4], False),
+        ([EMPTY, EXT4], False),
+        ([EMPTY, ESP, XFS], False),
+        ([EMPTY, SWAP, EXT4], False),
+        ([EMPTY, EXT4, XFS], True),
+        ([EMPTY, EXT4, LVM], True),
+        ([EMPTY, LVM], True),
+        ([LVM], True),
+    ],
+)
+def test_auto_asks_whether_it_is_a_system_only_where_it_had_no_clear_answer(
+    tmp_path: Path, devices: list[On], is_maybe: bool
+) -> None:
+    make_tree(tmp_path, {**machine({0: devices}), config_files.FILE: AUTO})
+    host = Host(str(tmp_path))
+    settings = table.resolve(config_files.load(host), TARGET)
+    up = sessions.find_all(host, TARGET)
+    content = available.find(host, up, settings)
+    assert content and content.is_maybe_system == is_maybe
+    for other in (settings._replace(fstype="ext4"), settings._replace(lun="all")):
+        try:
+            other_content = available.find(host, up, other)
+        except errors.Failure:
+            continue
+        assert other_content and not other_content.is_maybe_system
+
+
+def test_without_a_root_system_is_refused_and_says_why(tmp_path: Path) -> None:
+    text = AUTO.replace("partition = auto", "partition = system")
+    refused = refusal(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text)
+    assert refused.code == "not-mountable"
+    assert refused.reason.startswith(f"{TARGET}: no root of a system: ")
