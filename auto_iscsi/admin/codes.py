@@ -90,14 +90,15 @@ _REFUSALS = {
     "ambiguous": (
         "The disk has several filesystems to choose from, or none. Or it has partitions, and a "
         "filesystem on the whole disk as well: one of them is left over from an earlier use of the "
-        "disk. Or there are signatures of more than one filesystem in one place. The line in the "
-        "log lists the contents of the disk.",
+        "disk. Or there are signatures of more than one filesystem in one place, or the roots of "
+        "more than one system. The line in the log lists the contents of the disk.",
         "Set partition to one of the numbers in that list, or to none for the whole disk. For "
         "several signatures in one place, wipefs -n DEVICE shows them: set fstype as well.",
     ),
     "not-mountable": (
         "The disk or partition cannot be mounted: it is part of something larger (LVM, md, ZFS), "
-        "encrypted, swap space or empty, or this kernel does not support its filesystem.",
+        "encrypted, swap space or empty, or this kernel does not support its filesystem. Or "
+        "partition = system is set, and the root of a system is missing or cannot be mounted.",
         "Read the line in the log: it names what is needed. For LVM, set partition = all; "
         "for LUKS, set luks_key_file. Of md arrays, only RAID 1 can be shown.",
     ),
