@@ -36,6 +36,8 @@ _RECORDED = {
 }
 #: Options of a filesystem that matter to a look at it, too.
 _KEPT = ("nouuid", *mount_options.WITHOUT_JOURNAL.values(), "nologreplay")
+#: Types that a read-only mount never writes to.
+_WITHOUT_ANY = ("vfat", "exfat", "iso9660", "udf", "squashfs")
 #: With these rules, the kernel may replay the journal at automount's mount, but not at our look.
 _REPLAYING = ("", "replay")
 
@@ -123,6 +125,8 @@ def _look(
 
     def open_volume(index: int, subvolume: tuple[str, ...]) -> int:
         each = layout.filesystems[index]
+        if not is_safe_to_look(host, each):
+            raise OSError(f"{each.fstype} could write to a disk that is not read-only")
         options = [*_options_of_look(each, rule), *subvolume]
         node = host.path(f"/dev/{each.device.node}")
         return look_inside.open_mounted(node, point, each.fstype, ",".join(options))
@@ -137,6 +141,18 @@ def _look(
 
     places, *rest = bounded.run(work, until, target)
     return system_tree.Tree(tuple(system_tree.Place(*each) for each in places), *rest)
+
+
+def is_safe_to_look(host: Host, filesystem: mountable.Filesystem) -> bool:
+    """Tell whether a mount for a look writes nothing: some types replay a journal with `ro`, too.
+
+    For others an option leaves the journal alone, or there is none. Nothing writes to a device that
+    is read-only.
+    """
+    family = mount_options.family(filesystem.fstype)
+    if family in mount_options.WITHOUT_JOURNAL or family in _WITHOUT_ANY:
+        return True
+    return host.read(f"/sys/class/block/{filesystem.device.node}/ro") == "1"
 
 
 def _options_of_look(filesystem: mountable.Filesystem, rule: str) -> list[str]:

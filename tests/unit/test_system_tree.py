@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auto_iscsi.volumes import system_tree
+from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import mountable, system, system_tree
 from auto_iscsi.volumes.system_tree import Place, Tree, Volume
 from tests.tree.tree import Content, Link, make_tree
 
@@ -181,3 +183,13 @@ def test_no_table_leads_out_of_the_target(
     seen = points(result)
     assert seen.keys() <= {"/", "/var", "/boot"}
     assert seen.get("/", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("fstype", "ro", "is_safe"),
+    [("ext4", "0", True), ("vfat", "0", True), ("f2fs", "0", False), ("f2fs", "1", True)],
+)
+def test_no_look_lets_the_kernel_write(tmp_path: Path, fstype: str, ro: str, is_safe: bool) -> None:
+    make_tree(tmp_path, {"/sys/class/block/sdb1/ro": ro})
+    filesystem = mountable.Filesystem("/p1", Device("sdb1", "", "8:17"), fstype, ("ro",))
+    assert system.is_safe_to_look(Host(str(tmp_path)), filesystem) == is_safe
