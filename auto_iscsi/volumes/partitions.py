@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 
 from auto_iscsi import errors
-from auto_iscsi.disks import our_devices, scsi_disks
+from auto_iscsi.disks import our_devices, ownership, scsi_disks
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import mapping, mountable
+from auto_iscsi.volumes import mapping, mountable, overlay
 from auto_iscsi.volumes.device_mapper import FOLDER
 
 
@@ -24,6 +24,9 @@ def show(
     Raise Failure when nothing is left. Without `act`, only devices that are there are used.
     """
     held = {each.device.disk for each in layout.filesystems if each.device.extent}
+    if act:
+        for disk in sorted(held):
+            _free(host, target, disk, until)
     collected = mountable.Collector(target, layout.notes)
     for filesystem in layout.filesystems:
         with collected.leave_out_failures(filesystem.offset):
@@ -34,6 +37,23 @@ def show(
                     device = _device(host, target, device, whole, until, act)
             collected.filesystems.append(filesystem._replace(device=device))
     return collected.result() or layout
+
+
+def _free(host: Host, target: str, disk: str, until: float) -> None:
+    """Remove our devices from a disk (its path in sysfs) if one lies on a partition's own node.
+
+    A lookup with other settings made it. As long as it is there, the kernel lets us have no device
+    on the whole disk. What is mounted stays.
+    """
+    numbers = (
+        host.read(f"{disk}/{node}/dev") or ""
+        for node in scsi_disks.partitions_below(host, disk).values()
+    )
+    if any(our_devices.find(host, number) for number in numbers) and ownership.is_changeable(
+        host, target, disk
+    ):
+        for node in our_devices.list_of_disk(host, disk):
+            overlay.remove(host, target, node, until)
 
 
 def _is_partition(device: scsi_disks.Device) -> bool:
