@@ -160,10 +160,9 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     """
     if content.is_final:
         return content
-    layout = _with_partitions(request, content, act)
     if content.is_maybe_system:
-        return _as_system(request, content, layout, act)
-    content = layout
+        return _as_system(request, content, act)
+    content = _with_partitions(request, content, act)
     if any(filesystem.fstype in mountable.MEMBERS for filesystem in content.filesystems):
         from auto_iscsi.volumes import stack
 
@@ -179,17 +178,20 @@ def allow_by_journal(request: Request, content: Mountable, act: bool = True) -> 
     )
 
 
-def _as_system(request: Request, content: Mountable, layout: Mountable, act: bool) -> Mountable:
+def _as_system(request: Request, content: Mountable, act: bool) -> Mountable:
     """Return what allow_by_journal() says for filesystems that can be those of one system.
 
-    `layout`: these, with devices of ours for partitions.
+    What was made to find out that they are none is removed again when the key is refused.
     """
+    from auto_iscsi.disks import our_devices
     from auto_iscsi.map import kept_tree
     from auto_iscsi.volumes import system
 
     host, settings = request.host, request.settings
     names = system.names(host, content)
+    fresh = [disk for disk in disks_of(content) if not our_devices.list_of_disk(host, disk)]
     try:
+        layout = _with_partitions(request, content, act)
         tree = system.show(host, request.target, layout, names, settings, request.until, act)
     except system.NOT_NOW:
         raise
@@ -197,6 +199,9 @@ def _as_system(request: Request, content: Mountable, layout: Mountable, act: boo
         if content.otherwise is None:
             raise
         if isinstance(content.otherwise, errors.Failure):
+            for disk in fresh if act else ():
+                with suppress(errors.Busy):
+                    _remove_overlays(request, disk)
             raise content.otherwise from None
         return allow_by_journal(request, content.otherwise, act)
     if act:
