@@ -89,6 +89,7 @@ def test_the_package_depends_on_each_library_and_contains_none() -> None:
         "python3-pyudev",
         "python3-sh",
         "sensible-utils",
+        "tzdata",
         "python3:any",  # dh_python3's
     ]
 
