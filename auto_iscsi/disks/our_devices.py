@@ -28,7 +28,7 @@ _KINDS = {
     "LVM2_member": "logical volume",
     "linux_raid_member": "array",
 }
-OVERLAY, DECRYPTED, OTHER = "overlay", "decrypted device", "device"
+OVERLAY, DECRYPTED, PARTITION, OTHER = "overlay", "decrypted device", "partition", "device"
 
 
 def is_ours(host: Host, node: str) -> bool:
@@ -100,7 +100,11 @@ def is_overlay(host: Host, node: str) -> bool:
 
 
 def kind(host: Host, node: str) -> str:
-    """Return what a device of ours (dm-N) is: OVERLAY, DECRYPTED, one of _KINDS, or OTHER."""
+    """Return what a device of ours (dm-N) is: OVERLAY, DECRYPTED, one of _KINDS, or another kind.
+
+    On a whole disk we show its partitions (ai-NUMBER-pPART), and the logical volumes of partitions
+    without a node (ai-NUMBER-PART-VG-LV).
+    """
     if (host.read(f"{_BLOCK}/{node}/dm/uuid") or "").startswith(_CRYPT_PREFIXES):
         return DECRYPTED
     if is_overlay(host, node):
@@ -110,7 +114,13 @@ def kind(host: Host, node: str) -> str:
         fstype = udev_db.read(host, number).properties.get("ID_FS_TYPE", "")
         if fstype in _KINDS:
             return _KINDS[fstype]
-    return OTHER
+        if is_ours(host, slave):  # a thin volume is on its pool
+            return kind(host, slave)
+    label = "".join(name(host, node).split("-", 2)[2:])
+    first, hyphen, _ = label.partition("-")
+    if first[:1] == "p" and first[1:].isdecimal() and not hyphen:
+        return PARTITION
+    return _KINDS["LVM2_member"] if first.isdecimal() and hyphen else OTHER
 
 
 def is_finished(host: Host, node: str) -> bool:

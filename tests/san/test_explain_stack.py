@@ -107,7 +107,7 @@ def test_the_drawing_before_during_and_after_a_visit(vm: Machine, san: San) -> N
     assert data["entry"] == vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100).stdout.strip()
     (row,) = json.loads(vm.run(["auto-iscsi", "status", "--json"]).stdout)["sessions"]
     kinds = sorted(device["kind"] for device in row["devices"])
-    assert kinds == ["logical volume", "logical volume", "overlay"]
+    assert kinds == ["logical volume", "logical volume", "overlay", "partition"]
     assert [store["bytes"] > 0 for store in row["overlays"]] == [True]
     # After it.
     assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
