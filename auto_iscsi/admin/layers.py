@@ -181,7 +181,7 @@ class _Layers:
             PARTITION,
             content.SIGNATURES if what.is_ambivalent else what.fstype,
             f"of {', '.join(sorted(groups))}" if groups else label,
-            candidate.device.node,
+            candidate.device.name,
             candidate.size,
             _STATES[dirty],
             self._settings.journal_rule if dirty and not why else "",

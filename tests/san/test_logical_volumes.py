@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.san import job
@@ -214,7 +216,7 @@ def test_a_volume_group_in_any_table(
     assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
     assert not nodes_of_members(vm)
     shown = vm.run(["auto-iscsi", "explain", job.ALPHA], timeout=100).stdout
-    assert f"{part}: " in shown and "LVM2_member" in shown
+    assert re.search(rf" {part} sd[a-z]{part} +LVM2_member of vgx ", shown)
     assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
     job.configure(vm, ALL.replace("partition = all", f"partition = {part}"))
     assert "LVM physical volume" in job.refusal(vm, job.ALPHA)
