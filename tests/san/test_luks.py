@@ -91,7 +91,7 @@ def test_everything_in_luks_is_there_and_the_key_is_seen_by_nobody(vm: Machine, 
     assert vm.run(f"cat {root}/vg1-root/new8", timeout=100).stdout == "vg1-root8\n"
     assert vm.run(f"cat {root}/vg0-secret/new8", timeout=100).stdout == "original48\n"
     assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
-    assert any("p5 is left out: LUKS on sd" in line for line in job.messages(vm))
+    assert any("p5 is left out: LUKS on " in line for line in job.messages(vm))
     assert any(f"the key in {FILE} does not fit" in line for line in job.messages(vm))
     sampled = vm.read("/run/sampled").decode()
     assert "cryptsetup open" in sampled and KEY not in sampled
@@ -101,7 +101,7 @@ def test_everything_in_luks_is_there_and_the_key_is_seen_by_nobody(vm: Machine, 
     # LVM has activated nothing of what is in there.
     assert not [uuid for uuid in vm.run("cat /sys/block/dm-*/dm/uuid").lines if "LVM-" in uuid]
     assert "lvm-activate" not in vm.run("systemctl list-units --all 'lvm-activate*'").stdout
-    assert vm.run("cat /sys/block/dm-*/ro").stdout.split() == ["1"] * 10
+    assert set(vm.run("cat /sys/block/dm-*/ro").lines) == {"1"}
     assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
     assert job.until(lambda: is_cleared(vm))
     assert vm.run(LEFT).stdout == left
