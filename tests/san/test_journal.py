@@ -55,7 +55,7 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     assert vm.read(f"/sys/block/{session.disks[0]}/ro") == b"1\n"
     assert job.visit(vm, clean).stdout == "clean\n"
     explained = vm.run(["auto-iscsi", "explain", writable], check=False)
-    assert explained.status == 1 and " dirty " in explained.stdout
+    assert explained.status == 1 and " dirty" in explained.stdout
     assert " clean " in vm.run(["auto-iscsi", "explain", clean]).stdout
     job.configure(vm, AUTO + "journal = skip\n")
     skipped(writable)
