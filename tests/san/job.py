@@ -36,9 +36,12 @@ def mount(vm: Machine, iqn: str, root: str = ROOT) -> Mount | None:
     return mounts[0] if mounts else None
 
 
-def expired(vm: Machine, iqn: str) -> bool:
-    """Wait for autofs to unmount a snapshot that nobody uses."""
-    return until(lambda: mount(vm, iqn) is None)
+def expired(vm: Machine, iqn: str, seconds: float = 60) -> bool:
+    """Wait for autofs to unmount a snapshot that nobody uses.
+
+    A tree is gone with its last autofs mount: until then a visit is given the old one.
+    """
+    return until(lambda: not vm.mounts(f"{ROOT}/{iqn}"), seconds)
 
 
 def session(vm: Machine, iqn: str) -> Session:

@@ -125,8 +125,8 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     assert "lvm-activate" not in vm.run("systemctl list-units --all 'lvm-activate*'").stdout
     assert vm.run("findmnt -n -o SOURCE /run/original/root").stdout == "/dev/mapper/vg0-root\n"
     vm.run("echo more >>/run/original/root/new2; sync /run/original/root/new2")
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 150)
-    assert job.until(lambda: job.mount(vm, job.BETA) is None, 150)
+    assert job.expired(vm, job.ALPHA, 150)
+    assert job.expired(vm, job.BETA, 150)
 
     def is_cleared() -> bool:
         vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
@@ -137,7 +137,7 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/my-data"))
     assert job.visit(vm, job.ALPHA, "new3").stdout == "my-data3\n"
     # Another partition can be mounted while a logical volume of ours holds the disk.
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 150)
+    assert job.expired(vm, job.ALPHA, 150)
     job.configure(vm, "options = nocheck, ro\nfstype = ext4\nidle = 0\nlease = 1s\n")
     assert "lost+found" in vm.run(f"ls /iscsiauto/{job.ALPHA}", timeout=100).stdout
     job.configure(vm, ALL.replace("partition = all", "partition = vg0/none"))
@@ -171,7 +171,7 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
     assert "part2-" in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
     vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100)
     assert "part2-" not in vm.run("cat /sys/block/dm-*/dm/uuid").stdout
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None)
+    assert job.expired(vm, job.ALPHA)
 
     def is_cleared() -> bool:
         vm.run(["auto-iscsi", "reap"], check=False, timeout=120)

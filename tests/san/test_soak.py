@@ -123,7 +123,7 @@ def test_soak(vm: Machine, san: San, request: pytest.FixtureRequest) -> None:
         ):
             assert said["counts"].get(what), what
 
-    assert job.until(lambda: all(job.mount(vm, iqn) is None for iqn in TARGETS), 120)
+    assert all(job.expired(vm, iqn, 120) for iqn in TARGETS)
     for _ in range(3):  # what iscsid was killed over can need more than one try
         if reap(vm, "--wait", check=False).status == 0:
             break

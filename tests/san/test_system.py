@@ -131,7 +131,7 @@ def test_a_server_is_there_as_it_mounts_itself(vm: Machine, san: San) -> None:
         "/opt (",
     ):
         assert named in message, named
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 90)
+    assert job.expired(vm, job.ALPHA, 90)
     assert job.until(lambda: is_cleared(vm, job.ALPHA), 120)
     assert vm.run(LEFT, check=False).stdout == left
     assert checksum(vm, disk) == before
@@ -172,7 +172,7 @@ def test_a_tree_is_worked_out_once_and_outlives_its_session(vm: Machine, san: Sa
     assert vm.run(f"cat {root}/var/new2", timeout=100).stdout == "var2\n"
     user.kill()
     user.wait(check=False)
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 90)
+    assert job.expired(vm, job.ALPHA, 90)
     assert job.until(lambda: is_cleared(vm, job.ALPHA), 120)
     assert vm.run("ls /run/auto-iscsi/trees").stdout == ""
     assert checksum(vm, disk) == before
@@ -214,6 +214,6 @@ def test_the_subvolumes_of_a_btrfs(vm: Machine, san: San) -> None:
     assert vm.run(f"cd {root} && ls", timeout=300).lines == ["etc", "home", "usr"]
     assert vm.run(f"cat {root}/home/new*", timeout=100).stdout == 8 * "new\n"
     assert any("/.snapshots (UUID=" in line for line in job.messages(vm))
-    assert job.until(lambda: job.mount(vm, job.ALPHA) is None, 90)
+    assert job.expired(vm, job.ALPHA, 90)
     assert job.until(lambda: is_cleared(vm, job.ALPHA), 120)
     assert checksum(vm, disk) == before
