@@ -67,7 +67,8 @@ MASKED = """
     multipathd.service multipathd.socket multipath-tools.service
     mdmonitor.service mdmonitor-oneshot.timer mdcheck_start.timer mdcheck_continue.timer
     lvm2-monitor.service blk-availability.service keyboard-setup.service console-setup.service
-    systemd-logind.service
+    systemd-logind.service smbd.service nmbd.service samba-ad-dc.service
+    rtslib-fb-targetctl.service
 """.split()
 
 LINKS = {
