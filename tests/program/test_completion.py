@@ -104,6 +104,42 @@ def test_after_one_target_no_other_is_offered(root: Path) -> None:
     assert complete(f"auto-iscsi --root {root} lookup {ALPHA} ") == []
 
 
+VOLUME = "vm-beta"
+SNAPSHOT = f"iqn.2001-05.com.equallogic:0-8a0906-4a90da503-e2e3e8c1f704be-{VOLUME}"
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> str:
+    """The option --root for a machine with node records of two snapshots of one volume."""
+    records = [f"{SNAPSHOT}-2010-05-0{day}-04:00:01.50612" for day in (3, 4)]
+    make_tree(
+        tmp_path, {f"/etc/iscsi/nodes/{name}/10.0.0.1,3260,1/default": "" for name in records}
+    )
+    return f"--root {tmp_path}"
+
+
+@pytest.mark.parametrize("verb", ["list", "versions", "cat", "diff", "restore"])
+def test_volumes_are_offered_once_each(snapshots: str, verb: str) -> None:
+    assert complete(f"auto-iscsi {snapshots} {verb} vm") == [VOLUME]
+    assert complete(f"auto-iscsi {snapshots} {verb} nn") == []
+
+
+@pytest.mark.parametrize("line", ["list --since monday", "versions --jobs 8 --until 2010-05-04"])
+def test_the_value_of_an_option_is_not_the_volume(snapshots: str, line: str) -> None:
+    assert complete(f"auto-iscsi {snapshots} {line} vm") == [VOLUME]
+    option = line.rpartition(" ")[0]
+    assert complete(f"auto-iscsi {snapshots} {option} vm") == []
+    assert complete(f"auto-iscsi {snapshots} {line} {VOLUME} vm") == []
+
+
+@pytest.mark.parametrize("verb", ["diff", "restore"])
+def test_the_second_argument_is_a_file(snapshots: str, verb: str, tmp_path: Path) -> None:
+    (tmp_path / "some.conf").touch()
+    line = f"auto-iscsi {snapshots} {verb} {VOLUME}@monday:/etc/passwd"
+    assert complete(f"{line} so", tmp_path) == ["some.conf"]
+    assert complete(f"{line} some.conf so", tmp_path) == []
+
+
 def test_files_are_offered_where_a_file_is_expected(tmp_path: Path) -> None:
     (tmp_path / "some.conf").touch()
     (tmp_path / "folder").mkdir()
