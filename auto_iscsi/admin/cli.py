@@ -112,22 +112,20 @@ def _versions(arguments: argparse.Namespace, host: Host) -> int:
 
 
 def _cat(arguments: argparse.Namespace, host: Host) -> int:
-    from auto_iscsi.admin import versions_report
     from auto_iscsi.restore import copying
     from auto_iscsi.san import when
 
-    volume, text, path = versions_report.split(arguments.place)
+    volume, text, path = when.split_place(arguments.place)
     entry = when.snapshot(host, volume, text)
     copying.write_file(host, entry, path, sys.stdout.fileno())
     return 0
 
 
 def _diff(arguments: argparse.Namespace, host: Host) -> int:
-    from auto_iscsi.admin import versions_report
     from auto_iscsi.restore import differences
     from auto_iscsi.san import when
 
-    volume, text, path = versions_report.split(arguments.place)
+    volume, text, path = when.split_place(arguments.place)
     old = differences.of_snapshot(host, when.snapshot(host, volume, text), path)
     if arguments.other.startswith("@"):
         other = when.snapshot(host, volume, arguments.other[1:])
@@ -228,7 +226,7 @@ def _show(report: output.Report, as_json: bool) -> int:
 
 
 def _page(lines: list[str]) -> None:
-    """Print lines; on a terminal, through the pager that PAGER names, or less(1)."""
+    """Print lines; on a terminal, through the pager that MANPAGER or PAGER names."""
     if lines and sys.stdout.isatty():
         import pydoc
 

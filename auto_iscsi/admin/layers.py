@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors
-from auto_iscsi.admin import made_devices
+from auto_iscsi.admin import our_holders
 from auto_iscsi.admin.disk_report import Contents
 from auto_iscsi.admin.stack_report import LUN, PARTITION, Node
 from auto_iscsi.config.settings import ALL, Settings
@@ -30,7 +30,7 @@ from auto_iscsi.volumes import (
     mount_options,
     mountable,
     stack,
-    unmapped,
+    unmapped_volumes,
     volume_groups,
 )
 from auto_iscsi.volumes.mountable import Filesystem, Mountable
@@ -132,7 +132,7 @@ class _Layers:
         self._whys = self._read_notes()
         self._volumes = self._list_volumes()
         self._dirty = self._read_journals(luns)
-        self._made = made_devices.names(self._host)
+        self._made = our_holders.names(self._host)
         self._drawn: set[str] = set()
 
     def lun(self, contents: Contents) -> Node:
@@ -161,7 +161,7 @@ class _Layers:
         key = (contents.disk.san_lun, candidate.part)
         number = device.number
         if candidate.part and not device.extent:
-            number = made_devices.of_partition(self._host, contents.disk, candidate.part) or number
+            number = our_holders.of_partition(self._host, contents.disk, candidate.part) or number
         part = device.extent.part if device.extent else 0
         children = tuple(self._above(number, device.name, offset, part))
         place, why = self._places.get(key, ""), ""
@@ -185,7 +185,7 @@ class _Layers:
             candidate.size,
             _STATES[dirty],
             self._settings.journal_rule if dirty and not why else "",
-            made_devices.overlay(self._host, number),
+            our_holders.overlay(self._host, number),
             place,
             why,
             is_pending,
@@ -198,16 +198,16 @@ class _Layers:
         device: its name. offset: the directory of the partition below the key. part: of a partition
         without a node, its number; then `number` is that of the whole disk.
         """
-        for holder in made_devices.holders(self._host, number):
+        for holder in our_holders.holders(self._host, number):
             if self._part(holder) != part:
                 continue
             if holder not in self._drawn:  # a striped volume lies on two
                 self._drawn.add(holder)
                 yield self._mapped(holder, offset)
         waiting = [v for v in self._volumes if v.on == device and not self._names(v) & self._made]
-        places = [unmapped.Volume(v.volume.segments, v.group.areas) for v in waiting]
+        places = [unmapped_volumes.Volume(v.volume.segments, v.group.areas) for v in waiting]
         try:
-            answers = unmapped.recognise(self._host, self._target, places, self._until)
+            answers = unmapped_volumes.recognise(self._host, self._target, places, self._until)
         except errors.Failure:
             answers = [("", None)] * len(waiting)
         for volume, (fstype, dirty) in zip(waiting, answers):
@@ -215,7 +215,7 @@ class _Layers:
 
     def _mapped(self, node: str, offset: str) -> Node:
         """Return the node of a device of ours (dm-N), which is no overlay."""
-        number, own_name = made_devices.number(self._host, node), our_devices.name(self._host, node)
+        number, own_name = our_holders.number(self._host, node), our_devices.name(self._host, node)
         volume = next((v for v in self._volumes if own_name in self._names(v)), None)
         match = _OUR_NAME.fullmatch(own_name)
         label = match[1] if match else own_name
@@ -237,7 +237,7 @@ class _Layers:
             int(self._host.read(f"/sys/block/{node}/size") or 0) * mapping.SECTOR,
             _STATES[dirty],
             self._settings.journal_rule if dirty and not why else "",
-            made_devices.overlay(self._host, number),
+            our_holders.overlay(self._host, number),
             place,
             why,
             children=children,
@@ -298,7 +298,7 @@ class _Layers:
         """Return LUN and partition of a device, or its node if it is ours; see through overlays."""
         name = device.name
         while our_devices.is_ours(self._host, name):
-            partition = made_devices.partition(self._host, name)
+            partition = our_holders.partition(self._host, name)
             if not (partition or our_devices.is_overlay(self._host, name)):
                 break
             slaves = self._host.names(f"/sys/block/{name}/slaves")
@@ -314,7 +314,7 @@ class _Layers:
 
         -1: it shows the partition itself (volumes/partitions).
         """
-        if made_devices.partition(self._host, node):
+        if our_holders.partition(self._host, node):
             return -1
         match = _OUR_NAME.fullmatch(our_devices.name(self._host, node))
         hidden = (each.device.extent.part for each in self._members if each.device.extent)
@@ -322,12 +322,12 @@ class _Layers:
 
     def _content(self, node: str) -> content.Content:
         """Return what udev says is on a device of ours."""
-        return content.from_udev(udev_db.read(self._host, made_devices.number(self._host, node)))
+        return content.from_udev(udev_db.read(self._host, our_holders.number(self._host, node)))
 
     def _names(self, volume: _Volume) -> set[str]:
         """Return the names that the device of a volume can have."""
         numbers = {
-            made_devices.number(self._host, area.node) for area in volume.group.areas.values()
+            our_holders.number(self._host, area.node) for area in volume.group.areas.values()
         }
         hidden = [each.device.extent.part for each in self._members if each.device.extent]
         labels = [volume.label, *(f"{part}-{volume.label}" for part in hidden)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from auto_iscsi import wording
-from auto_iscsi.admin import output, versions_report
+from auto_iscsi.admin import output
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import restoring
 from auto_iscsi.san import when
@@ -13,7 +13,7 @@ def report(
     host: Host, place: str, options: restoring.Options, paint: output.Paint
 ) -> output.Report:
     """Restore; return what was done. Status 1: a file was not overwritten, or is not the same."""
-    volume, text, path = versions_report.split(place)
+    volume, text, path = when.split_place(place)
     entry = when.snapshot(host, volume, text)
     done = restoring.restore(host, entry, path, options)
     verb = "would restore" if options.dry_run else "restored"

@@ -1,6 +1,6 @@
 """Define the verbs of auto-iscsi: their arguments and their help.
 
-A new verb needs an entry here and a function of the same name in cli.VERBS. Tests compare bash
+A new verb needs an entry here and in cli.VERBS, and its function in cli. Tests compare bash
 completion and the manual page with this table.
 """
 
@@ -95,7 +95,7 @@ def _file_versions(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=values.number(1, 64),
         default=4,
-        help="how many snapshots to visit at a time (default: 4)",
+        help="how many snapshots to visit at a time, 1 to 64 (default: 4)",
     )
     parser.add_argument(
         "--hash", action="store_true", help="compare the content, not only size and times"
@@ -130,10 +130,11 @@ def _restoration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "destination",
         metavar="DESTINATION",
-        help="where to: a path, or HOST:/PATH by ssh; a directory gets the file in it",
+        help="where to: a path, or HOST:/PATH by ssh; with a slash at its end: a directory, which "
+        "gets the file in it",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that are there and differ"
+        "--overwrite", action="store_true", help="replace files that exist and differ"
     )
     parser.add_argument(
         "--no-backup", action="store_true", help="do not keep the files that are replaced"
@@ -156,7 +157,7 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=600.0,
         default=0.0,
-        help="go on until no session is left that could be ended within TIME (default: 10m)",
+        help="keep running while there is a session that could be ended within TIME (default: 10m)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
@@ -171,7 +172,7 @@ VERBS = {
     "lookup": Verb(
         "log in to a target and print its map entry, as automount would get it",
         "Log in to the target KEY unless it has a session, wait for its disk, and print the map "
-        "entry that automount would get. Nothing is mounted.",
+        "entry that automount would get. Nothing stays mounted.",
         _key,
     ),
     "explain": Verb(
@@ -212,15 +213,15 @@ VERBS = {
         "find the versions of a file in the snapshots of a volume",
         "Visit the snapshots of VOLUME and list the versions of a file or directory, the newest "
         "first: time of change, size, mode, owner, and the snapshots that have it. A session that "
-        "a visit opens ends with it. Exit status 1: a snapshot could not be visited, or none has "
-        "the file.",
+        "a visit opens is ended after the visit. Exit status 1: a snapshot could not be visited, "
+        "or none has the file.",
         _file_versions,
     ),
     "cat": Verb(
         "print a file of a snapshot",
         "Print a file as it was in a snapshot of VOLUME. WHEN is as for list. Symbolic links are "
-        "followed as on the server: none leads out of the snapshot. A session that this opens "
-        "ends with it.",
+        "followed as on the server: none leads out of the snapshot. A session that cat opens is "
+        "ended when cat ends.",
         _file_at,
     ),
     "diff": Verb(
@@ -233,10 +234,10 @@ VERBS = {
     "restore": Verb(
         "restore a file or directory of a snapshot, here or on another host",
         "Copy a file or a directory of a snapshot to DESTINATION with rsync: owners by number, "
-        "modes, ACLs, extended attributes, hard links and times. Files that are there and differ "
-        "stay unless --overwrite is given; then each is kept beside the new one as "
-        "NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a file was "
-        "not overwritten, or is not the same.",
+        "modes, ACLs, extended attributes, hard links and times. A file that exists at DESTINATION "
+        "and differs is replaced only with --overwrite; the old file is then kept beside the new "
+        "one as NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a "
+        "file was not overwritten, or is not the same.",
         _restoration,
     ),
     "reap": Verb(

@@ -11,7 +11,7 @@ from auto_iscsi.admin import list_report, output
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import versions
 from auto_iscsi.restore.versions import Version, Visited
-from auto_iscsi.san import catalogue
+from auto_iscsi.san import catalogue, when
 from auto_iscsi.san.catalogue import Entry
 
 
@@ -33,23 +33,12 @@ class _Group(NamedTuple):
     entries: tuple[Entry, ...]
 
 
-def split(place: str) -> tuple[str, str, str]:
-    """Split VOLUME[@WHEN]:/path; raise Failure. WHEN is "" if it is not given."""
-    subject, colon, path = place.partition(":/")
-    volume, _, when = subject.partition("@")
-    if not (volume and colon):
-        raise errors.Failure(
-            f"{place} names no file of a snapshot", "write VOLUME:/path or VOLUME@WHEN:/path"
-        )
-    return volume, when, f"/{path}"
-
-
 def report(
     host: Host, options: Options, paint: output.Paint, say: Callable[[str], None]
 ) -> output.Report:
     """Return the versions of a file, the newest first; status 1 if a visit failed."""
-    volume, when, path = split(options.place)
-    if when:
+    volume, time_asked, path = when.split_place(options.place)
+    if time_asked:
         raise errors.Failure(
             f"{options.place}: versions looks at all snapshots",
             "use --since and --until for a part",

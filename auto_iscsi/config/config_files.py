@@ -1,9 +1,9 @@
 """Read the configuration files into one list of sections.
 
-/etc/auto.iscsi.conf, then /etc/auto.iscsi.conf.d/*.conf by name, give sections of raw values, in
-order. syntax parses one file, schema gives the values a meaning.
+The files are /etc/auto.iscsi.conf, and then /etc/auto.iscsi.conf.d/*.conf by name. A section here
+has raw values: syntax parses one file, and schema gives the values a meaning.
 
-root mounts what these files say, so they are used only when nobody but root can write them.
+root mounts what these files say, so they are used only if nobody but root can write them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 20  #: bytes of one file; a thousand sections take a tenth of i
 
 
 class Section(NamedTuple):
-    """A section as it was written."""
+    """A section with its raw values, and the file and lines that they come from."""
 
     glob: str  #: for folded target names; "*" for the settings above a file's first section
     values: dict[str, Raw]
@@ -133,7 +133,7 @@ def permission_problems(host: Host, files: Sequence[tuple[str, os.stat_result]])
 
 
 def permission_problem(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:
-    """Return the problem with a file's owner or mode, if any; a `secret` only root may read."""
+    """Return the problem with a file's owner or mode, if any; only root may read a `secret`."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != 0:
         why = f"not used: it belongs to user {status.st_uid}"
@@ -167,7 +167,7 @@ def read(host: Host, file: str, shown: str = "") -> tuple[list[Section], list[Pr
 
 
 def parse(file: str, data: bytes) -> tuple[list[Section], list[Problem]]:
-    """Return the sections of a file's content, and a problem for all that cannot be parsed.
+    """Return the sections of a file's content, and a problem for each place that cannot be parsed.
 
     A section whose header is wrong has an empty glob, which matches nothing.
     """

@@ -1,9 +1,9 @@
-"""Keep what was made of the configuration files, until one of them changes.
+"""Keep what was read from the configuration files, until one of them changes.
 
-ConfigObj takes as long for 1,000 sections as the rest of a lookup, and to interpret even a few
-takes as long as all else that a warm lookup does. So the result is kept below /run/auto-iscsi and
-is used as long as the files have the same device, inode, size, mode, owner, modification and change
-time, and our version and Python's are the same. In any doubt the cache counts as empty.
+ConfigObj parses 1,000 sections in the time that the rest of a lookup takes, and to interpret even a
+few takes as long as all else that a warm lookup does. So the result is kept below /run/auto-iscsi
+and is used as long as the files have the same device, inode, size, mode, owner, modification and
+change time, and our version and Python's are the same. In any doubt the cache counts as empty.
 
 The cache is written with marshal, which trusts its input: it is read only from a directory and a
 file that are ours and that nobody else can access.

@@ -1,8 +1,8 @@
 """Work out the settings of a target, and which line of which file set each.
 
-TABLE lists all settings. A new one needs a row there and a field of Settings, nothing else: the
-parser and `auto-iscsi explain --settings` come from the table, and tests compare the example file
-and the man page with it.
+TABLE lists all settings; the parser and `auto-iscsi explain --settings` come from it. What a new
+setting needs besides a row here is in docs/ARCHITECTURE.md, "Where something new goes"; tests
+compare the example file and the man page with the table.
 
 Every section whose glob matches the target applies, in file order: a later section overrides an
 earlier one, setting by setting. A wrong value or an unknown setting refuses the targets that its
@@ -60,7 +60,8 @@ TABLE = {
         values.one_of("auto", "overlay", "refuse", "skip", "replay"),
         "auto",
         "auto, overlay, refuse, skip, replay",
-        "if the filesystem was in use; auto: overlay if fstype = auto, else as mount(8) does",
+        "what to do with a filesystem that was in use; auto: overlay if fstype = auto, else as "
+        "mount(8) does",
         "overlay",
     ),
     "overlay_dir": Setting(
@@ -90,8 +91,9 @@ TABLE = {
         values.partition,
         1,
         "number, none, auto, all, system, VG/LV",
-        "the partition to mount; none: the whole disk; all: as p1, p2, VG-LV, ... under the key; "
-        "system: as its own fstab says",
+        "the partition to mount; none: the whole disk; auto: the only filesystem, or as system; "
+        "all: as p1, p2, VG-LV, ... under the key; system: a server's filesystems as its own fstab "
+        "says; VG/LV: that logical volume",
         "auto",
         lambda number: str(number or "none"),
     ),
@@ -288,7 +290,7 @@ def effective_values(sections: Sequence[Section], target: str) -> dict[str, Effe
 
 
 def missing_requirements(chosen: dict[str, Effective]) -> list[config_files.Problem]:
-    """Return a problem for each setting of a target that requires another one, which is not set."""
+    """Return a problem for each setting of a target whose required other setting is not set."""
     problems = []
     for name, required in _unmet({name: effective.value for name, effective in chosen.items()}):
         if section := chosen[name].section:
@@ -298,7 +300,7 @@ def missing_requirements(chosen: dict[str, Effective]) -> list[config_files.Prob
 
 
 def _unmet(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each setting that requires another one, which is not set, and that one."""
+    """Yield each setting that requires another one that is not set, and that other one."""
     for condition, required in REQUIREMENTS:
         name, _, only = condition.partition("=")
         value = values[name]

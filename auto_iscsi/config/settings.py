@@ -1,6 +1,6 @@
-"""The settings of one target, as values.
+"""Hold the settings of one target as values.
 
-They are apart from the table of settings (schema): a lookup that finds them in the cache
+This module is apart from the table of settings (schema): a lookup that finds them in the cache
 (settings_cache) imports neither the table nor its parsers.
 """
 

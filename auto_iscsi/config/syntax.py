@@ -1,7 +1,7 @@
 """Parse one configuration file.
 
 The language is ConfigObj's (https://configobj.readthedocs.io) without nesting and interpolation.
-The only module that imports configobj.
+This is the only module that imports configobj.
 
 ConfigObj does not tell the line of an entry, but it keeps the comments and blank lines above each:
 entries, comments and blank lines are counted from the start of the file.
@@ -36,7 +36,7 @@ _PLACEHOLDER = "\0"
 
 
 class Part(NamedTuple):
-    """A section as it was written."""
+    """A section of one file, with its raw values and their lines."""
 
     title: str | None  #: "" above the first section, None for one whose header is wrong
     line: int  #: of the header
@@ -53,7 +53,7 @@ class Fault(NamedTuple):
 
 
 def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
-    """Return the sections of a file in order, and a fault for all that cannot be parsed."""
+    """Return the sections of a file in order, and a fault for each place that cannot be parsed."""
     try:
         libraries.make_importable()
         import configobj
@@ -87,7 +87,7 @@ def parse(data: bytes) -> tuple[list[Part], list[Fault]]:
 
 
 def _lines(data: bytes) -> tuple[list[str], list[Fault]]:
-    """Return the lines of a file, and the faults for which it is not parsed at all."""
+    """Return the lines of a file, and the faults because of which it is not parsed at all."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

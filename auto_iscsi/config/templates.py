@@ -109,8 +109,8 @@ def directives(form: str) -> str:
 def is_ambiguous(parts: tuple[Part, ...]) -> bool:
     """Tell whether a name could be taken apart by this template in more than one way.
 
-    That is so where nothing separates the volume from a `*` before or after it but characters that
-    a volume's name can have, or from a `{hex}` but hexadecimal digits.
+    It could if the text between the volume and a `*` beside it has only characters that a volume's
+    name can have, or if the text between the volume and a `{hex}` has only hexadecimal digits.
     """
     at = [part.kind for part in parts].index(VOLUME)
     for side in (parts[:at][::-1], parts[at + 1 :]):

@@ -236,13 +236,13 @@ def _reread_tables(request: Request, up: Sequence[Session]) -> bool:
     What failed rests on a disk without them.
     """
     from auto_iscsi.disks import reread
-    from auto_iscsi.volumes import unread_tables
+    from auto_iscsi.volumes import backup_gpt
 
     has_more = False
     for disk in available.selected_disks(request, up):
         if reread.lacks_partitions(request.host, request.target, disk):
             has_more |= reread.reread(request.host, request.target, disk, request.until)
-            has_more |= unread_tables.announce(request.host, request.target, disk, request.until)
+            has_more |= backup_gpt.announce(request.host, request.target, disk, request.until)
     return has_more
 
 

@@ -9,8 +9,8 @@ WHEN is one of
     2010-05-03T04:00[:30]      the newest one not later; the letter T may be a space or "_"
     04:00, monday 04:00        the same, today or on that day
 
-or the whole name of the target. It is never another day than the one that was asked for: an error
-lists what there is. Days are those of the snapshots' time zone.
+or the whole name of the target. If a day has no snapshot, that of another day is not taken instead:
+an error lists the snapshots that there are. Days are those of the snapshots' time zone.
 """
 
 from __future__ import annotations
@@ -37,6 +37,17 @@ class _Day(NamedTuple):
 
     day: date
     clock: tuple[int, int, int] | None
+
+
+def split_place(place: str) -> tuple[str, str, str]:
+    """Split VOLUME[@WHEN]:/path into its three parts, WHEN "" if it is not given; raise Failure."""
+    subject, colon, path = place.partition(":/")
+    volume, _, when = subject.partition("@")
+    if not (volume and colon):
+        raise errors.Failure(
+            f"{place} names no file of a snapshot", "write VOLUME:/path or VOLUME@WHEN:/path"
+        )
+    return volume, when, f"/{path}"
 
 
 def snapshot(host: Host, volume: str, when: str) -> Entry:

@@ -1,4 +1,4 @@
-"""A disk or partition that can be mounted, and what is on it."""
+"""Describe a disk or partition that can be selected to be mounted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auto_iscsi.volumes.content import SIGNATURES, Content
 
 
 class Candidate(NamedTuple):
-    """A disk or partition that can be selected, and what is on it."""
+    """A disk or partition, and what is on it."""
 
     part: int  #: the partition number; 0: the whole disk
     device: scsi_disks.Device

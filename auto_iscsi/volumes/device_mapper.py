@@ -1,4 +1,7 @@
-"""Run dmsetup, with a deadline. It waits until udev has made the links of a new device."""
+"""Run dmsetup, with a deadline.
+
+dmsetup itself waits until udev has made the links of a new device.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ _LONGEST_REASON = 300  # characters of what dmsetup printed
 def run(host: Host, until: float, *words: str) -> tuple[int | None, str]:
     """Run dmsetup; return its exit status, None when it still runs at `until`, and its output.
 
-    It ignores SIGTERM, which systemd sends it when automount stops: a device would be left without
-    its table.
+    systemd sends SIGTERM to dmsetup when automount stops. dmsetup is started so that it ignores it:
+    otherwise a device could be left without its table.
     """
     return host.output("dmsetup", *words, until=until, endures=True, quick=True)
 

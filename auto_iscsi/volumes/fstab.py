@@ -1,8 +1,8 @@
 r"""Read a file system table (fstab(5)) that a stranger wrote.
 
-A line has fields apart by blanks: what is mounted, where, its type, its options. A blank within a
-field is written as \040 (util-linux libmount/src/tab_parse.c). Nothing is believed here: the caller
-decides which entries lead to a filesystem of the target.
+The fields of a line are separated by blanks: what is mounted, where, its type, its options. A blank
+within a field is written as \040 (util-linux libmount/src/tab_parse.c). Nothing is believed here:
+the caller decides which entries lead to a filesystem of the target.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Entry(NamedTuple):
 
     @property
     def subvolume(self) -> tuple[str, ...]:
-        """The options that name a subvolume of a btrfs; no others of a stranger's are taken."""
+        """The options that name a subvolume of a btrfs. No other options of a stranger are used."""
         return tuple(option for option in self.options if option.startswith("subvol"))
 
     @property
     def why_left_out(self) -> str:
-        """Why the entry is none of a filesystem that a server mounts from a disk, "" if it is."""
+        """Why the entry is not used; "" if a server mounts a filesystem from a disk by it."""
         words = set(self.options)
         if self.fstype == "swap" or self.point in ("none", "swap"):
             return "swap space"
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 
 
 def parse(data: bytes) -> list[Entry]:
-    """Return the entries of a table, without comments and without lines that are none."""
+    """Return the entries of a table; comments and lines with less than three fields are none."""
     entries: list[Entry] = []
     for line in data[:LARGEST].decode("utf-8", "replace").split("\n"):
         fields = [_unescaped(field) for field in line.strip(" \t\r").replace("\t", " ").split(" ")]
@@ -92,7 +92,7 @@ def _why_bad_path(point: str) -> str:
 
 
 def _is_subvolume(option: str) -> bool:
-    """Tell whether an option names a subvolume, and nothing more."""
+    """Tell whether an option names a subvolume, and has nothing else in it."""
     value = option.partition("=")[2]
     return bool(_SUBVOLUME.fullmatch(option)) and ".." not in value.split("/")
 

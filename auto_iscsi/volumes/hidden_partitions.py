@@ -85,7 +85,7 @@ def hide(
 
 
 def _members(host: Host, disk: Disk) -> dict[int, Device]:
-    """Return the partitions with nodes that are to be hidden, and the whole disk as 0."""
+    """Return the partitions that have nodes and are to be hidden, and with them the disk as 0."""
     devices = scsi_disks.list_devices(host, disk)
     members = {
         part: device
@@ -108,9 +108,9 @@ def _find_places(
     content: mountable.Mountable,
     until: float,
 ) -> dict[str, Device]:
-    """Return what partitions of one disk are found as without their nodes, by node.
+    """Return, by its node, the device that each partition is found as once that node is deleted.
 
-    It is written down that they are hidden. Raise Failure when they must not be.
+    That the partitions are hidden is written down here. Raise Failure if they must not be hidden.
     """
     whole = members[0]
     parts = {part: device for part, device in members.items() if part}
@@ -149,8 +149,9 @@ def _make_free(
 ) -> None:
     """Remove our devices that keep partitions from being hidden; raise Busy when they are in use.
 
-    An earlier release mapped logical volumes on the partition. Where volumes of it are to be shown
-    (`is_shown`), our devices must get the whole disk: nobody can have another partition of it.
+    An earlier version mapped logical volumes on the partition itself. If volumes of the partition
+    are to be shown (`is_shown`), our devices have to get the whole disk, which the kernel refuses
+    while anybody uses another partition of it.
     """
     whole = members[0]
     parts = [device for part, device in members.items() if part]

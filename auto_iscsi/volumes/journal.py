@@ -4,7 +4,7 @@ The newest changes to such a filesystem are in its journal. The kernel replays t
 mount, with `ro` or without, if the disk can be written. So with every rule but replay, the disk is
 first made read-only in the kernel (BLKROSET, as blockdev --setro does). Then the superblock is
 read: on a read-only disk the kernel refuses a filesystem whose journal has to be replayed. With the
-rule overlay it is replayed into an overlay (overlay.lay), and that is mounted.
+rule overlay, the journal is replayed into an overlay (overlay.lay), and the overlay is mounted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COSTS = (
 
 
 class _State(NamedTuple):
-    """What a rule goes by, for one filesystem."""
+    """What a rule has to know about one filesystem."""
 
     is_dirty: bool | None  #: whether its journal has to be replayed; None: unknown
     is_protected: bool  #: the LUN is read-only, and not because we made it so
@@ -49,7 +49,7 @@ def apply_rule(
     until: float,
     act: bool,
 ) -> mountable.Mountable:
-    """Return what the rule (`journal`) lets be mounted, and how; raise DirtyJournal.
+    """Return the filesystems as the rule (`journal`) has them mounted; raise DirtyJournal.
 
     Raise NoDisk for a disk of ours that nobody uses and that says that it cannot be read now.
     With `act`, the disks are made read-only first, or writable again, as the rule needs them, and
@@ -113,7 +113,7 @@ def _decide(
     states: Sequence[_State],
     lay_overlay: Callable[[mountable.Filesystem], mountable.Filesystem],
 ) -> mountable.Mountable:
-    """Return what the rule lets be mounted, by the state of each filesystem; raise DirtyJournal."""
+    """Return each filesystem as the rule has it mounted in its state; raise DirtyJournal."""
     allowed = mountable.Collector(target, layout.notes)
     for filesystem, state in zip(layout.filesystems, states):
         with allowed.leave_out_failures(filesystem.offset):

@@ -1,10 +1,11 @@
 """Open LUKS partitions, disks and logical volumes read-only, with the key of `luks_key_file`.
 
-cryptsetup opens them. It gets the name of the key file, never the key. A LUKS header is a
-stranger's, and cryptsetup and the kernel would do as it says, so this is refused before:
+cryptsetup opens them. It gets the name of the key file, never the key. A stranger wrote the LUKS
+header, and cryptsetup and the kernel would do what it says. So before cryptsetup opens a device,
+these are refused:
 
-- what writes while it is opened, or asks other hardware: an interrupted reencryption, an integrity
-  layer (dm-integrity has a journal of its own), a self-encrypting drive (OPAL);
+- a device whose opening writes to it or to other hardware: an interrupted reencryption, an
+  integrity layer (dm-integrity has a journal of its own), a self-encrypting drive (OPAL);
 - a cipher or UUID with white space in it. cryptsetup copies them into dm-crypt's table (the UUID as
   the name of a key in the keyring, which is not used here), where the words after the space would
   name another device of this host.
@@ -151,7 +152,10 @@ def _shown(
 
 
 def _source(host: Host, member: mountable.Filesystem) -> mapping.Mapping:
-    """Return the read-only device of ours that is to lie below; without a table if it is one."""
+    """Return the read-only device of ours that cryptsetup is to open.
+
+    If the member is such a device itself, that one is returned, without a table: it is there.
+    """
     device = member.device
     if device.folder == device_mapper.FOLDER:
         return mapping.Mapping(device.link, (), device.disk, device.number)

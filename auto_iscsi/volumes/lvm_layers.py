@@ -2,7 +2,7 @@
 
 A thin volume lies on a pool, a pool on two volumes, each of which can be cached or a raid1, and a
 raid1 is shown by one of its legs. Each of these steps leads to a kind of volume that comes later in
-this row, so that there is an end, whatever a stranger's metadata says.
+this list. So there is always an end, whatever a stranger's metadata says.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Layers:
         return PoolPlan(name, pool.metadata, pool.data, metadata, data, sectors, pool.chunk)
 
     def _segments(self, volume: LogicalVolume) -> tuple[Segment, ...]:
-        """Return where the data of a volume lies that is in no pool."""
+        """Return where the data of a volume lies; the volume is in no pool."""
         if isinstance(volume.made_of, Cached):
             origin = self._named(volume.made_of.origin)
             if isinstance(origin.made_of, Cached):

@@ -164,11 +164,11 @@ def _first_type(section: dict[str, Any]) -> str:
 
 
 def _snapshot_stores(sections: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return why a volume is not shown, for the volumes of snapshots that are not thin.
+    """Return, by name, why a volume is not shown because of snapshots that are not thin.
 
-    In the text they are not VISIBLE, though lvs(8) lists them (LVM2 lib/metadata/snapshot_manip.c).
-    The volume of a snapshot holds only what was changed since then. The origin is all there, unless
-    a snapshot is being merged into it.
+    A volume with such a snapshot's changes has nothing else in it. In the text it is not VISIBLE,
+    though lvs(8) lists it (LVM2 lib/metadata/snapshot_manip.c). The origin has all data, unless a
+    snapshot is being merged into it.
     """
     stores = {}
     for section in sections.values():
@@ -193,7 +193,7 @@ def _hidden_volume(
     pvs: dict[str, _Extents],
     sections: dict[str, dict[str, Any]],
 ) -> LogicalVolume:
-    """Return a volume that others can be made of; what is wrong with it matters only to them."""
+    """Return a volume that others can be made of. What is wrong with it matters only to those."""
     try:
         volume = _volume(name, section, extent, pvs, sections)
     except Malformed as error:

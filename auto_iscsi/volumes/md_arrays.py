@@ -2,9 +2,10 @@
 
 A snapshot of a member has the UUID of the original array, which can run on this host, and mdadm
 takes the one for the other. Each member of a raid1 has all data. So a device of ours (mapping)
-shows those of one member. Where several members are there, it is the one that md would read: the
-one with the most changes, and of equals the first in the array (drivers/md/raid1.c, read_balance:
-an array that is not in sync, as none is that was copied in use, is read from its first disk).
+shows the data of one member. If there are several members, it is the one that md would read: the
+one with the most changes, and among equals the first in the array (drivers/md/raid1.c,
+read_balance: an array that is not in sync is read from its first disk, and no array is in sync that
+was copied while in use).
 """
 
 from __future__ import annotations

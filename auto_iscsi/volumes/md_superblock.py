@@ -193,9 +193,9 @@ def _bad_blocks(read: Read, block: bytes, start: int) -> int:
 
 
 def _checked(member: Member, end: int, is_reshaped: bool, features: int) -> Member:
-    """Return a member with the reason why it alone shows nothing; raise Malformed.
+    """Return a member, with the reason if it alone cannot show the data; raise Malformed.
 
-    end: sectors; its data lie before. Data of a level other than raid1 are not looked at.
+    end: the sector before which the data must end. This is not checked for levels other than raid1.
     """
     if member.level != 1:
         why = f"is a member of a {member.level_name} array, which one disk alone cannot show"

@@ -19,10 +19,10 @@ _BTRFS_COPIES = (6, 7)  # the Linux that mounts two btrfs of one UUID (fs/btrfs,
 def type_and_options(
     host: Host, name: str, candidate: Candidate, device: scsi_disks.Device, settings: Settings
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the type and options with which what is called `name` is mounted.
+    """Return the type and options with which a candidate is mounted; raise NotMountable.
 
-    The type of a member (mountable.MEMBERS) is its own: volumes/stack shows what is on it. Raise
-    NotMountable.
+    `name` is the candidate's name in messages. A member (mountable.MEMBERS) keeps its type, by
+    which volumes/stack then replaces it by what is on it.
     """
     content = candidate.content
     if is_shown_as_member(content.fstype, settings):
@@ -56,7 +56,7 @@ def type_and_options(
 
 
 def is_shown_as_member(fstype: str, settings: Settings) -> bool:
-    """Tell whether the settings mean what is on something that is no filesystem."""
+    """Tell whether the settings show a member of this type, by what is on it."""
     if fstype == LVM_MEMBER:  # can hold any number of filesystems
         return settings.partition == ALL or "/" in str(settings.partition)
     if fstype == LUKS_MEMBER:

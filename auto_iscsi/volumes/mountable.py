@@ -24,7 +24,7 @@ LEFT_OUT = " is left out: "  #: in a note, between what is left out and the reas
 
 
 class Filesystem(NamedTuple):
-    """A filesystem to mount; with one of the types MEMBERS, what is to be replaced."""
+    """A filesystem to mount, or a member (a type in MEMBERS) to replace by what is on it."""
 
     offset: str  #: the directory below the key: "", /p1, /lun0, /lun0/p1
     device: scsi_disks.Device

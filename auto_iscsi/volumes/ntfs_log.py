@@ -31,12 +31,12 @@ def is_dirty(read: Read) -> bool | None:
     boot = read(0, _SECTOR)
     if boot[3:11] != b"NTFS    ":
         return None
-    cluster = struct.unpack_from("<H", boot, 11)[0] * _power(boot[13])
-    record = _power(boot[64]) * (cluster if boot[64] < 0x80 else 1)
+    cluster = struct.unpack_from("<H", boot, 11)[0] * _size(boot[13])
+    record = _size(boot[64]) * (cluster if boot[64] < 0x80 else 1)
     if not (0 < cluster <= _LARGEST * 32 and _SECTOR <= record <= _LARGEST):
         return None
     table = struct.unpack_from("<Q", boot, 48)[0] * cluster
-    start = _first_cluster(_mended(read(table + _LOG_RECORD * record, record), b"FILE"))
+    start = _first_cluster(_without_fixups(read(table + _LOG_RECORD * record, record), b"FILE"))
     if start is None:
         return None
     pages = [_restart_area(read, start * cluster)]
@@ -47,13 +47,19 @@ def is_dirty(read: Read) -> bool | None:
     return max(areas)[1]
 
 
-def _power(size: int) -> int:
-    """Return a size that the boot sector has as itself, or as the exponent of 2, negative."""
-    return size if size < 0x80 else 1 << min(256 - size, 32)
+def _size(byte: int) -> int:
+    """Return the size that a byte of the boot sector means.
+
+    Below 128 it is the size itself, else 2 to the power of (256 - byte).
+    """
+    return byte if byte < 0x80 else 1 << min(256 - byte, 32)
 
 
-def _mended(block: bytes, magic: bytes) -> bytes:
-    """Return a record with the bytes that its update sequence keeps; b"" for a wrong one."""
+def _without_fixups(block: bytes, magic: bytes) -> bytes:
+    """Return a record with the bytes put back that its update sequence keeps.
+
+    b"" if the record is wrong.
+    """
     if block[:4] != magic:
         return b""
     at, count = struct.unpack_from("<HH", block, 4)
@@ -85,7 +91,7 @@ def _first_cluster(record: bytes) -> int | None:
 
 def _restart_area(read: Read, start: int) -> tuple[int, bool, int] | None:
     """Return sequence number, whether the volume is in use, and page size of a restart page."""
-    page = _mended(read(start, 4096), b"RSTR")
+    page = _without_fixups(read(start, 4096), b"RSTR")
     if not page:
         return None
     size = struct.unpack_from("<I", page, 16)[0]

@@ -77,9 +77,9 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
 def _finish(
     host: Host, target: str, device: Device, node: str, fstype: str, until: float
 ) -> Device | None:
-    """Return an overlay whose replay ended after its lookup had to; None where it did not end.
+    """Finish an overlay whose replay outlasted its lookup; return None if the replay was cut off.
 
-    Raise Busy as long as it is still under way.
+    Raise Busy as long as the replay is still under way.
     """
     name = our_devices.name(host, node)
     device_mapper.run(host, until, "resume", name)  # the lookup can have suspended it
@@ -104,7 +104,7 @@ def _is_full(host: Host, name: str, until: float) -> bool:
 
 
 def find_laid(host: Host, device: Device) -> Device | None:
-    """Return the overlay of a device if it is there, and its journal was replayed."""
+    """Return the finished overlay of a device, None if there is none or it is not finished."""
     node = our_devices.find(host, device.number)
     if not node or not our_devices.is_finished(host, node):
         return None

@@ -2,9 +2,9 @@
 
 This is for `fstype = auto`, for `partition = auto` and `all`, and for `lun = all`. It goes by what
 udev recorded about the disks, once udev has finished with a disk and all of its partitions. A
-member of a ZFS pool is refused by its name. A member of an md RAID is selected like a filesystem,
-an LVM physical volume where `partition` is all or VG/LV, and LUKS where there is a key: stack shows
-what is on them.
+member of a ZFS pool is refused by its name. A member of an md array is selected like a filesystem;
+so are an LVM physical volume if `partition` is all or VG/LV, and LUKS if there is a key.
+volumes/stack replaces these by what is on them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mou
 
 
 def _find(host: Host, up: Sequence[Session], settings: Settings) -> mountable.Mountable | None:
-    """Do what find() says, for one value of `partition`."""
+    """Return what a value of `partition` selects, None while it is not there yet; raise Failure."""
     luns = _selected_luns(host, up, settings)
     if settings.lun == ALL and not _are_all_found(host, luns):
         return None
@@ -221,8 +221,8 @@ def select(disk: scsi_disks.Disk, candidates: Sequence[Candidate], settings: Set
 def _is_beside_partitions(whole: Candidate, parts: Sequence[Candidate]) -> bool:
     """Tell whether a disk has partitions, and something on the whole of it as well.
 
-    One of the two is left over from an earlier use of the disk, and nothing on it tells which. An
-    isohybrid image is none of these: its partitions have its own files again, and what boots it.
+    One of the two is left over from an earlier use of the disk, and nothing on it tells which. This
+    is not so for an isohybrid image: its partitions have its own files again, and what boots it.
     """
     if whole.content.fstype != "iso9660":
         return bool(parts) and whole.content.has_signature

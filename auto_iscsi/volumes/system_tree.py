@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """What was worked out."""
+    """The places of a system's filesystems, or why there are none."""
 
     places: tuple[Place, ...] = ()  #: the root first, each parent before its children
     notes: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ def work_out(volumes: Sequence[Volume], open_volume: Open) -> Tree:
 
 
 class _Inside(NamedTuple):
-    """The filesystems, to look into."""
+    """Look into the filesystems of the target: open them, and read their tables."""
 
     volumes: Sequence[Volume]
     open_volume: Open
@@ -129,9 +129,9 @@ def _find_roots(inside: _Inside) -> tuple[dict[Place, list[fstab.Entry]], list[s
 def _root_by(
     inside: _Inside, place: Place, entries: list[fstab.Entry] | None
 ) -> tuple[Place | None, str]:
-    """Return the root that a table has an entry for, if it is on the volume of the table.
+    """Return the root that a table names, None unless it is the volume that the table lies on.
 
-    Else why there is none; nothing where there is no table.
+    With None, the second value says why; it is "" if there is no table.
     """
     if entries is None:
         return None, ""
@@ -167,7 +167,7 @@ class _Arrangement:
                 self._left.append(f"{_shown(point)} ({why})")
 
     def _why_not(self, point: str, entry: fstab.Entry, points: Counter[str]) -> str:
-        """Take an entry into the tree; return why that cannot be, "" if it was."""
+        """Take an entry into the tree; return "", or why it is left out."""
         meant = self._inside.meant(entry.what)
         self._seen.update(meant)
         if why := entry.why_left_out:
@@ -214,7 +214,7 @@ class _Arrangement:
 
 
 def _normal(point: str) -> str:
-    """Return a mount point without slashes that mean nothing."""
+    """Return a mount point without doubled slashes and without one at its end."""
     if not point.startswith("/"):
         return point
     return "/" + "/".join(filter(None, point.split("/")))

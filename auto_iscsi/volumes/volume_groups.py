@@ -29,7 +29,7 @@ from auto_iscsi.volumes import (
     mapping,
     mountable,
     thin_pool,
-    unmapped,
+    unmapped_volumes,
 )
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
@@ -45,10 +45,10 @@ class _Member(NamedTuple):
     start: int = 0  #: sectors from the start of the device: of a partition without a node
 
     @property
-    def area(self) -> unmapped.Area:
+    def area(self) -> unmapped_volumes.Area:
         """Where its data are read."""
         device = self.filesystem.device
-        return unmapped.Area(device.name, device.node, self.start, self.sectors)
+        return unmapped_volumes.Area(device.name, device.node, self.start, self.sectors)
 
 
 class _Group(NamedTuple):
@@ -76,7 +76,7 @@ class Listed(NamedTuple):
 
     name: str
     prefix: str  #: the directory of the LUN, "" without one
-    areas: dict[str, unmapped.Area]  #: the physical volumes that are there, by UUID
+    areas: dict[str, unmapped_volumes.Area]  #: the physical volumes that are there, by UUID
     volumes: tuple[lvm_volumes.LogicalVolume, ...]
 
 

@@ -19,7 +19,7 @@ from auto_iscsi.admin.stack_report import Node
 from auto_iscsi.config import config_files
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import superblock, unmapped
+from auto_iscsi.volumes import superblock, unmapped_volumes
 from auto_iscsi.volumes.lvm_volumes import Segment, Stripe
 from tests.tree.tree import Content, Link, make_tree
 from tests.unit.physical_volumes import TEXT, physical_volume
@@ -42,7 +42,7 @@ PARTITIONS = {
 }
 
 #: A physical volume that is all of a device.
-AREA = unmapped.Area("a", "a", 0, 1 << 30)
+AREA = unmapped_volumes.Area("a", "a", 0, 1 << 30)
 
 
 def device(path: str, node: str, number: str, size: int, **properties: str) -> dict[str, Content]:
@@ -269,8 +269,8 @@ def recognised(root: Path, image: bytes, segments: tuple[Segment, ...]) -> tuple
             place = stripe.start * 512 + row * chunk
             files[stripe.pv][place : place + chunk] = piece[at : at + chunk]
     make_tree(root, {f"/dev/{name}": bytes(data) for name, data in files.items()})
-    volume = unmapped.Volume(segments, {"a": AREA, "b": AREA._replace(node="b")})
-    (answer,) = unmapped.recognise(Host(str(root)), TARGET, [volume], time.monotonic() + 20)
+    volume = unmapped_volumes.Volume(segments, {"a": AREA, "b": AREA._replace(node="b")})
+    (answer,) = unmapped_volumes.recognise(Host(str(root)), TARGET, [volume], time.monotonic() + 20)
     return answer
 
 
@@ -303,12 +303,16 @@ def test_a_dirty_journal_is_seen_through_the_segments(tmp_path: Path) -> None:
 def test_a_volume_without_its_physical_volume_is_not_known(tmp_path: Path) -> None:
     make_tree(tmp_path, {"/dev/a": bytes(4096)})
     volumes = [
-        unmapped.Volume((Segment(0, 16, (Stripe("c", 0),), 0),), {"a": AREA}),
-        unmapped.Volume((Segment(0, 16, (Stripe("a", 0),), 0),), {"a": AREA._replace(node="gone")}),
-        unmapped.Volume((), {"a": AREA}),
+        unmapped_volumes.Volume((Segment(0, 16, (Stripe("c", 0),), 0),), {"a": AREA}),
+        unmapped_volumes.Volume(
+            (Segment(0, 16, (Stripe("a", 0),), 0),), {"a": AREA._replace(node="gone")}
+        ),
+        unmapped_volumes.Volume((), {"a": AREA}),
     ]
     host = Host(str(tmp_path))
-    assert unmapped.recognise(host, TARGET, volumes, time.monotonic() + 20) == [("", None)] * 3
+    assert (
+        unmapped_volumes.recognise(host, TARGET, volumes, time.monotonic() + 20) == [("", None)] * 3
+    )
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 7), st.data())
@@ -318,7 +322,7 @@ def test_each_byte_of_a_segment_lies_in_its_stripes(
     stripes = tuple(Stripe(f"{number}", 100 * number) for number in range(count))
     segment = Segment(0, count * chunk * rows, stripes, chunk if count > 1 else 0)
     at = data.draw(st.integers(0, segment.size * 512 - 1))
-    pv, place, together = unmapped.locate(segment, at)
+    pv, place, together = unmapped_volumes.locate(segment, at)
     inside = place - stripes[int(pv)].start * 512
     assert inside >= 0 and inside + together <= chunk * rows * 512 and together > 0
     row = at // (count * chunk * 512) if count > 1 else 0

@@ -1,4 +1,4 @@
-"""Find the devices that lookups have made on a disk, partition or volume, for a report."""
+"""Find our devices that hold a disk, partition or volume (holders in sysfs), for a report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def names(host: Host) -> set[str]:
 
 
 def holders(host: Host, device: str) -> list[str]:
-    """Return our devices (dm-N) on the device MAJOR:MINOR; an overlay stands for its own."""
+    """Return our devices (dm-N) on the device MAJOR:MINOR.
+
+    An overlay is passed over: what lies on it counts as lying on the device below it.
+    """
     nodes = []
     for node in host.names(f"/sys/dev/block/{device}/holders"):
         if our_devices.is_ours(host, node):

@@ -1,7 +1,7 @@
-"""Read what is on logical volumes that are not mapped, from their physical volumes.
+"""Recognise the filesystems on logical volumes that are not mapped, for a report.
 
-Only the first blocks and the journal are read, for a report. No device is made: a part of a logical
-volume is read at the place where its segment lies on a physical volume.
+No device is made. Only the first blocks and the journal of a logical volume are read, at the places
+on its physical volumes where its segments lie.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Tell the kernel of the partitions in a table that it does not take.
+"""Have the kernel make nodes of the partitions in a GPT whose first copy is broken.
 
 The kernel reads the first copy of a GPT, and asks for the second one only if it was booted with
-`gpt` (block/partitions/efi.c). Where the first copy is broken, it has no partitions, though udev
-recognises the table (libblkid reads either copy).
+`gpt` (block/partitions/efi.c). So where the first copy is broken, the kernel has no partitions,
+though udev recognises the table (libblkid reads either copy).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from auto_iscsi.volumes import partition_tables
 def announce(host: Host, target: str, disk: scsi_disks.Disk, until: float) -> bool:
     """Have the kernel make nodes of a disk's partitions; tell whether it made any.
 
-    Only for a disk that the kernel has none of, and that a lookup may change.
+    Nothing is done if the kernel has partitions of the disk, or if a lookup must not change it.
     """
     if scsi_disks.list_partitions(host, disk) or not ownership.is_changeable(
         host, target, disk.path
