@@ -3,148 +3,26 @@
 Each carries a reason, with target, portal and exit code where they are known, and a hint: what to
 do next. It is raised where the fact is known; the two programs' mains print it. `code` is stable:
 people look it up (auto-iscsi explain CODE), and scripts may compare it.
+
+The base classes are in `failure`. The kinds are in `failures`, which is imported when a kind is
+needed: Python takes longer to make two dozen classes than to import any other module of a lookup,
+and a lookup that works needs none of them.
 """
 
+from auto_iscsi.failure import Failure as Failure
+from auto_iscsi.failure import Reported as Reported
+from auto_iscsi.failure import TimedOut as TimedOut
 
-class Reported(Exception):
-    """An expected end of a run: one line for the log, exit status 1. Only a main catches it."""
+TYPE_CHECKING = False  # type checkers assume that a name TYPE_CHECKING is true
 
-    code = "failure"
+if TYPE_CHECKING:
+    from auto_iscsi.failures import *  # noqa: F403 (used by others, as errors.NoDisk)
 
-    def __init__(self, reason: str, hint: str = "") -> None:
-        super().__init__(reason, hint)
-        self.reason = reason
-        self.hint = hint
 
-    def __str__(self) -> str:
-        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+def __getattr__(name: str) -> object:
+    """Return a kind of failure."""
+    from auto_iscsi import failures
 
-
-class TimedOut(Reported):
-    """lookup_timeout is over. This is no Failure, so that nobody catches it on the way."""
-
-    code = "timed-out"
-
-
-class Failure(Reported):
-    """An expected failure of a step, which a step before it may catch."""
-
-
-class BadKey(Failure):
-    """The key is not the name of an iSCSI target. The network was not asked."""
-
-    code = "bad-key"
-
-
-class Disabled(Failure):
-    """The configuration has `enabled = no` for this target."""
-
-    code = "disabled"
-
-
-class BadConfiguration(Failure):
-    """A configuration file cannot be used, or a setting of this target is wrong."""
-
-    code = "bad-configuration"
-
-
-class NotPermitted(Failure):
-    """The kernel refused to let us read or write, most often because we are not root."""
-
-    code = "not-permitted"
-
-
-class NoRecord(Failure):
-    """open-iscsi has no node record of the target, and no configured portal offers it."""
-
-    code = "no-record"
-
-
-class LoginFailed(Failure):
-    """No portal of the target accepted our login."""
-
-    code = "login-failed"
-
-
-class SessionLost(Failure):
-    """A session exists, but its connection is down."""
-
-    code = "session-lost"
-
-
-class NoDisk(Failure):
-    """The session has no disk for the configured LUN."""
-
-    code = "no-disk"
-
-
-class NoPartition(Failure):
-    """The disk does not have the configured partition."""
-
-    code = "no-partition"
-
-
-class NoSnapshot(Failure):
-    """No snapshot of the volume is meant by what was asked for."""
-
-    code = "no-snapshot"
-
-
-class TooOften(Failure):
-    """Too many logins or discoveries failed in the last minute: the SAN is not asked again yet."""
-
-    code = "too-often"
-
-
-class Ambiguous(Failure):
-    """More than one filesystem could be meant, or there is none."""
-
-    code = "ambiguous"
-
-
-class NotMountable(Failure):
-    """The disk has no filesystem: it is part of a larger volume, encrypted, or empty."""
-
-    code = "not-mountable"
-
-
-class DirtyJournal(Failure):
-    """The filesystem's journal shows that it was in use when the snapshot was taken."""
-
-    code = "dirty-journal"
-
-
-class WrongDisk(Failure):
-    """The disk is not the volume that it was when the kernel found it."""
-
-    code = "wrong-disk"
-
-
-class TwinVolumes(Failure):
-    """multipathd takes the disk and another volume for one: they have the same serial number."""
-
-    code = "twin-volumes"
-
-
-class Busy(Failure):
-    """Another run for the same target has not ended yet."""
-
-    code = "busy"
-
-
-class NoAnswer(Failure):
-    """A disk does not answer within its time."""
-
-    code = "no-answer"
-
-
-class IscsidNotRunning(Failure):
-    """iscsid, which keeps the sessions, does not start."""
-
-    code = "iscsid-not-running"
-
-
-class BrokenInstallation(Failure):
-    """A program or library that is needed is missing or does not start."""
-
-    code = "broken-installation"
+    if name not in vars(failures):
+        raise AttributeError(name)
+    return vars(failures)[name]

@@ -6,16 +6,15 @@ import json
 
 import pytest
 
-from auto_iscsi import errors, keys
+from auto_iscsi import errors, failures, keys
 from auto_iscsi.admin import cli, codes, doctor, status
 from auto_iscsi.config import config_files
 
 
 def test_every_failure_problem_and_check_has_an_explanation() -> None:
-    failures = {
-        kind.code for kind in (errors.TimedOut, errors.Failure, *errors.Failure.__subclasses__())
-    }
-    reported = [*sorted(failures), *config_files.KINDS, *doctor.CHECKS]
+    assert failures.NoDisk is errors.NoDisk  # the kinds are imported, so they are known
+    kinds = (errors.TimedOut, errors.Failure, *errors.Failure.__subclasses__())
+    reported = [*sorted({kind.code for kind in kinds}), *config_files.KINDS, *doctor.CHECKS]
     assert len(set(reported)) == len(reported), "a code has two meanings"
     assert set(codes.table()) == {*reported, *status.PROBLEMS}
     for code in status.PROBLEMS:
