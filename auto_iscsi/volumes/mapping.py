@@ -57,6 +57,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         return
     if node:  # of a lookup that was killed
         overlay.remove(host, target, node, until)
+    overlay.remove_named(host, target, mapping.name, until)
     table = ",".join(mapping.table)
     mode = "rw" if mapping.is_protected_later else "ro"
     concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,{mode},{table}"
