@@ -5,7 +5,7 @@ keeps in a store what is written to it. It opens the LUN for reading only. The s
 store, make the device, mount the filesystem once in a mount namespace of its own, so that the
 kernel replays the journal, and make the device read-only. automount then mounts a clean filesystem
 that nothing can change any more. An overlay that is not read-only yet was left by a lookup that was
-killed: it is finished if its replay has ended, else removed and made anew.
+killed: its replay is waited for. Then it is finished, or removed and made anew.
 
 The store is a sparse file without a name behind a loop device that the kernel frees with its last
 user (LO_FLAGS_AUTOCLEAR). So the device-mapper device is the only thing that has to be removed.
@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 
 from auto_iscsi import errors
 from auto_iscsi.disks import our_devices
@@ -41,6 +42,7 @@ _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
 _PROBE_TIME = 2.0  # seconds that an overlay gets to let itself be opened
+_REPLAY_STEP = 0.2  # seconds between two looks whether a replay has ended
 _TRIES = 20  # times another program may take the free loop device before we do
 
 
@@ -81,19 +83,19 @@ def _finish(
 ) -> Device | None:
     """Return an overlay whose replay ended after its lookup had to; None where it did not end.
 
-    Raise Busy as long as it is still under way.
+    Wait for a replay that is still under way; raise Busy when that takes too long.
     """
     name = our_devices.name(host, node)
     device_mapper.run(host, until, "resume", name)  # a dmsetup that was killed did not come to it
+    while bounded.probe_exclusive(host, [f"/dev/{node}"], _PROBE_TIME) == [errno.EBUSY]:
+        if time.monotonic() + _REPLAY_STEP >= until:
+            raise errors.Busy(
+                f"{target}: the journal of {device.node} is still replayed", "try again"
+            )
+        time.sleep(_REPLAY_STEP)
     family = mount_options.family(fstype)
-    if (
-        bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
-        is not False
-    ):
-        return None
-    if (bounded.probe_exclusive(host, [f"/dev/{node}"], _PROBE_TIME)) == [errno.EBUSY]:
-        raise errors.Busy(f"{target}: the journal of {device.node} is still replayed", "try again")
-    if _is_full(host, name, until):
+    is_dirty = bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
+    if is_dirty is not False or _is_full(host, name, until):
         return None
     _make_read_only(host, target, name, until)
     return find_laid(host, device)
