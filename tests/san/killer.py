@@ -49,4 +49,4 @@ def dies_at(vm: Machine, step: int, *words: str) -> bool:
     """Run auto-iscsi, and kill it before its `step`-th change; False: it ended by itself before."""
     vm.write("/root/steps.py", _STEPS.read_text())
     command = ["python3", "/root/steps.py", f"{step}", "/usr/sbin/auto-iscsi", "/", *words]
-    return vm.run(command, check=False, timeout=200).status == -9
+    return vm.run(command, check=False, timeout=400).status == -9

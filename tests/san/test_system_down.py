@@ -15,8 +15,8 @@ from tests.san.snapshot import AUTO, checksum, system_taken_in_use, taken_in_use
 
 TREE = Path(__file__).resolve().parents[2]
 SETTINGS = (
-    AUTO.replace("partition = auto", "partition = system").replace("50s", "80s")
-    + "lookup_timeout = 3m\nidle = 0\nlease = 1s\nreplacement_timeout = 5s\n"
+    AUTO.replace("partition = auto", "partition = system").replace("50s", "150s")
+    + "lookup_timeout = 5m\nidle = 0\nlease = 1s\nreplacement_timeout = 5s\n"
 )
 VISIT = "--timeout=1 --negative-timeout=1"
 #: By its place below the key, what is the newest file of each filesystem.
@@ -91,7 +91,7 @@ def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
     # Partitions and logical volumes are mapped first; from the seventh call on, overlays are laid.
     for call, when in ((1, "bare"), (4, "after"), (7, "bare"), (10, "before"), (11, "after")):
         killer.arm(vm, call, when)
-        assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=200).status == -9
+        assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=400).status == -9
         killer.disarm(vm)
         if call == 7:  # a reaper comes first
             vm.run("sleep 1.1")
