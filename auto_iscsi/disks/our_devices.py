@@ -129,6 +129,17 @@ def is_finished(host: Host, node: str) -> bool:
     return host.read(f"{_BLOCK}/{node}/ro") == "1"
 
 
+def is_recorded(host: Host, node: str) -> bool:
+    """Tell whether udev has recorded what is on a device of ours, or has no more work to do.
+
+    Whoever makes a device waits for that, unless he is killed (dmsetup's 10-dm.rules).
+    """
+    recorded = udev_db.read(host, host.read(f"{_BLOCK}/{node}/dev") or "").properties
+    is_seen = recorded.get("DM_UDEV_PRIMARY_SOURCE_FLAG") == "1"
+    is_same = recorded.get("DM_NAME") == name(host, node)
+    return (is_seen and is_same) or not udev_db.is_busy(host)
+
+
 def name(host: Host, node: str) -> str:
     """Return an overlay's name in /dev/mapper."""
     return host.read(f"{_BLOCK}/{node}/dm/name") or node

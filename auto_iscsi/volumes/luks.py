@@ -147,6 +147,8 @@ def _shown(
             if below.table:
                 overlay.remove(host, target, mapping.find(host, below), until)
             raise
+    if node := mapping.find(host, opened) if act else "":
+        mapping.wait_for_udev(host, target, node, until)
     return mapping.filesystem(host, what, member.offset, opened, settings)
 
 

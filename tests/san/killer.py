@@ -9,7 +9,8 @@ from tests.san.bed.machine import Machine
 _STEPS = Path(__file__).resolve().parents[1] / "tree/steps.py"
 
 #: A dmsetup that kills the program which started it, before or after it does its work, or (bare)
-#: as if it were killed itself, between the making of a device and the loading of its table.
+#: as if it were killed itself, between the making of a device and the loading of its table, or
+#: (unsettled) while it waits for udev, which then does nothing until udevadm lets it.
 _DMSETUP = """#!/bin/sh
 grep -q auto-iscsi /proc/$PPID/cmdline || exec /usr/sbin/dmsetup.real "$@" # for udev
 echo >>/run/calls
@@ -20,6 +21,11 @@ if [ $(wc -l </run/calls) = {call} ]; then
         name=$2
         [ "$2" = --concise ] && name=${{3%%,*}}
         /usr/sbin/dmsetup.real create $name --uuid AUTOISCSI-$name --notable
+    fi
+    if [ {when} = unsettled ]; then
+        udevadm control --stop-exec-queue
+        /usr/sbin/dmsetup.real "$@" &
+        sleep 2
     fi
     kill -KILL $PPID
     exit 1
@@ -35,7 +41,7 @@ def prepare(vm: Machine) -> None:
 
 
 def arm(vm: Machine, call: int, when: str) -> None:
-    """Kill whoever calls dmsetup for the `call`-th time: before or after it works, or bare."""
+    """Kill who calls dmsetup for the `call`-th time (before, after, bare, unsettled: see above)."""
     vm.run("rm -f /run/calls /usr/sbin/dmsetup")
     vm.write("/usr/sbin/dmsetup", _DMSETUP.format(call=call, when=when), 0o755)
 

@@ -102,6 +102,24 @@ def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
     assert checksum(vm, disk) == before
 
 
+def test_the_device_of_a_killed_dmsetup_is_shown_once_udev_knows_it(vm: Machine, san: San) -> None:
+    disk, before, empty = server(vm, san)
+    job.configure(vm, SETTINGS)
+    killer.prepare(vm)
+    killer.arm(vm, 4, "unsettled")  # a logical volume
+    assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=400).status == -9
+    killer.disarm(vm)
+    again = vm.start(["auto-iscsi", "lookup", job.ALPHA], timeout=400)
+    vm.run("sleep 5")
+    vm.run("udevadm control --start-exec-queue")
+    entry = again.wait().stdout
+    assert [word for word in entry.split() if word in PLACES] == sorted(PLACES)
+    assert looked_up(vm) == RIGHT
+    vm.run("sleep 1.1")
+    assert is_cleared(vm, empty), left(vm)
+    assert checksum(vm, disk) == before
+
+
 #: A dmsetup that makes an overlay only when it may, long after its lookup was killed.
 LATE = """#!/bin/sh
 case "$*" in *snapshot*) ;; *) exec /usr/sbin/dmsetup.real "$@";; esac
