@@ -22,6 +22,7 @@ UUID_PREFIX = "AUTOISCSI-"
 OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-crypt
 _CRYPT_PREFIXES = ("CRYPT-LUKS1-", "CRYPT-LUKS2-")
 _TEMPORARY = "temporary-cryptsetup-"
+_MAKERS = ("dmsetup", "cryptsetup")  # the programs that make our devices
 _BLOCK = "/sys/block"
 #: What a device of ours is that shows what is on a device of this type, as libblkid names it.
 _KINDS = {
@@ -128,15 +129,38 @@ def is_finished(host: Host, node: str) -> bool:
     return host.read(f"{_BLOCK}/{node}/ro") == "1"
 
 
+def is_recorded(host: Host, node: str) -> bool:
+    """Tell whether udev has recorded what is on a device of ours, or has no more work to do.
+
+    Whoever makes a device waits for that, unless he is killed (dmsetup's 10-dm.rules).
+    """
+    recorded = udev_db.read(host, host.read(f"{_BLOCK}/{node}/dev") or "").properties
+    is_seen = recorded.get("DM_UDEV_PRIMARY_SOURCE_FLAG") == "1"
+    is_same = recorded.get("DM_NAME") == name(host, node)
+    return (is_seen and is_same) or not udev_db.is_busy(host)
+
+
 def name(host: Host, node: str) -> str:
     """Return an overlay's name in /dev/mapper."""
     return host.read(f"{_BLOCK}/{node}/dm/name") or node
 
 
 def orphans(host: Host) -> list[str]:
-    """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
+    """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended.
+
+    One that has no table can be about to get it: it counts once no program runs that could do that.
+    """
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    return _topmost_first(host, (n for n in nodes if is_ours(host, n) and not has_disk(host, n)))
+    found = [node for node in nodes if is_ours(host, node) and not has_disk(host, node)]
+    bare = {node for node in found if _is_without_table(host, node)}
+    is_left = bool(bare) and not any(map(host.runs, _MAKERS))
+    gone = {node for node in bare if not (is_left and _is_without_table(host, node))}
+    return _topmost_first(host, (node for node in found if node not in gone))
+
+
+def _is_without_table(host: Host, node: str) -> bool:
+    """Tell whether a device (dm-N) is made of nothing: it is made first, then it gets a table."""
+    return not host.names(f"{_BLOCK}/{node}/slaves")
 
 
 def has_disk(host: Host, node: str) -> bool:

@@ -116,14 +116,16 @@ class Host(NamedTuple):
         files: Mapping[str, bytes] | None = None,
         endures: bool = False,
         quick: bool = False,
+        stdin: int = -1,
     ) -> int | None:
         """Start a program and return its exit status, or None when it still runs at `until`.
 
         `until` is a time.monotonic(). A program that runs longer is left alone: iscsiadm, killed,
         can leave its database locked for ever (open-iscsi usr/idbm.c, idbm_lock). So that the
         program can go on without us, it gets no pipe of ours: its stdout and stderr are the
-        descriptors `out` and `err`, its stdin is /dev/null, and signals from a terminal do not
-        reach it. A lock on the file of `out` or `err` lives until the program ends.
+        descriptors `out` and `err`, its stdin is /dev/null or the descriptor `stdin`, and signals
+        from a terminal do not reach it. A lock on the file of `out` or `err` lives until the
+        program ends.
 
         `files`: contents that only this program sees in place of the machine's files, by path.
         `endures`: the program ignores SIGTERM, which systemd sends to every process that automount
@@ -145,6 +147,7 @@ class Host(NamedTuple):
             self.path(paths[0]),
             args,
             environment,
+            stdin,
             out,
             err,
             endures,
@@ -161,7 +164,13 @@ class Host(NamedTuple):
         return status
 
     def output(
-        self, program: str, *args: str, until: float, endures: bool = False, quick: bool = False
+        self,
+        program: str,
+        *args: str,
+        until: float,
+        endures: bool = False,
+        quick: bool = False,
+        stdin: int = -1,
     ) -> tuple[int | None, str]:
         """Run a program as run() does; return its exit status, and what it prints to both streams.
 
@@ -170,7 +179,14 @@ class Host(NamedTuple):
         stream = os.memfd_create("output", os.MFD_CLOEXEC)
         try:
             status = self.run(
-                program, *args, out=stream, err=stream, until=until, endures=endures, quick=quick
+                program,
+                *args,
+                out=stream,
+                err=stream,
+                until=until,
+                endures=endures,
+                quick=quick,
+                stdin=stdin,
             )
             text = os.pread(stream, _OUTPUT_LIMIT, 0).decode("utf-8", "replace").strip()
         finally:

@@ -29,6 +29,7 @@ class Program(NamedTuple):
     path: str
     arguments: tuple[str, ...]
     environment: dict[str, str]
+    stdin: int  #: the descriptor that becomes its stdin; -1: /dev/null
     out: int  #: the descriptor that becomes its stdout
     err: int  #: the descriptor that becomes its stderr
     ignores_sigterm: bool
@@ -60,16 +61,16 @@ def run(program: Program, until: float, *, quick: bool) -> int | None:
             os.close(exited)
 
 
-def fork(work: Callable[[], object], out: int, err: int = -1) -> int:
+def fork(work: Callable[[], object], out: int, err: int = -1, stdin: int = -1) -> int:
     """Call `work` in a child process, which ends when it returns; return the child's process id.
 
-    The child's stdin is /dev/null, its stdout is `out`, its stderr is `err` or /dev/null. It has no
+    The child's stdin, stdout and stderr are `stdin`, `out` and `err`; -1 means /dev/null. It has no
     other descriptor of ours. Timers (alarm) are not inherited (fork(2)).
     """
     child = os.fork()
     if not child:
         try:
-            _set_streams(out, err)
+            _set_streams(stdin, out, err)
             os.closerange(3, _DESCRIPTORS)
             os.chdir("/")
             work()
@@ -78,11 +79,11 @@ def fork(work: Callable[[], object], out: int, err: int = -1) -> int:
     return child
 
 
-def _set_streams(out: int, err: int) -> None:
+def _set_streams(*streams: int) -> None:
+    """Make these descriptors stdin, stdout and stderr, in this order; -1 means /dev/null."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(out, 1)
-    os.dup2(null if err < 0 else err, 2)
+    for number, stream in enumerate(streams):
+        os.dup2(null if stream < 0 else stream, number)
 
 
 def _preparation(program: Program) -> Callable[[], None]:
@@ -109,7 +110,7 @@ def _start_directly(program: Program) -> tuple[int, Callable[[], int | None]]:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
         os.execve(program.path, [program.path, *program.arguments], program.environment)
 
-    child = fork(execute, program.out, program.err)
+    child = fork(execute, program.out, program.err, program.stdin)
 
     def exit_status() -> int | None:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -133,7 +134,7 @@ def _start_with_sh(program: Program) -> tuple[int, Callable[[], int | None]]:
     def set_streams_and_prepare() -> None:
         # Not by sh's own means: sh 1.12 hands on only pipes and terminals as they are, and puts a
         # pipe and a thread of its own in front of everything else.
-        _set_streams(program.out, program.err)
+        _set_streams(program.stdin, program.out, program.err)
         prepare()
 
     try:

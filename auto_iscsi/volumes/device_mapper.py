@@ -14,18 +14,19 @@ FOLDER = "/dev/mapper"  #: where udev makes the links
 _LONGEST_REASON = 300  # characters of what dmsetup printed
 
 
-def run(host: Host, until: float, *words: str) -> tuple[int | None, str]:
+def run(host: Host, until: float, *words: str, holding: int = -1) -> tuple[int | None, str]:
     """Run dmsetup; return its exit status, None when it still runs at `until`, and its output.
 
     systemd sends SIGTERM to dmsetup when automount stops. dmsetup is started so that it ignores it:
     otherwise a device could be left without its table.
+    dmsetup keeps the descriptor `holding` open until it ends, even when we are killed before.
     """
-    return host.output("dmsetup", *words, until=until, endures=True, quick=True)
+    return host.output("dmsetup", *words, until=until, endures=True, quick=True, stdin=holding)
 
 
-def why_not(host: Host, until: float, *words: str) -> str:
+def why_not(host: Host, until: float, *words: str, holding: int = -1) -> str:
     """Run dmsetup; return why it failed, "" when it did not."""
-    status, text = run(host, until, *words)
+    status, text = run(host, until, *words, holding=holding)
     if status == 0:
         return ""
     end = "did not end in time" if status is None else f"ended with exit status {status}"

@@ -148,6 +148,8 @@ def _shown(
             if below.table:
                 overlay.remove(host, target, mapping.find(host, below), until)
             raise
+    if node := mapping.find(host, opened) if act else "":
+        mapping.wait_for_udev(host, target, node, until)
     return mapping.filesystem(host, what, member.offset, opened, settings)
 
 
@@ -192,8 +194,7 @@ def _open(
         _verify_luks2(host, what, path, key_file, until)
     elif not _is_cipher(header.cipher):
         raise errors.NotMountable(f"{what} is not opened: {_NO_CIPHER}")
-    for node in our_devices.named(host, opened.name):  # of a cryptsetup that was killed
-        overlay.remove(host, target, node, until)
+    overlay.remove_named(host, target, opened.name, until)  # of a cryptsetup that was killed
     key = ("--key-file", host.path(key_file), "--tries", "1", *_NO_TOKENS)
     kind = ("--type", f"luks{header.version}", "--readonly", "--disable-keyring", _IN_TURN)
     answer = _cryptsetup(host, until, "open", *kind, *key, path, opened.name)

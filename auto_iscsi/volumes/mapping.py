@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import zlib
 
 from auto_iscsi import errors
@@ -24,6 +25,7 @@ from auto_iscsi.volumes import (
 SECTOR = 512  #: bytes; the unit of device-mapper's tables
 PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
+_STEP = 0.05  # seconds between two looks at udev's records
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
@@ -54,9 +56,11 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     """Make the device if there is none yet; raise Failure."""
     node = find(host, mapping)
     if node and our_devices.is_finished(host, node):
+        wait_for_udev(host, target, node, until)
         return
     if node:  # of a lookup that was killed
         overlay.remove(host, target, node, until)
+    overlay.remove_named(host, target, mapping.name, until)
     table = ",".join(mapping.table)
     mode = "rw" if mapping.is_protected_later else "ro"
     concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,{mode},{table}"
@@ -68,6 +72,18 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
     if mapping.is_protected_later:
         _protect(host, target, mapping)
+
+
+def wait_for_udev(host: Host, target: str, node: str, until: float) -> None:
+    """Wait until udev knows what is on a device of ours (dm-N); raise Busy.
+
+    Without that, the device of a lookup that was killed would seem to be empty.
+    """
+    while not our_devices.is_recorded(host, node):
+        if time.monotonic() + _STEP >= until:
+            name_ = our_devices.name(host, node)
+            raise errors.Busy(f"{target}: udev has not examined {name_} yet", "udevadm settle")
+        time.sleep(_STEP)
 
 
 def _protect(host: Host, target: str, mapping: Mapping) -> None:

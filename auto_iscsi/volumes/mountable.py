@@ -55,9 +55,14 @@ class Collector:
 
     @contextmanager
     def leave_out_failures(self, offset: str) -> Iterator[None]:
-        """Turn a Failure in the block into a note; raise it where the offset is the key itself."""
+        """Turn a Failure in the block into a note; raise it where the offset is the key itself.
+
+        Busy is raised, too: another run is still at work, and the next lookup can show all.
+        """
         try:
             yield
+        except errors.Busy:
+            raise
         except errors.Failure as failure:
             if not offset:
                 raise

@@ -5,10 +5,12 @@ keeps in a store what is written to it. It opens the LUN for reading only. The s
 store, make the device, mount the filesystem once in a mount namespace of its own, so that the
 kernel replays the journal, and make the device read-only. automount then mounts a clean filesystem
 that nothing can change any more. An overlay that is not read-only yet was left by a lookup that was
-killed: it is finished if its replay has ended, else removed and made anew.
+killed: its replay is waited for. Then it is finished, or removed and made anew.
 
 The store is a sparse file without a name behind a loop device that the kernel frees with its last
 user (LO_FLAGS_AUTOCLEAR). So the device-mapper device is the only thing that has to be removed.
+dmsetup keeps the loop device open, too: when a lookup is killed, the device's number must not be
+given to another store before dmsetup has used it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 
 from auto_iscsi import errors
 from auto_iscsi.disks import our_devices
@@ -39,6 +42,7 @@ _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
 _PROBE_TIME = 2.0  # seconds that an overlay gets to let itself be opened
+_REPLAY_STEP = 0.2  # seconds between two looks whether a replay has ended
 _TRIES = 20  # times another program may take the free loop device before we do
 
 
@@ -79,19 +83,19 @@ def _finish(
 ) -> Device | None:
     """Finish an overlay whose replay outlasted its lookup; return None if the replay was cut off.
 
-    Raise Busy as long as the replay is still under way.
+    Wait for a replay that is still under way; raise Busy when that takes too long.
     """
     name = our_devices.name(host, node)
-    device_mapper.run(host, until, "resume", name)  # the lookup can have suspended it
+    device_mapper.run(host, until, "resume", name)  # a dmsetup that was killed did not come to it
+    while bounded.probe_exclusive(host, [f"/dev/{node}"], _PROBE_TIME) == [errno.EBUSY]:
+        if time.monotonic() + _REPLAY_STEP >= until:
+            raise errors.Busy(
+                f"{target}: the journal of {device.node} is still replayed", "try again"
+            )
+        time.sleep(_REPLAY_STEP)
     family = mount_options.family(fstype)
-    if (
-        bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
-        is not False
-    ):
-        return None
-    if (bounded.probe_exclusive(host, [f"/dev/{node}"], _PROBE_TIME)) == [errno.EBUSY]:
-        raise errors.Busy(f"{target}: the journal of {device.node} is still replayed", "try again")
-    if _is_full(host, name, until):
+    is_dirty = bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
+    if is_dirty is not False or _is_full(host, name, until):
         return None
     _make_read_only(host, target, name, until)
     return find_laid(host, device)
@@ -119,7 +123,7 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
     if not our_devices.is_ours(host, node):  # removed meanwhile, and the number used again
         return
     name = our_devices.name(host, node)
-    if not our_devices.is_finished(host, node):  # a lookup that was killed can have suspended it
+    if not our_devices.is_finished(host, node):  # a dmsetup that was killed did not come to it
         device_mapper.run(host, until, "resume", name)
     why = device_mapper.why_not(host, until, "remove", "--retry", name)
     if not why or host.stat(f"/sys/block/{node}") is None:
@@ -128,6 +132,12 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
         f"{target}: device {name} cannot be removed: {why}",
         f"end what uses {FOLDER}/{name}, then: dmsetup remove {name}",
     )
+
+
+def remove_named(host: Host, target: str, name: str, until: float) -> None:
+    """Remove our device of this name, on no disk: a killed dmsetup gave it no table."""
+    for node in our_devices.named(host, name):
+        remove(host, target, node, until)
 
 
 def store_sizes(host: Host, until: float) -> dict[str, int]:
@@ -155,10 +165,11 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     status = host.stat(path)
     # Another disk can get the same name; the inode in sysfs is this one's alone.
     name = f"ai-{device.node}-{status.st_ino if status else 0}"
-    with _loop_device(host, target, sectors * _SECTOR, store) as loop:
-        table = f"0 {sectors} snapshot {device.number} {loop} P {_CHUNK}"
-        uuid = our_devices.UUID_PREFIX + name
-        why = device_mapper.why_not(host, until, "create", name, "--uuid", uuid, "--table", table)
+    remove_named(host, target, name, until)
+    with _loop_device(host, target, sectors * _SECTOR, store) as (loop, number):
+        table = f"0 {sectors} snapshot {device.number} {number} P {_CHUNK}"
+        words = ("create", name, "--uuid", our_devices.UUID_PREFIX + name, "--table", table)
+        why = device_mapper.why_not(host, until, *words, holding=loop)
     if why:
         hint = "see modprobe dm_snapshot; or set journal = skip: files can then be missing"
         raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)
@@ -166,8 +177,8 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
 
 
 @contextmanager
-def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[str]:
-    """Yield MAJOR:MINOR of a loop device with a new store for `size` bytes.
+def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[tuple[int, str]]:
+    """Yield a loop device with a new store for `size` bytes: a descriptor, and MAJOR:MINOR.
 
     At the end of the block the loop device goes, unless something else uses it by then.
     """
@@ -184,7 +195,7 @@ def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[s
     finally:
         os.close(file)
     try:
-        yield host.read(f"/sys/block/{os.path.basename(path)}/dev") or ""
+        yield loop, host.read(f"/sys/block/{os.path.basename(path)}/dev") or ""
     finally:
         os.close(loop)
 
@@ -258,12 +269,12 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
 
 
 def _make_read_only(host: Host, target: str, name: str, until: float) -> None:
-    """Load the overlay's table once more, read-only."""
+    """Load the overlay's table once more, read-only.
+
+    resume suspends the device for the change of tables by itself (drivers/md/dm-ioctl.c,
+    do_resume). One that we suspend would stay so when we are killed, and hang whoever reads it.
+    """
     _, table = device_mapper.run(host, until, "table", name)
-    for words in (
-        ("reload", "--readonly", name, "--table", table),
-        ("suspend", name),
-        ("resume", name),
-    ):
+    for words in (("reload", "--readonly", name, "--table", table), ("resume", name)):
         if why := device_mapper.why_not(host, until, *words):
             raise errors.Failure(f"{target}: overlay {name} cannot be made read-only: {why}")

@@ -1,15 +1,32 @@
-"""Kill a lookup or a reaper at one of the steps at which it calls dmsetup."""
+"""Kill a lookup or a reaper at one of its steps."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.san.bed.machine import Machine
 
-#: A dmsetup that kills the program which started it, before or after it does its work.
+_STEPS = Path(__file__).resolve().parents[1] / "tree/steps.py"
+
+#: A dmsetup that kills the program which started it, before or after it does its work, or (bare)
+#: as if it were killed itself, between the making of a device and the loading of its table, or
+#: (unsettled) while it waits for udev, which then does nothing until udevadm lets it.
 _DMSETUP = """#!/bin/sh
 grep -q auto-iscsi /proc/$PPID/cmdline || exec /usr/sbin/dmsetup.real "$@" # for udev
 echo >>/run/calls
 if [ $(wc -l </run/calls) = {call} ]; then
     [ {when} = after ] && /usr/sbin/dmsetup.real "$@"
+    if [ {when} = bare ]; then
+        [ "$1" = create ] || exit 1
+        name=$2
+        [ "$2" = --concise ] && name=${{3%%,*}}
+        /usr/sbin/dmsetup.real create $name --uuid AUTOISCSI-$name --notable
+    fi
+    if [ {when} = unsettled ]; then
+        udevadm control --stop-exec-queue
+        /usr/sbin/dmsetup.real "$@" &
+        sleep 2
+    fi
     kill -KILL $PPID
     exit 1
 fi
@@ -24,7 +41,7 @@ def prepare(vm: Machine) -> None:
 
 
 def arm(vm: Machine, call: int, when: str) -> None:
-    """Kill whoever calls dmsetup for the `call`-th time, `when` (before, after) it has worked."""
+    """Kill who calls dmsetup for the `call`-th time (before, after, bare, unsettled: see above)."""
     vm.run("rm -f /run/calls /usr/sbin/dmsetup")
     vm.write("/usr/sbin/dmsetup", _DMSETUP.format(call=call, when=when), 0o755)
 
@@ -32,3 +49,10 @@ def arm(vm: Machine, call: int, when: str) -> None:
 def disarm(vm: Machine) -> None:
     """Kill nobody any more."""
     vm.run("rm -f /run/calls; ln -sf dmsetup.real /usr/sbin/dmsetup")
+
+
+def dies_at(vm: Machine, step: int, *words: str) -> bool:
+    """Run auto-iscsi, and kill it before its `step`-th change; False: it ended by itself before."""
+    vm.write("/root/steps.py", _STEPS.read_text())
+    command = ["python3", "/root/steps.py", f"{step}", "/usr/sbin/auto-iscsi", "/", *words]
+    return vm.run(command, check=False, timeout=400).status == -9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.san import job
 from tests.san.bed.machine import Machine, Result
 
 #: A configuration under which a session may end after two seconds. The timeouts are long: udev is
@@ -15,6 +16,11 @@ lookup_timeout = 3m
 """
 #: Lists the files of targets: claims, locks, caches, iscsiadm's output.
 KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
+#: What a host shows without a snapshot: no device of ours, no store, no disk.
+LEFT = (
+    "dmsetup ls | sort; losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private;"
+    " lsblk -dno NAME | grep ^sd; iscsiadm -m session"
+)
 
 
 def reap(vm: Machine, *words: str, check: bool = True) -> Result:
@@ -36,3 +42,25 @@ def leftovers(vm: Machine) -> str:
         f"{KEPT}; lsblk -dno NAME | grep ^sd",
         check=False,
     ).stdout
+
+
+def left(vm: Machine) -> str:
+    """List what an overlay, a logical volume or a session leaves."""
+    return vm.run(LEFT, check=False).stdout
+
+
+def is_cleared(vm: Machine, before: str) -> bool:
+    """Run the reaper until nothing is left; say whether that was reached within a minute."""
+
+    def is_as_before() -> bool:
+        vm.run(["auto-iscsi", "reap"], check=False, timeout=120)
+        return left(vm) == before
+
+    return job.until(is_as_before)
+
+
+def all_unmounted(vm: Machine, iqn: str) -> bool:
+    """Wait until automount has unmounted a key with all that is below it."""
+    return job.until(
+        lambda: all(each.fstype == "autofs" for each in vm.mounts(f"{job.ROOT}/{iqn}"))
+    )

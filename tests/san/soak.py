@@ -8,7 +8,7 @@ visit may show another volume's files, whatever it met. The last line is what ha
 
 TARGETS is JSON: a list of names under `plain` and `twins`; the name and the disks of one target
 each under `standby`, `not ready` and `swapped`; under `in use`, names of targets whose snapshots
-were taken in use, each with the file that visitors read there.
+were taken in use, each with the files of which a visitor reads one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OPTIMIZED, STANDBY, UNAVAILABLE = 0, 2, 3
 over = time.monotonic() + float(sys.argv[1])
 plan = json.loads(sys.argv[2])
 special = {kind: plan[kind] for kind in ("standby", "not ready", "swapped")}
-in_use: dict[str, str] = plan["in use"]
+in_use: dict[str, list[str]] = plan["in use"]
 targets = [*plan["plain"], *plan["twins"], *in_use, *(name for name, *_ in special.values())]
 #: What each target's file says. The swapped one's says which of its volumes it is on.
 expected = {target: f"{target}\n" for target in targets}
@@ -86,9 +86,10 @@ def walk(seed: int) -> None:
             pause.wait_for(lambda: not closed.is_set())
             target = choice.choice([target for target in targets if target not in held])
             visitors[seed] = target
+        file = choice.choice(in_use.get(target, ["marker"]))
         begun = time.monotonic()
         reading = subprocess.run(
-            ["cat", f"{ROOT}/{target}/{in_use.get(target, 'marker')}"],
+            ["cat", f"{ROOT}/{target}/{file}"],
             user="user",
             capture_output=True,
             check=False,
@@ -109,7 +110,7 @@ def walk(seed: int) -> None:
             if target in plan["twins"]:
                 count("visits to twins that worked")
             if target in in_use:
-                count(f"visits to {in_use[target]} that worked")
+                count(f"visits to {target.rpartition(':')[2]} that worked")
         slept(choice.uniform(0, 4))
 
 

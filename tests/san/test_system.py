@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.san import job
 from tests.san.bed.machine import Machine
-from tests.san.bed.san import LiveDisk, San
-from tests.san.snapshot import checksum
+from tests.san.bed.san import San
+from tests.san.snapshot import checksum, system_taken_in_use
 
 SETTINGS = (
     "options = nocheck, ro\nfstype = auto\npartition = system\nudev_timeout = 80s\n"
@@ -15,66 +15,6 @@ SETTINGS = (
 LEFT = "dmsetup ls | sort; losetup -n | wc -l; ls -A /var/tmp | grep -v systemd-private"
 OURS = "cat /sys/block/dm-*/dm/uuid | grep -c ^AUTOISCSI-; iscsiadm -m session"
 
-#: Makes a server's disk, and copies it while root, /home and /var are mounted and written. The
-#: original stays active and mounted. Its fstab also has what must not be followed.
-SERVER = """
-set -e
-truncate -s 400M /var/tmp/server.img
-printf 'label: gpt\nsize=8M, type=U\nsize=16M\nsize=+\n' | sfdisk -q /var/tmp/server.img
-device=$(losetup --show -P -f /var/tmp/server.img)
-udevadm settle
-mkfs.vfat -n ESP ${device}p1 >/run/null
-mkfs.ext4 -q ${device}p2
-pvcreate -qq ${device}p3 && vgcreate -qq vg0 ${device}p3
-lvcreate -qq -y -n root -L 304M vg0
-for lv in home var my-data; do lvcreate -qq -y -n $lv -L 12M vg0; done
-lvcreate -qq -y -n swap -L 8M vg0
-mkfs.xfs -q /dev/vg0/root
-mkfs.ext4 -q /dev/vg0/home
-mkfs.ext4 -q -L var /dev/vg0/var
-mkfs.ext4 -q /dev/vg0/my-data
-mkswap -q /dev/vg0/swap
-root=/run/original
-mkdir -p $root && mount /dev/vg0/root $root
-mkdir -p $root/usr/bin $root/boot $root/dev $root/etc $root/home $root/mnt $root/opt $root/proc
-mkdir -p $root/srv/data $root/var $root/tmp
-ln -s usr/bin $root/bin
-ln -s /tmp $root/link
-mount ${device}p2 $root/boot
-mkdir $root/boot/efi
-mount ${device}p1 $root/boot/efi
-for lv in home var; do mount /dev/vg0/$lv $root/$lv; done
-mount /dev/vg0/my-data $root/srv/data
-echo kernel >$root/boot/vmlinuz
-echo loader >$root/boot/efi/grub.efi
-echo data >$root/srv/data/file
-cat >$root/etc/fstab <<END
-# /etc/fstab: the server's own
-/dev/mapper/vg0-root / xfs defaults 0 1
-UUID=$(blkid -s UUID -o value ${device}p2) /boot ext4 defaults,suid,dev 0 2
-PARTUUID=$(blkid -s PARTUUID -o value ${device}p1) /boot/efi vfat umask=0077 0 1
-/dev/vg0/home /home ext4 nodev,usrquota 0 2
-LABEL=var	/var	ext4	defaults	0	2
-/dev/mapper/vg0-my--data /srv/data ext4 defaults 0 2
-/dev/mapper/vg0-swap none swap sw 0 0
-proc /proc proc defaults 0 0
-LABEL=var /link ext4 defaults 0 0
-LABEL=var /srv/../mnt ext4 defaults 0 0
-LABEL=var /missing ext4 defaults 0 0
-LABEL=var /mnt\\\\040x ext4 defaults 0 0
-/home /mnt none bind 0 0
-nas:/export /opt nfs defaults 0 0
-UUID=11111111-2222-3333-4444-555555555555 /opt ext4 defaults 0 2
-END
-sync -f $root
-umount $root/boot/efi $root/boot $root/srv/data
-sync -f $root/home; sync -f $root/var
-for n in $(seq 8); do
-    for place in usr home var; do echo $place$n >$root/$place/new$n; sync $root/$place/new$n; done
-done
-cp --sparse=always /var/tmp/server.img COPY
-sync
-"""
 SHOWN = {
     "usr/new8": "usr8\n",
     "home/new8": "home8\n",
@@ -83,13 +23,6 @@ SHOWN = {
     "boot/efi/grub.efi": "loader\n",
     "srv/data/file": "data\n",
 }
-
-
-def server(vm: Machine, san: San) -> LiveDisk:
-    """Return a disk that was copied from a running server, which this host is, too."""
-    disk = san.disk(whole=san.fs("", size=400))
-    vm.run(SERVER.replace("COPY", disk.path), timeout=400)
-    return disk
 
 
 def shown(vm: Machine, iqn: str) -> dict[str, str]:
@@ -106,7 +39,7 @@ def is_cleared(vm: Machine, iqn: str) -> bool:
 
 
 def test_a_server_is_there_as_it_mounts_itself(vm: Machine, san: San) -> None:
-    disk = server(vm, san)
+    disk = system_taken_in_use(vm, san)
     before = checksum(vm, disk)
     san.target(job.ALPHA, [disk])
     vm.discover()
@@ -138,7 +71,7 @@ def test_a_server_is_there_as_it_mounts_itself(vm: Machine, san: San) -> None:
 
 
 def test_a_tree_is_worked_out_once_and_outlives_its_session(vm: Machine, san: San) -> None:
-    disk = server(vm, san)
+    disk = system_taken_in_use(vm, san)
     before = checksum(vm, disk)
     san.target(job.ALPHA, [disk], read_only=True)
     vm.discover()

@@ -37,7 +37,7 @@ class Start:
         self.program.write_text(text)
         self.program.chmod(0o755)
 
-    def __call__(self, *words: str, seconds: float = 30) -> int | None:
+    def __call__(self, *words: str, seconds: float = 30, stdin: int = -1) -> int | None:
         with open(self.root / "out", "wb") as out, open(self.root / "err", "wb") as err:
             return Host(str(self.root)).run(
                 "program",
@@ -46,6 +46,7 @@ class Start:
                 err=err.fileno(),
                 until=time.monotonic() + seconds,
                 quick=self.quick,
+                stdin=stdin,
             )
 
     def printed(self, stream: str = "out") -> list[str]:
@@ -101,3 +102,13 @@ def test_a_missing_program_is_reported(tmp_path: Path, quick: bool) -> None:
     start.program.unlink()
     with pytest.raises(errors.BrokenInstallation, match="program is not installed"):
         start()
+
+
+@pytest.mark.parametrize("is_given", [True, False], ids=["given", "null"])
+def test_a_program_keeps_a_descriptor_open_as_its_stdin(
+    tmp_path: Path, quick: bool, is_given: bool
+) -> None:
+    start = Start(tmp_path, "#!/bin/sh\nreadlink /proc/self/fd/0\n", quick)
+    with open(tmp_path / "store", "wb") as store:
+        assert start(stdin=store.fileno() if is_given else -1) == 0
+    assert start.printed() == [str(tmp_path / "store") if is_given else "/dev/null"]

@@ -126,6 +126,16 @@ class Machine:
         """End the guest and discard it."""
         self.process.end()
 
+    def reboot(self, seconds: float = 300.0) -> None:
+        """Restart the guest as an administrator does, and wait until it is up without its SAN.
+
+        Both the way down and the way up may take `seconds`.
+        """
+        self.process.command("set-action", reboot="reset")
+        self.run("systemctl --no-block reboot")
+        self.process.wait_for("RESET", seconds)
+        self.run("systemctl is-system-running --wait", check=False, timeout=seconds)
+
     def request(
         self,
         op: str,

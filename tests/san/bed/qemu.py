@@ -98,7 +98,8 @@ class Process:
                 start_new_session=True,
             )
         try:
-            self.monitor = connect(self.folder / "qmp", self.process).makefile("rwb")
+            self.control = connect(self.folder / "qmp", self.process)
+            self.monitor = self.control.makefile("rwb")
             self.monitor.readline()  # the greeting
             self.command("qmp_capabilities")
             self.capability("x-ignore-shared")
@@ -127,6 +128,19 @@ class Process:
                 return reply["return"]
         raise Failed(f"{name}: QEMU ended")
 
+    def wait_for(self, event: str, seconds: float) -> None:
+        """Wait for an event that QEMU reports; raise Failed when it does not come in time."""
+        self.control.settimeout(seconds)
+        try:
+            while line := self.monitor.readline():
+                if json.loads(line).get("event") == event:
+                    return
+            raise Failed(f"{event}: QEMU ended")
+        except socket.timeout as error:
+            raise Failed(f"{event}: not in {seconds:g} s") from error
+        finally:
+            self.control.settimeout(None)
+
     def capability(self, name: str) -> None:
         """Switch a migration capability on."""
         capabilities = [{"capability": name, "state": True}]
@@ -153,7 +167,7 @@ class Process:
             self.process.kill()
         self.process.wait()
         self.lock.close()
-        for name in ("monitor", "agent"):
+        for name in ("monitor", "control", "agent"):
             if hasattr(self, name):
                 getattr(self, name).close()
         shutil.rmtree(self.folder, ignore_errors=True)

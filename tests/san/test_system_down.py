@@ -1,0 +1,237 @@
+"""Is a whole server's tree taken down again, and are its files right, whatever happens?"""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import auto_iscsi
+from tests.san import job, killer
+from tests.san.bed.machine import Machine
+from tests.san.bed.san import LiveDisk, San
+from tests.san.reaping import all_unmounted, is_cleared, left
+from tests.san.snapshot import AUTO, checksum, system_taken_in_use, taken_in_use
+
+TREE = Path(__file__).resolve().parents[2]
+SETTINGS = (
+    AUTO.replace("partition = auto", "partition = system").replace("50s", "150s")
+    + "lookup_timeout = 5m\nidle = 0\nlease = 1s\nreplacement_timeout = 5s\n"
+)
+VISIT = "--timeout=1 --negative-timeout=1"
+#: By its place below the key, what is the newest file of each filesystem.
+PLACES = {"/": "usr", "/home": "home", "/var": "var", "/boot": "boot", "/boot/efi": "boot/efi"}
+PLACES["/srv/data"] = "srv/data"
+MARKERS = " ".join(f"{place}/marker" for place in PLACES.values())
+
+
+def server(vm: Machine, san: San) -> tuple[LiveDisk, str, str]:
+    """Make a target with a server's disk; return the disk, its checksum, and what is left now."""
+    disk = system_taken_in_use(vm, san, stays=False)
+    before, empty = checksum(vm, disk), left(vm)
+    san.target(job.ALPHA, [disk])
+    vm.discover()
+    return disk, before, empty
+
+
+def is_right(vm: Machine) -> bool:
+    """Visit each filesystem of the tree; say whether its newest file is there."""
+    read = f"echo 3 >/proc/sys/vm/drop_caches; cd {job.ROOT}/{job.ALPHA} && cat {MARKERS}"
+    return vm.run(read, check=False, timeout=300).stdout == "server\n" * len(PLACES)
+
+
+def looked_up(vm: Machine) -> dict[str, str]:
+    """Look the key up, and mount each device of its entry where nobody sees it.
+
+    Return what the newest file says, by place.
+    """
+    entry = vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=200).stdout
+    found = re.findall(r'(/\S*) -(\S+) ":([^"]+)"', entry)
+    script = ""
+    for place, options, device in found:
+        file = PLACES[place].rpartition("/")[2] if place == "/" else ""
+        kind = re.search(r"fstype=([^,]+)", options)
+        more = ",nouuid" if kind and kind[1] == "xfs" else ""
+        path = f"/mnt/{file}/marker".replace("//", "/")
+        mount = f"mount -o ro{more} {device} /mnt && cat {path}"
+        script += f"echo {place} $(unshare -m sh -c '{mount}')\n"
+    lines = vm.run(script, timeout=120).lines
+    return dict(line.split(maxsplit=1) for line in lines)
+
+
+RIGHT = dict.fromkeys(PLACES, "server")
+#: How many steps the test below goes on after it has killed at one. With 1, it takes an hour.
+STRIDE = 17
+
+
+def test_a_lookup_or_reaper_killed_at_a_step_is_finished_by_the_next_one(
+    vm: Machine, san: San
+) -> None:
+    disk, before, empty = server(vm, san)
+    job.configure(vm, SETTINGS)
+    step, last = STRIDE, 0
+    while killer.dies_at(vm, step, "lookup", job.ALPHA):
+        assert looked_up(vm) == RIGHT, step
+        vm.run("sleep 1.1")
+        if killer.dies_at(vm, step, "reap") and step % 2:  # of a half-ended session
+            assert looked_up(vm) == RIGHT, step
+        assert is_cleared(vm, empty), (step, left(vm))
+        step, last = step + STRIDE, step
+    assert last > 4 * STRIDE
+    assert is_cleared(vm, empty)
+    assert checksum(vm, disk) == before
+
+
+def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
+    vm: Machine, san: San
+) -> None:
+    disk, before, empty = server(vm, san)
+    job.configure(vm, SETTINGS)
+    killer.prepare(vm)
+    # Partitions and logical volumes are mapped first; from the seventh call on, overlays are laid.
+    for call, when in ((1, "bare"), (4, "after"), (7, "bare"), (10, "before"), (11, "after")):
+        killer.arm(vm, call, when)
+        assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=400).status == -9
+        killer.disarm(vm)
+        if call == 7:  # a reaper comes first
+            vm.run("sleep 1.1")
+            assert is_cleared(vm, empty), (call, left(vm))
+        assert looked_up(vm) == RIGHT, call
+        vm.run("sleep 1.1")
+        assert is_cleared(vm, empty), (call, left(vm))
+    assert checksum(vm, disk) == before
+
+
+def test_the_device_of_a_killed_dmsetup_is_shown_once_udev_knows_it(vm: Machine, san: San) -> None:
+    disk, before, empty = server(vm, san)
+    job.configure(vm, SETTINGS)
+    killer.prepare(vm)
+    killer.arm(vm, 4, "unsettled")  # a logical volume
+    assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=400).status == -9
+    killer.disarm(vm)
+    again = vm.start(["auto-iscsi", "lookup", job.ALPHA], timeout=400)
+    vm.run("sleep 5")
+    vm.run("udevadm control --start-exec-queue")
+    entry = again.wait().stdout
+    assert [word for word in entry.split() if word in PLACES] == sorted(PLACES)
+    assert looked_up(vm) == RIGHT
+    vm.run("sleep 1.1")
+    assert is_cleared(vm, empty), left(vm)
+    assert checksum(vm, disk) == before
+
+
+#: A dmsetup that makes an overlay only when it may, long after its lookup was killed.
+LATE = """#!/bin/sh
+case "$*" in *snapshot*) ;; *) exec /usr/sbin/dmsetup.real "$@";; esac
+[ -e /run/killed ] && exec /usr/sbin/dmsetup.real "$@"
+touch /run/killed
+kill -KILL $PPID
+until [ -e /run/go ]; do sleep 0.1; done
+/usr/sbin/dmsetup.real "$@"
+touch /run/gone
+"""
+
+
+def test_a_store_is_never_that_of_two_overlays(vm: Machine, san: San) -> None:
+    empty = left(vm)
+    disks = {iqn: taken_in_use(vm, san, "ext4", iqn) for iqn in (job.ALPHA, job.BETA)}
+    before = [checksum(vm, disk) for disk in disks.values()]
+    for iqn, disk in disks.items():
+        san.target(iqn, [disk])
+    vm.discover()
+    job.configure(vm, AUTO + "idle = 0\nlease = 1s\n")
+    killer.prepare(vm)
+    vm.run("rm /usr/sbin/dmsetup")
+    vm.write("/usr/sbin/dmsetup", LATE, 0o755)
+    assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=120).status == -9
+    vm.run(["auto-iscsi", "lookup", job.BETA], timeout=120)
+    vm.run("touch /run/go")
+    assert job.until(lambda: vm.run("test -e /run/gone", check=False).status == 0)
+    for iqn in disks:
+        entry = vm.run(["auto-iscsi", "lookup", iqn], timeout=120).stdout
+        device = entry.split('":')[1].rstrip('"\n')
+        read = f"unshare -m sh -c 'mount -o ro {device} /mnt && cat /mnt/new8'"
+        assert vm.run(read).stdout == f"{iqn}\n"
+    stores = vm.run("losetup --list --noheadings --output NAME").lines
+    assert len(stores) == len(set(stores)) == 2
+    vm.run("sleep 1.1")
+    assert is_cleared(vm, empty)
+    assert [checksum(vm, disk) for disk in disks.values()] == before
+
+
+def test_a_target_cut_off_below_a_tree(vm: Machine, san: San) -> None:
+    disk, before, empty = server(vm, san)
+    vm.automount(VISIT)
+    job.configure(vm, SETTINGS)
+    root = f"{job.ROOT}/{job.ALPHA}"
+    assert is_right(vm)
+    reader = vm.start(
+        f"cd {root}/home && device=$(findmnt -no SOURCE -t ext4 -M $PWD) &&"
+        " while dd if=$device of=/dev/null bs=1M iflag=direct status=none; do :; done",
+        timeout=200,
+    )
+    user = vm.start(["sleep", "1000"], cwd=f"{root}/var", timeout=1010)
+    vm.run("sleep 1")
+    assert not reader.done
+    san.block("127.0.0.1")
+    assert "Input/output error" in reader.wait(check=False).stderr
+    vm.run("echo 3 >/proc/sys/vm/drop_caches")
+    assert vm.run(f"cd {root} && cat {MARKERS}", check=False, timeout=90).stdout != "server\n" * 6
+    # As long as somebody is in the tree, the reaper ends without waiting, and leaves it.
+    vm.run(["auto-iscsi", "reap"], check=False, timeout=60)
+    assert not user.done
+    user.kill()
+    user.wait(check=False)
+    assert all_unmounted(vm, job.ALPHA)
+    assert is_cleared(vm, empty), left(vm)
+    san.unblock("127.0.0.1")
+    assert checksum(vm, disk) == before
+    assert job.until(lambda: is_right(vm))
+
+
+def test_an_upgrade_and_restarts_of_automount_below_a_tree(vm: Machine, san: San) -> None:
+    disk, before, empty = server(vm, san)
+    vm.automount(VISIT)
+    job.configure(vm, SETTINGS)
+    assert is_right(vm)
+    worker = vm.start(["sleep", "3000"], cwd=f"{job.ROOT}/{job.ALPHA}/srv/data", timeout=3100)
+    deb = TREE / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
+    vm.write("/root/again.deb", deb.read_bytes())
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get -qy -o Dpkg::Options::=--force-confold"
+    vm.run(f"{apt} install --reinstall /root/again.deb", timeout=300)
+    assert is_right(vm)
+    vm.run("systemctl restart autofs", timeout=200)
+    assert job.until(lambda: is_right(vm))
+    vm.run("systemctl kill --signal=KILL autofs; sleep 1; systemctl start autofs", timeout=200)
+    assert job.until(lambda: is_right(vm))
+    assert not worker.done
+    worker.kill(signal.SIGKILL)
+    assert all_unmounted(vm, job.ALPHA), vm.mounts(job.ROOT)
+    assert is_cleared(vm, empty), left(vm)
+    assert checksum(vm, disk) == before
+
+
+def test_a_reboot_below_a_tree(vm: Machine, san: San) -> None:
+    disk, before, empty = server(vm, san)
+    vm.run(["iscsiadm", "-m", "node", "-o", "delete"])
+    job.configure(vm, SETTINGS + "portals = 127.0.0.1\n")
+    vm.automount(VISIT)
+    assert is_right(vm)
+    vm.start(["sleep", "3000"], cwd=f"{job.ROOT}/{job.ALPHA}/var", timeout=3100)
+    vm.run(f"cp --sparse=always {disk.path} /root/kept && sync", timeout=120)
+    vm.reboot()
+    assert left(vm) == empty
+    assert vm.run("find /run/auto-iscsi -type f -path '*/claims/*'", check=False).stdout == ""
+    assert vm.run("systemctl --failed --plain --no-legend").stdout == ""
+    vm.run(f"mkdir -p /run/san && cp --sparse=always /root/kept {disk.path}", timeout=120)
+    vm.call("add_disk", disk=disk.name)
+    san.targets[job.ALPHA].recreate()
+    assert checksum(vm, disk) == before
+    # The record of the earlier boot is still there, and is still ours to delete.
+    assert job.records(vm) != {}
+    vm.run(["auto-iscsi", "reap"])
+    assert job.records(vm) == {}
+    assert job.until(lambda: is_right(vm))
+    assert all_unmounted(vm, job.ALPHA)
+    assert is_cleared(vm, empty), left(vm)
+    assert checksum(vm, disk) == before
