@@ -16,7 +16,7 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 UUID_PREFIX = "AUTOISCSI-"
 OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-crypt
@@ -134,21 +134,30 @@ def name(host: Host, node: str) -> str:
 
 
 def orphans(host: Host) -> list[str]:
-    """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended."""
+    """Return our devices (dm-N) of which a disk is gone from the kernel: its session has ended."""
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    return _topmost_first(host, (n for n in nodes if is_ours(host, n) and not has_disk(host, n)))
+    return _topmost_first(host, (n for n in nodes if is_ours(host, n) and not is_whole(host, n)))
 
 
 def has_disk(host: Host, node: str) -> bool:
     """Tell whether a device that one of ours is made of is still there, other than its store."""
+    return any(_have_disks(host, node))
+
+
+def is_whole(host: Host, node: str) -> bool:
+    """Tell whether all devices that one of ours is made of are still there."""
+    there = list(_have_disks(host, node))
+    return bool(there) and all(there)
+
+
+def _have_disks(host: Host, node: str) -> Iterator[bool]:
+    """Yield for each device below one of ours, other than a store, whether it is still there."""
     folder = f"{_BLOCK}/{node}/slaves"
     for slave in host.names(folder):
         if slave.startswith("dm-") and is_ours(host, slave):
-            if has_disk(host, slave):
-                return True
+            there = list(_have_disks(host, slave))
+            yield from there or [False]
         elif multipath.is_map(host, slave):
-            if multipath.has_path(host, slave):
-                return True
-        elif not slave.startswith("loop") and host.stat(f"{folder}/{slave}"):
-            return True
-    return False
+            yield multipath.has_path(host, slave)
+        elif not slave.startswith("loop"):
+            yield bool(host.stat(f"{folder}/{slave}"))
