@@ -47,6 +47,7 @@ def test_two_luns_with_one_physical_volume_are_left_out(tmp_path: Path) -> None:
     other = TEXT.replace("i0nkLE", "others").replace("vg0", "vg1")
     reason = expand(tmp_path, TEXT, other, partition="vg0/root")
     assert "no logical volume vg0/root: there are none" in reason
+    assert "vg0 is left out: sdb and sdc are the same physical volume" in reason
 
 
 def test_a_group_does_not_get_the_physical_volume_of_another_one(tmp_path: Path) -> None:
