@@ -84,12 +84,8 @@ def find(
             luns[contents.disk.san_lun] = contents
     ordered = [luns[lun] for lun in sorted(luns)]
     layers = _Layers(host, target, disks, ordered, settings, shown)
-    return tuple(
-        [
-            *(layers.lun(contents) for contents in ordered),
-            *(layers.other(member) for member in shown.others),
-        ]
-    )
+    luns_drawn = tuple(layers.lun(contents) for contents in ordered)
+    return (*luns_drawn, *(layers.other(member) for member in shown.others))
 
 
 class _Layers:

@@ -226,6 +226,10 @@ def _with_others(request: Request, content: Mountable) -> Mountable:
     """Return what may be mounted with the physical volumes of the other targets; raise Failure."""
     from auto_iscsi.map import other_targets
 
+    if other_targets.is_one_down(request, content) and (
+        mounted := available.without_session(request)
+    ):
+        return mounted  # automount has been restarted: it mounts nothing anew
     found = other_targets.bring_up(request, content, bring_up)
     content = content._replace(
         filesystems=(*content.filesystems, *found.members), notes=(*content.notes, *found.notes)

@@ -1,4 +1,4 @@
-"""A volume group over LUNs of several targets (setting `with`): is it shown, held and ended whole?"""
+"""A volume group over LUNs of several targets (setting `with`): is it shown and ended whole?"""
 
 from __future__ import annotations
 
