@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Callable
 
+    from auto_iscsi.config.settings import Settings
     from auto_iscsi.volumes.mountable import Mountable
 
 _READING = 60.0  # seconds to read the configuration: what lookup_timeout is unless it says more
@@ -56,7 +57,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     ):
         request = Request(host, key, settings, until, claims.read(host, key.target))
         if others:
-            request = request._replace(others=other_targets.requests(request, others))
+            request = request._replace(others=other_targets.requests(request, others, _settings_of))
         remount, seen = _was_mounted_meanwhile(request)
         try:
             content = (
@@ -134,6 +135,10 @@ def _notes_on_last_mount(
     from auto_iscsi.map import last_mount
 
     return last_mount.notes(request, content, *seen)
+
+
+def _settings_of(host: Host, target: str) -> Settings:
+    return settings_cache.find(host, target).settings
 
 
 def bring_up(request: Request) -> Mountable:

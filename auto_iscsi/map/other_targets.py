@@ -8,7 +8,7 @@ would, and takes its physical volumes. Nothing else on them is shown.
 from __future__ import annotations
 
 from auto_iscsi import errors, keys
-from auto_iscsi.config import patterns, settings_cache
+from auto_iscsi.config import patterns
 from auto_iscsi.config.settings import ALL, AUTO
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, suppress
@@ -89,7 +89,11 @@ def of_same_time(target: str, others: Collection[str], settings: Settings) -> li
     return sorted(filter(is_meant, others))
 
 
-def requests(request: Request, others: Sequence[str]) -> tuple[Request, ...]:
+def requests(
+    request: Request,
+    others: Sequence[str],
+    settings_of: Callable[[Host, str], Settings],
+) -> tuple[Request, ...]:
     """Return a request for each of the other targets, which the caller holds.
 
     The session of each is opened as its own settings say. What is on it is examined, and nothing
@@ -97,7 +101,7 @@ def requests(request: Request, others: Sequence[str]) -> tuple[Request, ...]:
     """
     made = []
     for name in others:
-        settings = settings_cache.find(request.host, name).settings
+        settings = settings_of(request.host, name)
         if not settings.enabled:
             raise errors.Disabled(
                 f"{request.target}: the setting with names {name}, which has enabled = no"
@@ -162,10 +166,19 @@ def look(request: Request, content: Mountable) -> Found:
 
 
 def for_explain(request: Request) -> Request:
-    """Return a request with its other targets, as far as they are known without a discovery."""
+    """Return a request with its other targets, as far as they are known without a discovery.
+
+    No file is written.
+    """
+    from auto_iscsi.config import config_files, schema
+
     settings = request.settings._replace(portals=())
     names = list_names(request.host, request.target, settings, request.until)
-    return request._replace(others=requests(request, names))
+
+    def settings_of(host: Host, name: str) -> Settings:
+        return schema.resolve(config_files.load(host, remember=False), name)
+
+    return request._replace(others=requests(request, names, settings_of))
 
 
 def is_one_down(request: Request, content: Mountable) -> bool:
