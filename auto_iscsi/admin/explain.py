@@ -19,7 +19,7 @@ from auto_iscsi.disks import multipath, scsi_disks
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
-from auto_iscsi.map import available, entry, verification
+from auto_iscsi.map import available, entry, other_targets, verification
 from auto_iscsi.map.request import Request
 from auto_iscsi.san import catalogue, names
 from auto_iscsi.volumes import journal
@@ -195,6 +195,18 @@ def _session_steps(situation: _Situation) -> list[Step]:
     return steps or [Step("session", "none")]
 
 
+def _other_steps(request: Request) -> list[Step]:
+    """Name the targets that the setting `with` names, each with its session."""
+    steps = []
+    for other in request.others:
+        up = [session for session in sessions.find_all(request.host, other.target) if session.up]
+        disks = [disk.name for disk in available.selected_disks(other, up)]
+        numbers = ", ".join(str(session.sid) for session in up)
+        what = f"session {numbers}, {', '.join(disks) or 'no disk'}" if up else "no session"
+        steps.append(Step("with", f"{other.target}: {what}"))
+    return steps or [Step("with", "no other target that is known here")]
+
+
 def _read_disks(situation: _Situation) -> tuple[list[Step], list[disk_report.Contents]]:
     """Describe the disks of the sessions that are up, or of all if none is, and read the former."""
     steps, read = [], []
@@ -241,13 +253,23 @@ def _predict(
     """Return what a lookup would do: the same decisions in the same order as map.lookup."""
     request = situation.request
     content = selected = refused = None
+    others = other_targets.Found((), ())
     try:
+        if situation.settings.with_:
+            request = other_targets.for_explain(request)
+            steps = [*steps, *_other_steps(request)]
         selected = available.through_sessions(request).mountable
-        content = selected and verification.allow_by_journal(request, selected, act=False)
+        if selected and request.others and not selected.is_final:
+            others = other_targets.look(request, selected)
+            steps = [*steps, *(Step("note", note) for note in others.notes)]
+        whole = selected and selected._replace(filesystems=(*selected.filesystems, *others.members))
+        content = whole and verification.allow_by_journal(request, whole, act=False)
     except errors.Failure as failure:
         refused = failure
-    shown = layers.Shown(selected, content)
+    shown = layers.Shown(selected, content, others.members)
     stack = layers.find(situation.host, situation.target, contents, situation.settings, shown)
+    if selected and other_targets.is_one_down(request, selected):
+        return Explanation("login", steps, stack=stack)
     if stack_report.is_pending(stack):
         return Explanation("map", steps, stack=stack)
     if refused:

@@ -27,11 +27,10 @@ from auto_iscsi.volumes import (
     journal,
     lvm_volumes,
     mapping,
-    mount_options,
     mountable,
+    physical_volumes,
     stack,
     unmapped_volumes,
-    volume_groups,
 )
 from auto_iscsi.volumes.mountable import Filesystem, Mountable
 
@@ -48,12 +47,13 @@ class Shown(NamedTuple):
         None  #: what the settings select; None: nothing, or it is not clear
     )
     final: Mountable | None = None  #: what is mounted of it
+    others: tuple[Filesystem, ...] = ()  #: the physical volumes of other targets (`with`)
 
 
 class _Volume(NamedTuple):
     """A logical volume, mapped or not."""
 
-    group: volume_groups.Listed
+    group: physical_volumes.Listed
     volume: lvm_volumes.LogicalVolume
     on: str  #: the name of the disk or partition with its first part
 
@@ -84,7 +84,8 @@ def find(
             luns[contents.disk.san_lun] = contents
     ordered = [luns[lun] for lun in sorted(luns)]
     layers = _Layers(host, target, disks, ordered, settings, shown)
-    return tuple(layers.lun(contents) for contents in ordered)
+    luns_drawn = tuple(layers.lun(contents) for contents in ordered)
+    return (*luns_drawn, *(layers.other(member) for member in shown.others))
 
 
 class _Layers:
@@ -128,10 +129,10 @@ class _Layers:
             if scsi_disks.is_selected(contents.disk, settings)
             for candidate in contents.candidates
             if candidate.content.fstype in mountable.MEMBERS
-        ]
+        ] + list(shown.others)
         self._whys = self._read_notes()
         self._volumes = self._list_volumes()
-        self._dirty = self._read_journals(luns)
+        self._dirty = our_holders.read_journals(host, target, luns, self._until)
         self._made = our_holders.names(self._host)
         self._drawn: set[str] = set()
 
@@ -154,6 +155,22 @@ class _Layers:
             children=(*(self._partition(contents, part) for part in parts), *node.children),
         )
 
+    def other(self, member: Filesystem) -> Node:
+        """Return the node of a physical volume on another target."""
+        device = member.device
+        part = device.extent.part if device.extent else 0
+        children = tuple(self._above(device.number, device.name, member.offset, part))
+        groups = sorted({v.group.name for v in self._volumes if device.name in v.names})
+        return Node(
+            member.offset[1:],
+            LUN,
+            member.fstype,
+            f"of {', '.join(groups)}" if groups else "",
+            device.name,
+            why="" if groups else self._whys.get(member.offset[1:], "of no volume group here"),
+            children=children,
+        )
+
     def _partition(self, contents: Contents, candidate: candidates.Candidate) -> Node:
         """Return the node of a partition, or of what is on the whole disk."""
         device, what = self._device(contents, candidate), candidate.content
@@ -167,7 +184,7 @@ class _Layers:
         place, why = self._places.get(key, ""), ""
         is_selected = scsi_disks.is_selected(contents.disk, self._settings)
         if is_selected and not (place or children):
-            why = self._whys.get((offset or volume_groups.WHOLE_DISK)[1:], "")
+            why = self._whys.get((offset or physical_volumes.WHOLE_DISK)[1:], "")
         is_pending = why.endswith(mapping.PENDING) and key in self._chosen
         if is_pending:
             place, why = (offset or "/") if self._settings.partition == ALL else "", ""
@@ -357,7 +374,7 @@ class _Layers:
         members = [each for each in self._members if each.fstype == mountable.LVM_MEMBER]
         try:
             groups = (
-                volume_groups.list_groups(self._host, self._target, members, self._until)
+                physical_volumes.list_groups(self._host, self._target, members, self._until)
                 if members
                 else []
             )
@@ -371,23 +388,3 @@ class _Layers:
                 first = next(iter([*present, *group.areas.values()]), None)
                 volumes.append(_Volume(group, volume, first.name if first else ""))
         return volumes
-
-    def _read_journals(self, luns: Sequence[Contents]) -> dict[str, bool | None]:
-        """Return whether the journal on each device is dirty, by node."""
-        states = {node: dirty for contents in luns for node, dirty in contents.dirty.items()}
-        nodes = [
-            node
-            for contents in luns
-            for node in our_devices.list_of_disk(self._host, contents.disk.path)
-            if not our_devices.is_overlay(self._host, node)
-        ]
-        places = [(mount_options.family(self._content(node).fstype), node) for node in nodes]
-        try:
-            read = (
-                journal.dirty_states(self._host, self._target, places, self._until)
-                if places
-                else []
-            )
-        except errors.Failure:
-            return states
-        return {**states, **dict(zip(nodes, read))}

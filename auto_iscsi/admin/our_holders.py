@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from auto_iscsi.disks import our_devices, scsi_disks
+from auto_iscsi import errors
+from auto_iscsi.admin.disk_report import Contents
+from auto_iscsi.disks import our_devices, scsi_disks, udev_db
 from auto_iscsi.machine.host import Host
+from auto_iscsi.volumes import content, journal, mount_options
 
 _PARTITION = re.compile(r"ai-\d+-p(\d+)")  # volumes/partitions
 
@@ -54,3 +58,23 @@ def of_partition(host: Host, disk: scsi_disks.Disk, part: int) -> str:
         if our_devices.is_ours(host, node) and partition(host, node) == part:
             return number(host, node)
     return ""
+
+
+def read_journals(
+    host: Host, target: str, luns: Sequence[Contents], until: float
+) -> dict[str, bool | None]:
+    """Return whether the journal on each device of LUNs is dirty, by node."""
+    states = {node: dirty for contents in luns for node, dirty in contents.dirty.items()}
+    nodes = [
+        node
+        for contents in luns
+        for node in our_devices.list_of_disk(host, contents.disk.path)
+        if not our_devices.is_overlay(host, node)
+    ]
+    types = [content.from_udev(udev_db.read(host, number(host, node))).fstype for node in nodes]
+    places = [(mount_options.family(fstype), node) for fstype, node in zip(types, nodes)]
+    try:
+        read = journal.dirty_states(host, target, places, until) if places else []
+    except errors.Failure:
+        return states
+    return {**states, **dict(zip(nodes, read))}

@@ -104,6 +104,13 @@ TABLE = {
         "the logical unit to mount; all: as lun0, lun1, ... under the key",
         "3",
     ),
+    "with": Setting(
+        values.globs,
+        (),
+        "list of patterns of targets",
+        "the other targets with physical volumes of the volume groups on this one",
+        "iqn.2001-05.com.example:db-data-*",
+    ),
     "portals": Setting(
         values.portal_list,
         (),
@@ -271,7 +278,12 @@ def to_settings(chosen: dict[str, Effective]) -> Settings:
     """
     if problems := missing_requirements(chosen):
         raise config_files.as_failure(problems)
-    return Settings(**{name: effective.value for name, effective in chosen.items()})
+    return Settings(**{field(name): effective.value for name, effective in chosen.items()})
+
+
+def field(name: str) -> str:
+    """Return the name in Settings of a setting; one is a keyword of Python."""
+    return "with_" if name == "with" else name
 
 
 def effective_values(sections: Sequence[Section], target: str) -> dict[str, Effective]:

@@ -28,6 +28,7 @@ class Settings(NamedTuple):
     luks_key_file: str  #: "": LUKS is not opened
     partition: int | str  #: 0: the whole disk
     lun: int | str
+    with_: tuple[str, ...]  #: globs, folded, of other targets: the setting `with`
     portals: tuple[portals.Portal, ...]
     chap_user: str  #: "": no CHAP
     chap_secret_file: str

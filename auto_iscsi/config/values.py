@@ -28,6 +28,7 @@ _WORD = _SMALL.union("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 _OPTION = _WORD.union(".:/@%+=-")
 _VOLUME = _WORD.union("+.-")
 _FSTYPE = _SMALL.union("_.-")
+_GLOB = _SMALL.union("_.:-*?[]!")
 _LONGEST = 6  # digits
 _PRINTABLE = frozenset(map(chr, range(0x20, 0x7F)))
 _CONTROL = frozenset(map(chr, (*range(0x20), 0x7F)))
@@ -139,6 +140,15 @@ def portal_list(raw: Raw) -> tuple[portals.Portal, ...]:
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}") from None
     return tuple(members)
+
+
+def globs(raw: Raw) -> tuple[str, ...]:
+    """Read a list of patterns of targets, as sections have them."""
+    members = tuple(word.lower() for word in split_list(raw))
+    for glob in members:
+        if not _GLOB.issuperset(glob):
+            raise ValueError(f"{glob!r} is no pattern of targets' names")
+    return members
 
 
 def templates(raw: Raw) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 UUID_PREFIX = "AUTOISCSI-"
 OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-crypt
@@ -146,12 +146,12 @@ def name(host: Host, node: str) -> str:
 
 
 def orphans(host: Host) -> list[str]:
-    """Return our devices (dm-N) whose disks are gone from the kernel: their session has ended.
+    """Return our devices (dm-N) of which a disk is gone from the kernel: its session has ended.
 
     One that has no table can be about to get it: it counts once no program runs that could do that.
     """
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    found = [node for node in nodes if is_ours(host, node) and not has_disk(host, node)]
+    found = [node for node in nodes if is_ours(host, node) and not is_whole(host, node)]
     bare = {node for node in found if _is_without_table(host, node)}
     is_left = bool(bare) and not any(map(host.runs, _MAKERS))
     gone = {node for node in bare if not (is_left and _is_without_table(host, node))}
@@ -165,14 +165,23 @@ def _is_without_table(host: Host, node: str) -> bool:
 
 def has_disk(host: Host, node: str) -> bool:
     """Tell whether a device that one of ours is made of is still there, other than its store."""
+    return any(_have_disks(host, node))
+
+
+def is_whole(host: Host, node: str) -> bool:
+    """Tell whether all devices that one of ours is made of are still there."""
+    there = list(_have_disks(host, node))
+    return bool(there) and all(there)
+
+
+def _have_disks(host: Host, node: str) -> Iterator[bool]:
+    """Yield for each device below one of ours, other than a store, whether it is still there."""
     folder = f"{_BLOCK}/{node}/slaves"
     for slave in host.names(folder):
         if slave.startswith("dm-") and is_ours(host, slave):
-            if has_disk(host, slave):
-                return True
+            there = list(_have_disks(host, slave))
+            yield from there or [False]
         elif multipath.is_map(host, slave):
-            if multipath.has_path(host, slave):
-                return True
-        elif not slave.startswith("loop") and host.stat(f"{folder}/{slave}"):
-            return True
-    return False
+            yield multipath.has_path(host, slave)
+        elif not slave.startswith("loop"):
+            yield bool(host.stat(f"{folder}/{slave}"))

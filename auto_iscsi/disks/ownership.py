@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from auto_iscsi import keys
 from auto_iscsi.disks import scsi_disks
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
@@ -18,6 +19,12 @@ def is_ours(host: Host, target: str, disk: str) -> bool:
     """Tell whether a lookup opened the session of the disk at `disk` in sysfs."""
     session = _session(host, disk)
     return session is not None and claims.read(host, target).owns(session)
+
+
+def target_of(host: Host, disk: str) -> str:
+    """Return the target of the disk at `disk` in sysfs, folded; "" where that is not known."""
+    session = _session(host, disk)
+    return keys.fold(session.target) if session else ""
 
 
 def is_changeable(host: Host, target: str, disk: str) -> bool:

@@ -49,6 +49,7 @@ class Claim(NamedTuple):
     looked_up: float = 0.0  #: when the target was last looked up
     used: float = 0.0  #: when the reaper last saw a session in use; 0: never
     asked_by: int = 0  #: the process group of the last lookup: automount's, if it was a visit
+    others: tuple[str, ...] = ()  #: the targets that share its lookups (setting `with`)
 
     @property
     def ours(self) -> bool:
@@ -81,6 +82,7 @@ def read(host: Host, target: str) -> Claim:
             float(values["looked_up"]),
             float(values.get("used", "0")),
             int(values.get("asked_by", "0")),
+            tuple(values.get("others", "").split()),
         )
     except (KeyError, ValueError):
         return Claim()
@@ -112,6 +114,7 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "looked_up": f"{claim.looked_up:.3f}",
         "used": f"{claim.used:.3f}",
         "asked_by": f"{claim.asked_by}",
+        "others": " ".join(claim.others),
         "boot": _boot(host),
     }
     text = "".join(f"{name} {value}\n" for name, value in values.items() if value)
@@ -156,18 +159,38 @@ def forget(host: Host, target: str) -> None:
 
 
 @contextmanager
-def hold_target(host: Host, target: str, until: float) -> Iterator[None]:
-    """Hold a target's lock; raise Busy when another run still holds it at `until`.
+def hold_target(
+    host: Host, target: str, until: float, others: Sequence[str] = ()
+) -> Iterator[None]:
+    """Hold a target's lock, and those of others; raise Busy when another run holds one at `until`.
 
-    `until` is a time.monotonic().
+    `until` is a time.monotonic(). Whoever takes several takes them in the order of their names: so
+    no two wait for each other.
     """
-    handle = lock(host, f"lock/{target}", until)
-    if handle is None:
-        raise errors.Busy(f"{target}: another lookup of it is still under way", "try again")
+    held: list[tuple[str, int]] = []
     try:
+        for each in sorted({target, *others}):
+            handle = lock(host, f"lock/{each}", until)
+            if handle is None:
+                raise errors.Busy(f"{each}: another lookup of it is still under way", "try again")
+            held.append((each, handle))
         yield
     finally:
-        unlock(host, f"lock/{target}", handle)
+        for each, handle in held:
+            unlock(host, f"lock/{each}", handle)
+
+
+def tie(host: Host, target: str, others: Sequence[str]) -> None:
+    """Note in the claims that targets share the lookups of `target`. The caller holds them all.
+
+    Of what was noted before, only targets with a claim stay.
+    """
+    for one, partners in ((target, tuple(others)), *((other, (target,)) for other in others)):
+        claim = read(host, one)
+        noted = [name for name in claim.others if read(host, name) != Claim()]
+        tied = tuple(sorted({*noted, *partners}))
+        if tied != claim.others and claim != Claim():
+            write(host, one, claim._replace(others=tied))
 
 
 def lock(host: Host, name: str, until: float) -> int | None:

@@ -19,7 +19,7 @@ import zlib
 
 from auto_iscsi import errors, keys, portals
 from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit, record_ledger
-from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, suppress
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
@@ -75,6 +75,16 @@ class Search(NamedTuple):
         records = [existing.get(record.portal, record) for record in offered]
         yield from configured_first(records or known, self.settings)
 
+    def list_offered(self) -> set[str]:
+        """Return the targets, folded, that the first portal offers that answers at all."""
+        for portal in self.settings.portals:
+            with suppress(errors.TooOften):
+                answer = self._asked(portal, None)
+                if answer is not None and not isinstance(answer, Obstacle):
+                    lines = filter(None, map(portals.from_send_targets, answer[0].text.split("\n")))
+                    return {keys.fold(name) for name, _ in lines}
+        return set()
+
     def _offered(self, obstacles: list[Obstacle], is_known: bool) -> list[node_records.Record]:
         """Return the target's portals as the first portal that offers it names them; [] if none.
 
@@ -124,6 +134,25 @@ class Search(NamedTuple):
 
         Return None if it has not answered another lookup for `patience` seconds.
         """
+        result = self._asked(portal, patience)
+        if result is None or isinstance(result, Obstacle):
+            return result
+        place = f"discovery at {portal}"
+        answer, hint = result
+        if records := offered_records(self.target, answer.text):
+            return records
+        if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
+            return Obstacle(f"{place}: {answer.why}", hint)
+        reason = f"the target is not offered to {initiator_name(self.host)}"
+        hint = "present it at the SAN"
+        if ignored := ignored_line(answer.text):
+            hint += f"; iscsiadm left targets out: {ignored}"
+        return Obstacle(f"{place}: {reason}", hint)
+
+    def _asked(
+        self, portal: portals.Portal, patience: float | None
+    ) -> tuple[iscsiadm.Answer, str] | Obstacle | None:
+        """Ask a portal what it offers; return the answer and what to do. As _offered_at()."""
         place = f"discovery at {portal}"
         limit = iscsiadm.Limit(self.settings.login_timeout, self.until)
         limit = limit._replace(until=limit.end)
@@ -140,16 +169,7 @@ class Search(NamedTuple):
         if result is None or _is_silent(result[0]):
             reason = f"it accepts connections, but has not answered in {limit.seconds:.0f} s"
             return Obstacle(f"{place}: {reason}", "is an iSCSI target running there?")
-        answer, hint = result
-        if records := offered_records(self.target, answer.text):
-            return records
-        if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
-            return Obstacle(f"{place}: {answer.why}", hint)
-        reason = f"the target is not offered to {initiator_name(self.host)}"
-        hint = "present it at the SAN"
-        if ignored := ignored_line(answer.text):
-            hint += f"; iscsiadm left targets out: {ignored}"
-        return Obstacle(f"{place}: {reason}", hint)
+        return result
 
     def _answer_of(
         self,

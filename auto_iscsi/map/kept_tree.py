@@ -48,7 +48,8 @@ def keep(request: Request, tree: Mountable) -> None:
     """Keep a tree, if possible. The caller holds the target."""
     host = request.host
     up = [each for each in sessions.find_all(host, request.target) if each.up]
-    names = [identity.disk_name(host, disk.path) for disk in _selected_disks(request, up)]
+    disks = [*_selected_disks(request, up), *(d for _, d in _disks_of_others(request))]
+    names = [identity.disk_name(host, disk.path) for disk in disks]
     lines: list[tuple[str, ...]] = [("disk", name) for name in names]
     for offset, device, fstype, options, volume, is_guessed in tree.filesystems:
         guessed = "guessed" if is_guessed else ""
@@ -80,7 +81,15 @@ def find(request: Request, up: Sequence[Session]) -> Mountable | None:
     others = paths.difference(each.device.disk for each in kept.filesystems)
     if not all(identity.examine(host, request.target, path).is_same for path in others):
         return None
-    for path in paths:
+    with_disks = _disks_of_others(request)
+    if {target for target, _ in with_disks} != {other.target for other in request.others}:
+        return None
+    for target, disk in with_disks:
+        if identity.disk_name(host, disk.path) not in kept.disks:
+            return None
+        if not identity.examine(host, target, disk.path).is_same:
+            return None
+    for path in (*paths, *(disk.path for _, disk in with_disks)):
         multipath.map_and_partitions(host, path)  # raises TwinVolumes
     return kept.content if all(_is_there(host, f.device) for f in kept.filesystems) else None
 
@@ -118,11 +127,23 @@ def _selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.
     return [disk for disk in disks if scsi_disks.is_selected(disk, request.settings)]
 
 
+def _disks_of_others(request: Request) -> list[tuple[str, scsi_disks.Disk]]:
+    """Return the selected disks of the targets that the setting `with` names, each with these."""
+    return [
+        (other.target, disk)
+        for other in request.others
+        for session in sessions.find_all(request.host, other.target)
+        if session.up
+        for disk in _selected_disks(other, [session])
+    ]
+
+
 def _head(request: Request, body: str) -> str:
     """Return the first line: our version, the settings that matter, and a checksum of the rest."""
     s: Settings = request.settings
     of_disk = (s.partition, s.lun, s.device, s.paths, s.luks_key_file)
-    chosen = (s.options, s.fstype, s.journal_rule, *of_disk)
+    others = tuple(other.target for other in request.others)
+    chosen = (s.options, s.fstype, s.journal_rule, *of_disk, *others)
     text = f"{chosen!r}\n{body}".encode("utf-8", "surrogateescape")
     return f"tree {auto_iscsi.__version__} {zlib.crc32(text):08x}"
 

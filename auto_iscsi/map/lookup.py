@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Callable
 
+    from auto_iscsi.config.settings import Settings
     from auto_iscsi.volumes.mountable import Mountable
 
 _READING = 60.0  # seconds to read the configuration: what lookup_timeout is unless it says more
@@ -43,8 +44,20 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
-    with deadline.limit(left, key.target) as until, claims.hold_target(host, key.target, until):
+    others: Sequence[str] = ()
+    if settings.with_:
+        from auto_iscsi.map import other_targets
+
+        with deadline.limit(left, key.target) as until:
+            others = other_targets.list_names(host, key.target, settings, until)
+        left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
+    with (
+        deadline.limit(left, key.target) as until,
+        claims.hold_target(host, key.target, until, others),
+    ):
         request = Request(host, key, settings, until, claims.read(host, key.target))
+        if others:
+            request = request._replace(others=other_targets.requests(request, others, _settings_of))
         remount, seen = _was_mounted_meanwhile(request)
         try:
             content = (
@@ -52,6 +65,8 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
                 or available.without_session(request)
                 or _brought_up(request)
             )
+            if others:
+                claims.tie(host, key.target, others)
         except errors.TwinVolumes:
             from auto_iscsi.map import undo_login
 
@@ -122,6 +137,15 @@ def _notes_on_last_mount(
     return last_mount.notes(request, content, *seen)
 
 
+def _settings_of(host: Host, target: str) -> Settings:
+    return settings_cache.find(host, target).settings
+
+
+def bring_up(request: Request) -> Mountable:
+    """Return what one of a lookup's other targets shows; raise Failure."""
+    return _through_sessions(request) or _brought_up(request)
+
+
 def _through_sessions(request: Request) -> Mountable | None:
     """Return what the sessions that are up show, None when there is work to do first."""
     try:
@@ -185,7 +209,12 @@ def _allow(
         return None
     try:
         content = verification.hide_members(request, content, up)
-        content = verification.allow_by_journal(request, content)
+        if request.is_other:
+            verification.protect(request, content)
+        elif request.others and not content.is_final:
+            content = _with_others(request, content)
+        else:
+            content = verification.allow_by_journal(request, content)
     except errors.NoDisk:
         verification.delete_unreadable(request, disks)
         return None
@@ -196,3 +225,23 @@ def _allow(
         tmo = request.settings.replacement_timeout
         pending_logins.settle(request.host, request.target, 0.0, tmo)
     return content
+
+
+def _with_others(request: Request, content: Mountable) -> Mountable:
+    """Return what may be mounted with the physical volumes of the other targets; raise Failure."""
+    from auto_iscsi.map import other_targets
+
+    if other_targets.is_one_down(request, content) and (
+        mounted := available.without_session(request)
+    ):
+        return mounted  # automount has been restarted: it mounts nothing anew
+    found = other_targets.bring_up(request, content, bring_up)
+    content = content._replace(
+        filesystems=(*content.filesystems, *found.members), notes=(*content.notes, *found.notes)
+    )
+    try:
+        return verification.allow_by_journal(request, content)
+    except errors.NoDisk:
+        raise
+    except errors.Failure as failure:  # then the notes tell why something is missing
+        raise type(failure)("; ".join((failure.reason, *found.notes)), failure.hint) from None

@@ -25,6 +25,9 @@ class Request(NamedTuple):
     settings: Settings
     until: float  #: when the lookup has to be over (time.monotonic())
     claim: claims.Claim  #: the target's claim as this lookup read it at its start
+    #: those of the targets that the setting `with` names; the caller holds these, too
+    others: tuple[Request, ...] = ()
+    is_other: bool = False  #: this one is among the `others` of a lookup
 
     @property
     def target(self) -> str:

@@ -136,6 +136,15 @@ def hide_members(request: Request, content: Mountable, up: Sequence[Session]) ->
     return hidden_partitions.hide(request.host, request.target, disks, content, request.until)
 
 
+def protect(request: Request, content: Mountable) -> None:
+    """Make the disks of another target read-only where the settings let nothing be written."""
+    if request.settings.writes_nothing:
+        from auto_iscsi.volumes import journal
+
+        for disk in disks_of(content):
+            journal.set_read_only(request.host, request.target, disk, request.until)
+
+
 def _is_member(request: Request, device: scsi_disks.Device) -> bool:
     record = udev_db.read(request.host, device.number)
     return record.properties.get("ID_FS_TYPE") in mountable.HIDDEN

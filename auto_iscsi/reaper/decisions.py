@@ -1,7 +1,8 @@
 """Decide which sessions end, and why.
 
 There is a decision on every session that the kernel has, ours or not, and on every claim and mount
-whose session is gone. A session that is in use, within its lease or not ours is never ended.
+whose session is gone. A session that is in use, within its lease or not ours is never ended, and
+neither is one whose target shares the lookups of another one (setting `with`) that stays.
 Nothing is changed here: the reaper decides once more while it holds the target, and then ends the
 session.
 """
@@ -58,7 +59,7 @@ def decide(host: Host, held: str = "") -> list[Decision]:
 
     Raise NotPermitted without root, BadConfiguration when a file cannot be parsed.
     """
-    subjects = _list_subjects(host, held)
+    subjects = _list_subjects(host, [held, *claims.read(host, held).others] if held else [])
     target_claims = _read_claims(host, held, [subject.target for subject in subjects])
     sections = config_files.load(host, remember=False)
     settings = {target: _settings(sections, target) for target in target_claims}
@@ -86,6 +87,7 @@ def decide(host: Host, held: str = "") -> list[Decision]:
             uses[target] += more
         decided = judge_all() if exclusive else decided
     dead = _dead_mounts(host, held, subjects)
+    decided = [decision for decision in _with_partners(decided) if held in ("", decision.target)]
     for target in target_claims.keys() - {subject.target for subject in subjects}:
         decided.append(_judge_claim(host, target, target_claims[target], dead.pop(target, ())))
     for target, mounted in dead.items():
@@ -95,9 +97,33 @@ def decide(host: Host, held: str = "") -> list[Decision]:
     return sorted(decided, key=lambda decision: (decision.target, decision.session or ()))
 
 
-def _list_subjects(host: Host, held: str) -> list[_Subject]:
-    """Return all sessions, or those of the target that is held, with what uses their disks."""
-    existing = sessions.find_all(host, held) if held else sessions.list_all(host)
+def _with_partners(decided: Sequence[Decision]) -> list[Decision]:
+    """Return the decisions, where a session that is up stays with those of partners that stay.
+
+    A volume group can lie on the disks of both. One that stays for good is no reason.
+    """
+    staying: dict[str, Decision] = {}
+    for decision in decided:
+        if decision.action != END and (decision.uses or decision.when is not None):
+            staying[decision.target] = decision
+
+    def judge(decision: Decision) -> Decision:
+        session = decision.session
+        if decision.action != END or not session or not session.up:
+            return decision
+        for partner in map(staying.get, decision.claim.others):
+            if partner is not None:
+                why = f"it belongs to {partner.target}: {partner.reason}"
+                return decision._replace(action=KEEP, reason=why, when=partner.when)
+        return decision
+
+    return [judge(decision) for decision in decided]
+
+
+def _list_subjects(host: Host, targets: Sequence[str]) -> list[_Subject]:
+    """Return all sessions, or those of some targets, with what uses their disks."""
+    existing = [session for target in targets for session in sessions.find_all(host, target)]
+    existing = existing if targets else sessions.list_all(host)
     disks = [scsi_disks.list_all(host, session) for session in existing]
     usages = in_use.find_uses(host, disks)
     return [

@@ -115,11 +115,29 @@ def _end_all(host: Host, targets: Sequence[str], say: Say) -> list[logout.Ended]
         return []
     ended = []
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        begun = [pool.submit(logout.end_sessions, host, target) for target in targets]
-        for number, one in enumerate(concurrent.futures.as_completed(begun), 1):
-            ended.append(one.result())
-            say(f"{number} of {len(targets)} targets")
+        begun = [pool.submit(_end_group, host, group) for group in _groups(host, targets)]
+        for one in concurrent.futures.as_completed(begun):
+            ended += one.result()
+            say(f"{len(ended)} of {len(targets)} targets")
     return sorted(ended)
+
+
+def _groups(host: Host, targets: Sequence[str]) -> list[list[str]]:
+    """Return the targets, where those that share lookups (setting `with`) are in one group.
+
+    Our devices can lie on the disks of both: so they are ended one after the other.
+    """
+    groups: list[list[str]] = []
+    for target in targets:
+        tied = {target, *claims.read(host, target).others}
+        joined = [group for group in groups if tied.intersection(group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*(name for group in joined for name in group), target])
+    return groups
+
+
+def _end_group(host: Host, targets: Sequence[str]) -> list[logout.Ended]:
+    return [logout.end_sessions(host, target) for target in targets]
 
 
 def _delete_leftover_records(host: Host) -> list[logout.Ended]:

@@ -10,9 +10,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from auto_iscsi import errors
+from auto_iscsi import errors, keys
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine import master_map, mounts
 from auto_iscsi.machine.host import Host
@@ -39,7 +39,7 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
 
     Without `keep`, a session that the visit has opened ends with the block.
     """
-    was_there = bool(sessions.find_all(host, entry.target))
+    there = {keys.fold(session.target) for session in sessions.list_all(host)}
     point = f"{root}/{entry.target}"
     try:
         folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -53,12 +53,16 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
         yield folder
     finally:
         os.close(folder)
-        if not (was_there or keep):
-            _end(host, root, entry.target, claim)
+        if not (entry.target in there or keep):
+            opened = [name for name in claim.others if name not in there]
+            _end(host, root, entry.target, claim, opened)
 
 
-def _end(host: Host, root: str, target: str, visit: claims.Claim) -> None:
-    """Unmount a snapshot and end its session, unless somebody else uses it."""
+def _end(host: Host, root: str, target: str, visit: claims.Claim, others: Collection[str]) -> None:
+    """Unmount a snapshot and end its session, unless somebody else uses it.
+
+    others: the targets that the setting `with` names, and that had no session before.
+    """
     point = f"{root}/{target}"
     inside = [m for m in mounts.list_all(host) if f"{m.point}/".startswith(f"{point}/")]
     null = os.open(os.devnull, os.O_RDWR)
@@ -72,17 +76,31 @@ def _end(host: Host, root: str, target: str, visit: claims.Claim) -> None:
                     host.run("umount", mount.point, out=null, err=null, until=until)
     finally:
         os.close(null)
+    if not _give_back(host, target, visit):
+        return
+    given_back = [target]
+    for name in others:
+        claim = claims.read(host, name)
+        # This visit looked it up a moment before the target itself.
+        if claim.looked_up <= visit.looked_up and _give_back(host, name, claim):
+            given_back.append(name)
+    for name in given_back:
+        logout.end_sessions(host, name)
+
+
+def _give_back(host: Host, target: str, visit: claims.Claim) -> bool:
+    """End the lease of a target; return False when somebody has asked for it since the visit."""
     handle = claims.lock(host, f"lock/{target}", time.monotonic())
     if handle is None:
-        return
+        return False
     try:
         claim = claims.read(host, target)
-        if claim.looked_up != visit.looked_up:  # somebody else has asked for it since
-            return
+        if claim.looked_up != visit.looked_up:
+            return False
         claims.write(host, target, claims.given_back(claim))
+        return True
     finally:
         claims.unlock(host, f"lock/{target}", handle)
-    logout.end_sessions(host, target)
 
 
 def _expire(host: Host, root: str, point: str) -> None:

@@ -55,10 +55,10 @@ def name(host: Host, number: str, label: str) -> str:
 def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     """Make the device if there is none yet; raise Failure."""
     node = find(host, mapping)
-    if node and our_devices.is_finished(host, node):
+    if node and our_devices.is_finished(host, node) and our_devices.is_whole(host, node):
         wait_for_udev(host, target, node, until)
         return
-    if node:  # of a lookup that was killed
+    if node:  # of a lookup that was killed, or on a disk whose session has ended
         overlay.remove(host, target, node, until)
     overlay.remove_named(host, target, mapping.name, until)
     table = ",".join(mapping.table)

@@ -9,59 +9,33 @@ shown is named in a note.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, Settings
 from auto_iscsi.disks import ownership
-from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import (
     device_mapper,
     lvm_layers,
-    lvm_metadata,
-    lvm_text,
     lvm_volumes,
     mapping,
     mountable,
+    physical_volumes,
     thin_pool,
-    unmapped_volumes,
 )
 from auto_iscsi.volumes.mountable import LVM_MEMBER
 
-WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
 _MOST_VOLUMES = 256  # that are shown of one target: each is a device
-
-
-class _Member(NamedTuple):
-    """A physical volume of the target."""
-
-    filesystem: mountable.Filesystem  #: the selected partition or disk, of type LVM_MEMBER
-    sectors: int
-    start: int = 0  #: sectors from the start of the device: of a partition without a node
-
-    @property
-    def area(self) -> unmapped_volumes.Area:
-        """Where its data are read."""
-        device = self.filesystem.device
-        return unmapped_volumes.Area(device.name, device.node, self.start, self.sectors)
-
-
-class _Group(NamedTuple):
-    """A volume group, and those of its physical volumes that are there."""
-
-    described: lvm_volumes.VolumeGroup
-    members: dict[str, _Member]  #: by UUID
 
 
 class _Place(NamedTuple):
     """A logical volume that is to be shown, and where."""
 
-    group: _Group
+    group: physical_volumes.Group
     volume: lvm_volumes.LogicalVolume
     offset: str  #: the directory below the key
 
@@ -69,33 +43,6 @@ class _Place(NamedTuple):
     def name(self) -> str:
         """VG/LV."""
         return f"{self.group.described.name}/{self.volume.name}"
-
-
-class Listed(NamedTuple):
-    """A volume group, as its physical volumes describe it; nothing of it needs to be mapped."""
-
-    name: str
-    prefix: str  #: the directory of the LUN, "" without one
-    areas: dict[str, unmapped_volumes.Area]  #: the physical volumes that are there, by UUID
-    volumes: tuple[lvm_volumes.LogicalVolume, ...]
-
-
-def list_groups(
-    host: Host, target: str, members: Sequence[mountable.Filesystem], until: float
-) -> list[Listed]:
-    """Return the volume groups on these physical volumes; those that expand() leaves out are not.
-
-    Raise NoAnswer when the disks do not answer in time.
-    """
-    return [
-        Listed(
-            group.described.name,
-            _common_offset(group.members.values()),
-            {uuid: member.area for uuid, member in group.members.items()},
-            group.described.volumes,
-        )
-        for group in _read_groups(host, target, members, mountable.Collector(target), until)
-    ]
 
 
 def expand(
@@ -116,7 +63,7 @@ def expand(
     collected = mountable.Collector(target, layout.notes)
     if settings.partition == ALL:  # else one logical volume is meant, and nothing beside it
         collected.filesystems += [each for each in layout.filesystems if each.fstype != LVM_MEMBER]
-    groups = _read_groups(host, target, members, collected, until)
+    groups = physical_volumes.read_groups(host, target, members, collected, until)
     devices = _Devices(host, target, until, act)
     for place in _places(target, groups, settings, collected):
         with collected.leave_out_failures(place.offset):
@@ -133,66 +80,11 @@ def expand(
     return result
 
 
-def _read_groups(
-    host: Host,
-    target: str,
-    filesystems: Sequence[mountable.Filesystem],
-    collected: mountable.Collector,
-    until: float,
-) -> list[_Group]:
-    """Return the volume groups on these physical volumes, each as its newest metadata has it.
-
-    A physical volume belongs to the group that its own metadata names, and to no other that claims
-    it. Where two have one UUID, nothing tells which one a group means, and the group is left out.
-    """
-    devices = [each.device for each in filesystems]
-    answers = bounded.run(lambda: [_read_label(host, each) for each in devices], until, target)
-    uuids = Counter(uuid for uuid, _, _ in answers if uuid)
-    groups: dict[str, _Group] = {}
-    for filesystem, (uuid, text, why) in zip(filesystems, answers):
-        with collected.leave_out_failures(filesystem.offset or WHOLE_DISK):
-            described = _describe(filesystem.device.name, text, why)
-            member = _member(host, filesystem)
-            known = groups.get(described.uuid, _Group(described, {}))
-            if described.seqno < known.described.seqno:
-                described = known.described
-            members = {**known.members, uuid: member}
-            groups[described.uuid] = _Group(described, members)
-    clear = []
-    for group in groups.values():
-        if any(uuids[uuid] > 1 for uuid in group.described.pv_uuids):
-            name = group.described.name
-            collected.notes.append(
-                f"volume group {name} is left out: two LUNs have the same physical volume"
-            )
-        else:
-            clear.append(group)
-    return sorted(clear, key=lambda group: (group.described.name, group.described.uuid))
-
-
-def _member(host: Host, filesystem: mountable.Filesystem) -> _Member:
-    """Return a physical volume with its place on its device."""
-    if extent := filesystem.device.extent:
-        return _Member(filesystem, extent.size, extent.start)
-    sectors = int(host.read(f"/sys/dev/block/{filesystem.device.number}/size") or 0)
-    return _Member(filesystem, sectors)
-
-
-def _describe(node: str, text: str, why: str) -> lvm_volumes.VolumeGroup:
-    """Return the volume group that the text on a physical volume describes; raise NotMountable."""
-    if why or not text:
-        reason = f"cannot be read: {why}" if why else "belongs to no volume group"
-        raise errors.NotMountable(f"{node} is an LVM physical volume that {reason}")
-    try:
-        return lvm_volumes.parse(text)
-    except lvm_text.Malformed as error:
-        raise errors.NotMountable(
-            f"{node} is an LVM physical volume with wrong metadata: {error}"
-        ) from error
-
-
 def _places(
-    target: str, groups: Sequence[_Group], settings: Settings, collected: mountable.Collector
+    target: str,
+    groups: Sequence[physical_volumes.Group],
+    settings: Settings,
+    collected: mountable.Collector,
 ) -> list[_Place]:
     """Return the logical volumes that the setting `partition` selects, each with its directory.
 
@@ -201,7 +93,7 @@ def _places(
     selected = settings.partition if isinstance(settings.partition, str) else ALL
     places = []
     for group in groups:
-        prefix = _common_offset(group.members.values())
+        prefix = physical_volumes.common_offset(group.members.values())
         for volume in group.described.volumes:
             offset = f"{prefix}/{group.described.name}-{volume.name}"
             places.append(_Place(group, volume, offset if selected == ALL else ""))
@@ -230,35 +122,6 @@ def _places(
             f"{places[_MOST_VOLUMES].name} on: at most {_MOST_VOLUMES} are shown"
         )
     return places[:_MOST_VOLUMES]
-
-
-def _read_label(host: Host, device: Device) -> tuple[str, str, str]:
-    """Return UUID and text of a physical volume, or why it cannot be read."""
-    try:
-        handle = os.open(host.path(f"/dev/{device.node}"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        return "", "", str(error)
-    start, end = 0, 1 << 63
-    if device.extent:
-        start = device.extent.start * lvm_metadata.SECTOR
-        end = start + device.extent.size * lvm_metadata.SECTOR
-
-    def read(offset: int, size: int) -> bytes:
-        return os.pread(handle, max(0, min(size, end - start - offset)), start + offset)
-
-    try:
-        label = lvm_metadata.read_label(read)
-        return (label.uuid, label.text, "") if label else ("", "", "it has no label")
-    except (lvm_text.Malformed, OSError, OverflowError) as error:
-        return "", "", str(error)
-    finally:
-        os.close(handle)
-
-
-def _common_offset(members: Iterable[_Member]) -> str:
-    """Return the directory of the LUN (/lun0) that holds all these volumes; "" without one."""
-    offsets = {re.sub(r"/p[0-9]+\Z", "", member.filesystem.offset) for member in members}
-    return offsets.pop() if len(offsets) == 1 else ""
 
 
 class _Devices:
@@ -319,9 +182,9 @@ class _Devices:
         """Return the device with these segments."""
         members = place.group.members
         used = {stripe.pv for segment in segments for stripe in segment.stripes}
-        disks = (members[pv].filesystem.device.disk for pv in used)
+        disks = [members[pv].filesystem.device.disk for pv in used]
         # Our device would hold a disk that an administrator works with.
-        if not all(ownership.is_ours(self._host, self._target, disk) for disk in disks):
+        if not all(map(self._is_ours, disks)):
             raise errors.NotMountable(
                 f"{self._target}: {place.name} is not mapped: somebody else logged its disk in",
                 "log its session out, so that a lookup opens one of its own: auto-iscsi status",
@@ -329,7 +192,18 @@ class _Devices:
         table = tuple(_line(self._target, place.name, each, members) for each in segments)
         first = members[segments[0].stripes[0].pv].filesystem.device
         name = self._name(place, label, segments)
-        return self._made(mapping.Mapping(name, table, first.disk, first.number))
+        own = (
+            m.filesystem.device
+            for m in members.values()
+            if physical_volumes.is_of(self._host, self._target, m)
+        )
+        disk = next((device.disk for device in own), first.disk)
+        return self._made(mapping.Mapping(name, table, disk, first.number))
+
+    def _is_ours(self, disk: str) -> bool:
+        """Tell whether a lookup opened the session of a disk, of whichever target."""
+        target = ownership.target_of(self._host, disk) or self._target
+        return ownership.is_ours(self._host, target, disk)
 
     def _name(self, place: _Place, label: str, segments: Sequence[lvm_volumes.Segment]) -> str:
         """Return the name of a device whose data begins with the first of these segments."""
@@ -354,7 +228,9 @@ class _Devices:
             )
         return number
 
-    def _read(self, members: dict[str, _Member], stripe: lvm_volumes.Stripe) -> bytes | None:
+    def _read(
+        self, members: dict[str, physical_volumes.Member], stripe: lvm_volumes.Stripe
+    ) -> bytes | None:
         """Return the first sector of a stripe, None where it cannot be read."""
         member = members[stripe.pv]
         if stripe.start >= member.sectors:
@@ -381,7 +257,12 @@ def _read_sector(path: str, start: int) -> bytes | None:
         os.close(handle)
 
 
-def _line(target: str, name: str, segment: lvm_volumes.Segment, members: dict[str, _Member]) -> str:
+def _line(
+    target: str,
+    name: str,
+    segment: lvm_volumes.Segment,
+    members: dict[str, physical_volumes.Member],
+) -> str:
     """Return the line of device-mapper's table for a segment; raise NotMountable.
 
     Sources: Linux Documentation/admin-guide/device-mapper/linear.rst and striped.rst.

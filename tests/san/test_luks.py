@@ -11,7 +11,7 @@ from tests.san.snapshot import checksum
 
 KEY, FILE = "geheim-4711-luks", "/etc/auto.iscsi.luks-key"
 ALL = (
-    "options = nocheck, ro\nfstype = auto\npartition = all\nudev_timeout = 50s\n"
+    "options = nocheck, ro\nfstype = auto\npartition = all\nudev_timeout = 80s\n"
     "lookup_timeout = 3m\nidle = 0\nlease = 1s\n"
 )
 
@@ -61,7 +61,8 @@ losetup -D
 udevadm settle
 rm -f /run/lvm/*/* /run/server.img
 """
-SAMPLE = "touch /run/on; while [ -e /run/on ]; do ps -eo args; sleep 0.1; done"
+#: ps(1) would take all of the machine's time, and udev needs some.
+SAMPLE = "touch /run/on; while [ -e /run/on ]; do cat /proc/[0-9]*/cmdline; sleep 0.3; done"
 LEFT = "dmsetup ls | sort; losetup -n | wc -l"
 
 
@@ -93,7 +94,7 @@ def test_everything_in_luks_is_there_and_the_key_is_seen_by_nobody(vm: Machine, 
     assert "lost+found" in vm.run(f"ls {root}/p1", timeout=100).stdout
     assert any("p5 is left out: LUKS on " in line for line in job.messages(vm))
     assert any(f"the key in {FILE} does not fit" in line for line in job.messages(vm))
-    sampled = vm.read("/run/sampled").decode()
+    sampled = vm.read("/run/sampled").decode().replace("\0", " ")
     assert "cryptsetup open" in sampled and KEY not in sampled
     assert KEY not in vm.journal()
     vm.run(f"! grep -r {KEY[:-1]} /run/auto-iscsi /var/lib/auto-iscsi")
@@ -192,3 +193,75 @@ def test_a_lookup_that_is_killed_leaves_nothing(vm: Machine, san: San, when: str
     assert job.expired(vm, job.ALPHA)
     assert job.until(lambda: is_cleared(vm))
     assert vm.run("dmsetup ls").stdout == "No devices found\n"
+
+
+#: Makes a server's disk: /boot, and a volume group in LUKS. It is copied while it is written.
+SYSTEM = """
+set -e
+modprobe dm-snapshot
+truncate -s 96M /run/server.img
+printf 'label: gpt\nsize=16M\nsize=+\n' | sfdisk -q /run/server.img
+disk=$(losetup --show -P -f /run/server.img)
+udevadm settle
+mkfs.ext4 -q ${disk}p1
+cryptsetup luksFormat -q --type luks2 --offset 4096 --luks2-keyslots-size 1008k --pbkdf pbkdf2 \
+    --pbkdf-force-iterations 1000 --key-file FILE ${disk}p2
+cryptsetup open --key-file FILE ${disk}p2 original
+vgcreate -qq vg0 /dev/mapper/original
+for lv in root home; do lvcreate -qq -y -n $lv -L 24M vg0 && mkfs.ext4 -q /dev/vg0/$lv; done
+root=/run/original
+mkdir -p $root && mount /dev/vg0/root $root
+mkdir -p $root/bin $root/boot $root/dev $root/etc $root/home $root/usr $root/var
+cat >$root/etc/fstab <<END
+/dev/mapper/vg0-root / ext4 defaults 0 1
+UUID=$(blkid -s UUID -o value ${disk}p1) /boot ext4 defaults 0 2
+/dev/vg0/home /home ext4 defaults 0 2
+END
+mount ${disk}p1 $root/boot && echo kernel >$root/boot/vmlinuz && umount $root/boot
+mount /dev/vg0/home $root/home
+for place in usr home; do
+    sync -f $root/$place
+    for n in $(seq 8); do echo $place$n >$root/$place/new$n; sync $root/$place/new$n; done
+done
+cat /run/server.img >COPY
+umount -R $root
+vgchange -qq -an vg0
+cryptsetup close original
+losetup -D
+udevadm settle
+rm -f /run/lvm/*/* /run/server.img
+systemctl stop lvm-activate-vg0 2>/dev/null || :
+sync
+"""
+
+
+def test_a_system_in_luks_behind_multipathd_survives_the_loss_of_a_path(
+    vm: Machine, san: San
+) -> None:
+    vm.write(FILE, KEY, 0o600)
+    disk = san.disk(whole=san.fs("", size=96))
+    vm.run(SYSTEM.replace("COPY", disk.path).replace("FILE", FILE), timeout=400)
+    before, left = checksum(vm, disk), vm.run(LEFT).stdout
+    job.start_multipathd(vm, 'devnode "^(vd|loop)"\n')
+    san.target(job.ALPHA, [disk], portals=["127.0.0.1", "127.0.0.2"])
+    vm.automount("--timeout=3 --negative-timeout=1")
+    system = ALL.replace("partition = all", "partition = system")
+    paths = "portals = 127.0.0.1, 127.0.0.2\npaths = all\nreplacement_timeout = 5s\n"
+    configure(vm, f"{system}{paths}")
+    root = f"{job.ROOT}/{job.ALPHA}"
+    assert vm.run(f"cat {root}/home/new8", timeout=300).stdout == "home8\n"
+    assert len(vm.sessions(job.ALPHA)) == 2
+    # What LUKS lies on is multipath's map, or its map of the partition.
+    (crypt,) = vm.run("grep -l -e -crypt /sys/block/dm-*/dm/name").lines
+    below = vm.run(f"cat {crypt.replace('dm/name', 'slaves')}/*/dm/uuid").stdout
+    assert "mpath-" in below or "AUTOISCSI-" in below
+    san.block("127.0.0.1")
+    vm.run("echo 3 >/proc/sys/vm/drop_caches")
+    assert vm.run(f"cat {root}/usr/new8", timeout=200).stdout == "usr8\n"
+    assert vm.run(f"cat {root}/boot/vmlinuz", timeout=200).stdout == "kernel\n"
+    san.unblock("127.0.0.1")
+    assert job.until(lambda: len([s for s in vm.sessions() if s.state == "LOGGED_IN"]) == 2, 120)
+    assert job.expired(vm, job.ALPHA, 150)
+    assert job.until(lambda: is_cleared(vm), 120)
+    assert job.until(lambda: vm.run(LEFT).stdout == left)
+    assert checksum(vm, disk) == before

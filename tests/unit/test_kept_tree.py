@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from auto_iscsi import errors, keys
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks.scsi_disks import Device
-from auto_iscsi.iscsi import claims
+from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, kept_tree, lookup
 from auto_iscsi.map.request import TREES, Request
@@ -167,6 +167,18 @@ def test_a_mounted_tree_is_the_answer_though_its_session_is_dead(
     assert content and [each.offset for each in content.filesystems] == ["/", "/boot", "/srv"]
     (tmp_path / "proc/self/mountinfo").write_text("")
     assert available.without_session(request) is None
+
+
+def test_a_tree_on_several_targets_is_used_only_while_all_are_up(tmp_path: Path) -> None:
+    request = kept(tmp_path)
+    up = sessions.find_all(request.host, TARGET)
+    tree = kept_tree.find(request, up)
+    assert tree is not None
+    other = request._replace(key=keys.Key("iqn.x:other", "iqn.x:other"), is_other=True)
+    request = request._replace(others=(other,))
+    assert kept_tree.find(request, up) is None  # it was kept for another value of `with`
+    kept_tree.keep(request, tree)
+    assert kept_tree.find(request, up) is None
 
 
 def test_the_file_stays_as_long_as_its_devices(tmp_path: Path) -> None:

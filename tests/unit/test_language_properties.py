@@ -60,7 +60,8 @@ def test_what_explain_reports_is_what_a_lookup_uses(read: dict[str, language.Fil
             assert data["refused"]["reason"] == failure.reason
             return
     assert {name: entry["value"] for name, entry in data["settings"].items()} == {
-        name: table.TABLE[name].as_written(value) for name, value in used._asdict().items()
+        name: setting.as_written(getattr(used, table.field(name)))
+        for name, setting in table.TABLE.items()
     }
 
 

@@ -42,6 +42,7 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         luks_key_file="",
         partition=1,
         lun=0,
+        with_=(),
         portals=(),
         chap_user="",
         chap_secret_file="",
@@ -104,6 +105,8 @@ VALID = [
     ("lun", "0", 0),
     ("lun", "16383", 16383),
     ("lun", "all", "all"),
+    ("with", "", ()),
+    ("with", "iqn.2001-05.com.Example:*, *data[0-9]", ("iqn.2001-05.com.example:*", "*data[0-9]")),
     ("portals", "", ()),
     ("portals", "10.0.0.1", (Portal("10.0.0.1"),)),
     ("portals", "10.0.0.1, [fd00::1]:860", (Portal("10.0.0.1"), Portal("fd00::1", 860))),
@@ -136,11 +139,12 @@ VALID = [
 
 @pytest.mark.parametrize(("name", "text", "value"), VALID)
 def test_a_setting_takes(tmp_path: Path, name: str, text: str, value: Any) -> None:
-    assert getattr(resolve(tmp_path, f"{name} = {text}"), name) == value
+    assert getattr(resolve(tmp_path, f"{name} = {text}"), schema.field(name)) == value
 
 
 def test_every_setting_has_a_value_here_that_it_takes() -> None:
-    assert {name for name, _, _ in VALID} == set(schema.TABLE) == set(schema.Settings._fields)
+    assert {name for name, _, _ in VALID} == set(schema.TABLE)
+    assert set(schema.Settings._fields) == {schema.field(name) for name in schema.TABLE}
 
 
 INVALID = [
@@ -206,6 +210,8 @@ INVALID = [
     ("idle", "-1", "expected a time"),
     ("reap", "no", "own, any or never"),
     ("lease", "0", "above 0"),
+    ("with", "a b", "no pattern"),
+    ("with", "../x", "no pattern"),
     ("snapshot_name", "{volume}", "once"),
     ("timezone", "Nowhere", "time zone"),
 ]

@@ -12,6 +12,7 @@ from auto_iscsi import errors
 from auto_iscsi.config import schema
 from auto_iscsi.disks import our_devices
 from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mountable, volume_groups
 from tests.tree.tree import make_tree
@@ -19,6 +20,7 @@ from tests.unit.logical_volumes import SHOWN, linear
 from tests.unit.physical_volumes import PVS, TEXT, physical_volume
 
 TARGET = "iqn.2001-05.com.example:server"
+OTHER = "iqn.2001-05.com.example:server-data"
 
 
 def expand(root: Path, *texts: str, partition: str, uuids: Sequence[str] = PVS[:1] * 3) -> str:
@@ -47,6 +49,64 @@ def test_two_luns_with_one_physical_volume_are_left_out(tmp_path: Path) -> None:
     other = TEXT.replace("i0nkLE", "others").replace("vg0", "vg1")
     reason = expand(tmp_path, TEXT, other, partition="vg0/root")
     assert "no logical volume vg0/root: there are none" in reason
+    assert "vg0 is left out: sdb and sdc are the same physical volume" in reason
+
+
+def of_two_targets(root: Path, *texts: str, uuids: Sequence[str] = PVS) -> str:
+    """Expand physical volumes of which only the first is on TARGET; return the refusal."""
+    members = []
+    for index, text in enumerate(texts):
+        session = f"/sys/class/iscsi_session/session{index + 1}"
+        connection = f"/sys/class/iscsi_connection/connection{index + 1}:0"
+        target = OTHER if index else TARGET
+        disk = f"{session}/device/target2:0:0/2:0:0:0/block/sd{'bcd'[index]}"
+        number = f"8:{16 * (index + 1)}"
+        make_tree(
+            root,
+            {
+                f"{session}/targetname": target,
+                f"{session}/state": "LOGGED_IN",
+                f"{connection}/persistent_address": "10.0.0.1",
+                f"{connection}/persistent_port": "3260",
+                f"{disk}/dev": number,
+                f"/sys/dev/block/{number}/size": f"{1 << 20}\n",
+                "/dev/x": "",
+            },
+        )
+        node = f"sd{'bcd'[index]}"
+        (root / "dev" / node).write_bytes(physical_volume(text, uuid=uuids[index]))
+        offset = f"/{target}" if index else ""
+        members.append(
+            mountable.Filesystem(
+                offset, Device(node, "", number, disk), mountable.LVM_MEMBER, ("ro",)
+            )
+        )
+        host = Host(str(root))
+        inode = (root / session[1:]).stat().st_ino
+        claims.write(host, target, claims.Claim(opened=((index + 1, inode),), looked_up=1.0))
+    settings = schema.resolve([], TARGET)._replace(fstype="auto", partition="vg0/striped")
+    layout = mountable.Mountable(tuple(members))
+    with pytest.raises(errors.Failure) as refused:
+        volume_groups.expand(host, TARGET, layout, settings, time.monotonic() + 30, False)
+    return str(refused.value.reason)
+
+
+def test_a_volume_over_two_targets_of_ours_is_mapped(tmp_path: Path) -> None:
+    assert "missing" in of_two_targets(tmp_path / "one", TEXT)
+    assert "vg0/striped is not mapped yet" in of_two_targets(tmp_path / "two", TEXT, TEXT)
+
+
+def test_a_physical_volume_of_two_targets_is_named_with_both(tmp_path: Path) -> None:
+    reason = of_two_targets(tmp_path, TEXT, TEXT, TEXT, uuids=(PVS[0], PVS[1], PVS[1]))
+    copies = f"sdc of {OTHER} and sdd of {OTHER} are the same physical volume"
+    assert f"volume group vg0 is left out: {copies}" in reason
+
+
+def test_a_group_of_another_target_alone_is_none_of_this_one(tmp_path: Path) -> None:
+    alone = TEXT.replace("i0nkLE", "others").replace("vg0", "vg1")
+    reason = of_two_targets(tmp_path, alone, TEXT.replace("vg0", "vg2"))
+    assert "no logical volume vg0/striped: there are vg1/root" in reason
+    assert "vg2" not in reason
 
 
 def test_a_group_does_not_get_the_physical_volume_of_another_one(tmp_path: Path) -> None:
