@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, wording
 from auto_iscsi.admin import output
-from auto_iscsi.config import config_files, pattern_proofs, patterns, schema
+from auto_iscsi.config import config_files, file_cache, pattern_proofs, patterns, schema
 from auto_iscsi.config.config_files import Problem, Section
 from auto_iscsi.iscsi import chap
 from auto_iscsi.machine.host import Host
@@ -37,7 +37,7 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
         sources = [local_file(file) for file in files]
         problems = find_problems(sources)
     else:
-        existing = config_files.list_existing(host)
+        existing = file_cache.list_existing(host)
         sources = [Source(host, name, name) for name, _ in existing]
         problems = config_files.permission_problems(host, existing)
         problems += find_problems(sources) + secret_problems(host) + key_file_problems(host)
@@ -84,7 +84,7 @@ def find_problems(sources: Sequence[Source]) -> list[Problem]:
 def secret_problems(host: Host) -> list[Problem]:
     """Return what is wrong with the host's CHAP secrets, as far as this user may read them."""
     sections: list[Section] = []
-    for name, _ in config_files.list_existing(host):
+    for name, _ in file_cache.list_existing(host):
         sections += config_files.read(host, name)[0]
     problems: dict[Problem, None] = {}
     for effective in _with_chap(sections):
@@ -101,7 +101,7 @@ def secret_problems(host: Host) -> list[Problem]:
 def key_file_problems(host: Host) -> list[Problem]:
     """Return what is wrong with the LUKS key files that the host's configuration names."""
     problems = []
-    for name, _ in config_files.list_existing(host):
+    for name, _ in file_cache.list_existing(host):
         for section in config_files.read(host, name)[0]:
             file = schema.read_section(section)[0].get("luks_key_file")
             try:

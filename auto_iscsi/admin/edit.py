@@ -20,7 +20,7 @@ from typing import Callable
 
 from auto_iscsi import errors
 from auto_iscsi.admin import check, output
-from auto_iscsi.config import config_files
+from auto_iscsi.config import config_files, file_cache
 from auto_iscsi.machine.host import Host
 
 _EDITORS = ("editor", "sensible-editor", "vi", "nano")  # if no variable names one
@@ -83,7 +83,7 @@ def _sources(host: Host, path: str, draft: str) -> list[check.Source]:
 
     If a lookup does not read `path`, return the draft alone.
     """
-    names = config_files.list_names(host)
+    names = file_cache.list_names(host)
     edited = next((n for n in names if os.path.realpath(host.path(n)) == path), "")
     if not edited:
         folder = os.path.realpath(host.path(config_files.FOLDER))

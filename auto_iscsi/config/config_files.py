@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     Raw = Union[str, "list[str]"]
 
-FILE = "/etc/auto.iscsi.conf"
-FOLDER = "/etc/auto.iscsi.conf.d"
+FILE, FOLDER = file_cache.FILE, file_cache.FOLDER
 MAX_BYTES = 1 << 20  #: bytes of one file; a thousand sections take a tenth of it
 
 
@@ -96,31 +95,20 @@ def load(host: Host, remember: bool = True) -> list[Section]:
         problems += file_problems
     if problems:
         raise as_failure(problems)
-    if remember and file_cache.are_same(list_existing(host), files):
+    if remember and file_cache.are_same(file_cache.list_existing(host), files):
         file_cache.write(host, files, [tuple(section) for section in sections])
     return sections
 
 
-def list_names(host: Host) -> list[str]:
-    """Return the names of the files that a lookup reads, in order, whether they exist or not."""
-    return [FILE, *(f"{FOLDER}/{name}" for name in host.names(FOLDER) if name.endswith(".conf"))]
-
-
-def list_existing(host: Host) -> list[tuple[str, os.stat_result]]:
-    """Return the names of the files that exist, with their status (stat(2))."""
-    files = ((name, host.stat(name)) for name in list_names(host))
-    return [(name, status) for name, status in files if status]
-
-
-def list_trusted(host: Host) -> list[tuple[str, os.stat_result]]:
+def list_trusted(host: Host) -> file_cache.Files:
     """Return the files that exist; raise BadConfiguration when others than root can write one."""
-    files = list_existing(host)
+    files = file_cache.list_existing(host)
     if problems := permission_problems(host, files):
         raise as_failure(problems)
     return files
 
 
-def permission_problems(host: Host, files: Sequence[tuple[str, os.stat_result]]) -> list[Problem]:
+def permission_problems(host: Host, files: file_cache.Files) -> list[Problem]:
     """Return a problem for each file that users other than root can write, if root is /."""
     if host.root != "/":
         return []

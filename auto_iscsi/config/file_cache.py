@@ -1,4 +1,4 @@
-"""Keep what was read from the configuration files, until one of them changes.
+"""List the configuration files, and keep what was read from them until one of them changes.
 
 ConfigObj parses 1,000 sections in the time that the rest of a lookup takes, and to interpret even a
 few takes as long as all else that a warm lookup does. So the result is kept below /run/auto-iscsi
@@ -30,9 +30,31 @@ if TYPE_CHECKING:
 
     Files = Sequence[tuple[str, os.stat_result]]
 
+FILE = "/etc/auto.iscsi.conf"
+FOLDER = "/etc/auto.iscsi.conf.d"
 SECTIONS = "config"
 _FORMAT = 2
 SETTLE_TIME = 2.0  #: seconds after a change until the next one is sure to have other times
+
+
+def list_names(host: Host) -> list[str]:
+    """Return the names of the files that a lookup reads, in order, whether they exist or not."""
+    return [FILE, *(f"{FOLDER}/{name}" for name in host.names(FOLDER) if name.endswith(".conf"))]
+
+
+def list_existing(host: Host) -> Files:
+    """Return the names of the files that exist, with their status (stat(2))."""
+    files = ((name, host.stat(name)) for name in list_names(host))
+    return [(name, status) for name, status in files if status]
+
+
+def are_safe(host: Host, files: Files) -> bool:
+    """Tell whether nobody but root can write the files or their folder, if root is /."""
+    if host.root != "/":
+        return True
+    folder = host.stat(FOLDER)
+    statuses = [*(status for _, status in files), *([folder] if folder else [])]
+    return not any(status.st_uid or status.st_mode & 0o022 for status in statuses)
 
 
 def read(host: Host, files: Files, name: str = SECTIONS) -> Any:

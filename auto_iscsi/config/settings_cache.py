@@ -8,7 +8,7 @@ however many there are, and imports neither the table of settings nor its parser
 from __future__ import annotations
 
 from auto_iscsi import portals
-from auto_iscsi.config import config_files, file_cache
+from auto_iscsi.config import file_cache
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
@@ -27,11 +27,12 @@ class ResolvedSettings(NamedTuple):
 
 def find(host: Host, target: str) -> ResolvedSettings:
     """Return the settings of `target`, a folded name; raise BadConfiguration."""
-    files = config_files.list_trusted(host)
-    values = file_cache.read(host, files, _name(target))
-    if values and tuple(values) == Settings._fields:  # or another build of this version kept it
-        return ResolvedSettings(from_plain(values), files, True)
-    from auto_iscsi.config import schema  # with all parsers: only without a cache
+    files = file_cache.list_existing(host)
+    if file_cache.are_safe(host, files):
+        values = file_cache.read(host, files, _name(target))
+        if values and tuple(values) == Settings._fields:  # or another build of this version kept it
+            return ResolvedSettings(from_plain(values), files, True)
+    from auto_iscsi.config import config_files, schema  # with all parsers: only without a cache
 
     return ResolvedSettings(schema.resolve(config_files.load(host), target), files, False)
 
@@ -39,7 +40,7 @@ def find(host: Host, target: str) -> ResolvedSettings:
 def keep(host: Host, target: str, resolved: ResolvedSettings) -> None:
     """Keep the settings of a target that a lookup found, if the files are still the same."""
     if not resolved.is_cached and file_cache.are_same(
-        config_files.list_existing(host), resolved.files
+        file_cache.list_existing(host), resolved.files
     ):
         file_cache.write(host, resolved.files, to_plain(resolved.settings), _name(target))
 

@@ -33,15 +33,13 @@ def root(tmp_path: Path) -> Path:
 def write_cache(root: Path) -> None:
     host = Host(str(root))
     sections = config_files.load(host, remember=False)
-    file_cache.write(
-        host, config_files.list_existing(host), [tuple(s) for s in sections], settled=0
-    )
+    file_cache.write(host, file_cache.list_existing(host), [tuple(s) for s in sections], settled=0)
 
 
 def used(root: Path) -> bool:
     """Say whether a lookup would use the cache."""
     host = Host(str(root))
-    return file_cache.read(host, config_files.list_existing(host)) is not None
+    return file_cache.read(host, file_cache.list_existing(host)) is not None
 
 
 def rewrite(root: Path, text: str, name: str = config_files.FILE) -> None:

@@ -71,7 +71,7 @@ def test_the_cache_returns_what_was_parsed(read: dict[str, language.File]) -> No
     with tempfile.TemporaryDirectory() as root:
         host = lay_out(root, read)
         parsed = config_files.load(host, remember=False)
-        existing = config_files.list_existing(host)
+        existing = file_cache.list_existing(host)
         file_cache.write(host, existing, [tuple(section) for section in parsed], settled=0)
         cached = file_cache.read(host, existing)
         assert (
