@@ -124,6 +124,22 @@ class Search(NamedTuple):
 
         Return None if it has not answered another lookup for `patience` seconds.
         """
+        result = self.ask(portal, patience)
+        if result is None or isinstance(result, Obstacle):
+            return result
+        if records := offered_records(self.target, result):
+            return records
+        reason = f"the target is not offered to {initiator_name(self.host)}"
+        hint = "present it at the SAN"
+        if ignored := ignored_line(result):
+            hint += f"; iscsiadm left targets out: {ignored}"
+        return Obstacle(f"discovery at {portal}: {reason}", hint)
+
+    def ask(self, portal: portals.Portal, patience: float | None = None) -> str | Obstacle | None:
+        """Return what a portal offers, in iscsiadm's words; raise TooOften, Busy.
+
+        None: it has not answered another lookup for `patience` seconds.
+        """
         place = f"discovery at {portal}"
         limit = iscsiadm.Limit(self.settings.login_timeout, self.until)
         limit = limit._replace(until=limit.end)
@@ -141,15 +157,11 @@ class Search(NamedTuple):
             reason = f"it accepts connections, but has not answered in {limit.seconds:.0f} s"
             return Obstacle(f"{place}: {reason}", "is an iSCSI target running there?")
         answer, hint = result
-        if records := offered_records(self.target, answer.text):
-            return records
         if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
-            return Obstacle(f"{place}: {answer.why}", hint)
-        reason = f"the target is not offered to {initiator_name(self.host)}"
-        hint = "present it at the SAN"
-        if ignored := ignored_line(answer.text):
-            hint += f"; iscsiadm left targets out: {ignored}"
-        return Obstacle(f"{place}: {reason}", hint)
+            offers_target = self.target and offered_records(self.target, answer.text)
+            if not offers_target:
+                return Obstacle(f"{place}: {answer.why}", hint)
+        return answer.text
 
     def _answer_of(
         self,
@@ -164,9 +176,7 @@ class Search(NamedTuple):
         turns, so that all but the first find such an answer. Return None when the discovery before
         ours has no answer within `patience` seconds, or within the limit.
         """
-        name = f"{portal}"
-        if credentials:  # a portal can offer other targets to another user
-            name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
+        name = offer_name(portal, self.settings)
         until = limit.end if patience is None else min(limit.end, time.monotonic() + patience)
         handle = claims.lock(self.host, f"discovery/{portal}", until)
         if handle is None:
@@ -224,6 +234,15 @@ class Search(NamedTuple):
         if is_refused or answer.status == iscsiadm.FATAL_LOGIN:
             return answer, chap.advice(self.settings, is_refused)
         return answer, answer.hint
+
+
+def offer_name(portal: portals.Portal, settings: Settings) -> str:
+    """Return the name under which a portal's answer is remembered (rate_limit.remember_offer).
+
+    A portal can offer other targets to another user.
+    """
+    user = settings.chap_user
+    return f"{portal}-{zlib.crc32(user.encode()):08x}" if user else f"{portal}"
 
 
 def connection_error(portal: portals.Portal, until: float) -> str:

@@ -60,6 +60,7 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         lease=90,
         snapshot_name=(),
         timezone="local",
+        link_format="%Y-%m-%d_%H:%M:%S",
     )
 
 
@@ -131,6 +132,7 @@ VALID = [
     ("lease", "1", 1),
     ("snapshot_name", "*:{volume}-{date:%Y-%m-%d}", ("*:{volume}-{date:%Y-%m-%d}",)),
     ("timezone", "Europe/Vienna", "Europe/Vienna"),
+    ("link_format", "@GMT-%Y.%m.%d-%H.%M.%S", "@GMT-%Y.%m.%d-%H.%M.%S"),
 ]
 
 
@@ -208,6 +210,12 @@ INVALID = [
     ("lease", "0", "above 0"),
     ("snapshot_name", "{volume}", "once"),
     ("timezone", "Nowhere", "time zone"),
+    ("link_format", "%Y/%m/%d", "letters, digits"),
+    ("link_format", ".%Y-%m-%d", "letters, digits"),
+    ("link_format", "%H:%M", "name a day"),
+    ("link_format", "%Y-%m-%d %H", "letters, digits"),
+    ("link_format", "%Y-%m-%d-%s", "%s is not one of"),
+    ("link_format", "%Y-%m-%", "ends with %"),
 ]
 
 
