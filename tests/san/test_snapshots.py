@@ -94,10 +94,13 @@ def test_windows_users_see_previous_versions(vm: Machine, san: San) -> None:
     vm.write("/etc/samba/smb.conf", f"[global]\n    map to guest = Bad User\n{SHARE}")
     vm.run("smbd --daemon", timeout=60)
     client = ["smbclient", "-N", "//127.0.0.1/vm-beta", "-c"]
-    seen = job.until(
-        lambda: vm.run([*client, "allinfo etc/passwd"], check=False, timeout=200).stdout
-    )
-    assert [line for line in seen.splitlines() if line.startswith("@GMT")] == times[::-1]
+
+    def shares() -> bool:
+        return vm.run([*client, "ls"], check=False, timeout=200).status == 0
+
+    assert job.until(shares, 120)
+    seen = vm.run([*client, "allinfo etc/passwd"], check=False, timeout=200).stdout
+    assert [line for line in seen.splitlines() if line[:4] == "@GMT"] == times[::-1], seen
     got = f'get "{times[0]}\\etc\\passwd" /tmp/got'
     vm.run([*client, got], timeout=200)
     assert vm.read("/tmp/got") == b"old\n"
