@@ -103,7 +103,7 @@ bench: build deb ## measure the speed (six minutes, plus the first build of two 
 
 ##@ Build it
 .PHONY: build
-build: dist/auto.iscsi dist/auto-iscsi ## build both programs in dist/; they use this clone's modules
+build: dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi ## build the programs in dist/; they use this clone's modules
 
 .PHONY: deb
 deb: $(DEB) ## build the Debian package in dist/
@@ -115,7 +115,7 @@ FOR_PYTHON = $(if $(filter command,$(origin PYTHON)),FORCE)
 .PHONY: FORCE
 
 # The modules of this clone get byte-code, as they do on a host where they are installed.
-dist/auto.iscsi dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
+dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
 	@mkdir -p dist
 	@$(PYTHON) -m compileall -q auto_iscsi
 	@sed -e '1s|/usr/bin/python3|$(PYTHON)|' -e 's|/usr/share/auto-iscsi|$(CURDIR)|' $< >$@
@@ -129,6 +129,10 @@ PARTS = $(MODULES) tools/build_zipapp.py $(FOR_PYTHON)
 LIBRARIES = build/libraries
 dist/standalone/auto.iscsi: $(PARTS) $(LIBRARIES)/ready
 	@$(ZIPAPP) map.program $@ $(PYTHON) $(LIBRARIES)
+	@echo "built $@"
+
+dist/standalone/auto.snapshots: $(PARTS) $(LIBRARIES)/ready
+	@$(ZIPAPP) map.snapshot_links $@ $(PYTHON) $(LIBRARIES)
 	@echo "built $@"
 
 dist/standalone/auto-iscsi: $(PARTS) $(LIBRARIES)/ready
@@ -174,7 +178,7 @@ $(RPM): $(SOURCES)
 	@echo "built $@"
 
 .PHONY: standalone
-standalone: dist/standalone/auto.iscsi dist/standalone/auto-iscsi ## build both programs with their libraries inside; they need only Python
+standalone: dist/standalone/auto.iscsi dist/standalone/auto.snapshots dist/standalone/auto-iscsi ## build the programs with their libraries inside; they need only Python
 
 ##@ Install it
 # `sudo make install` is for a host that can use neither package. BUNDLED=yes installs the

@@ -87,8 +87,10 @@ def _list(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import list_report
 
     paint = output.paint_for(sys.stdout)
-    limits = (arguments.since, arguments.until)
-    return _show(list_report.report(host, arguments.subject, *limits, paint), arguments.json)
+    options = list_report.Options(
+        arguments.subject, arguments.since, arguments.until, arguments.offline
+    )
+    return _show(list_report.report(host, options, paint), arguments.json)
 
 
 def _versions(arguments: argparse.Namespace, host: Host) -> int:

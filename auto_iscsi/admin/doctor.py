@@ -85,6 +85,13 @@ CHECKS = {
         "files say now.",
         "Reload autofs. What is mounted stays mounted.",
     ),
+    "snapshots": Check(
+        doctor_autofs.snapshots,
+        "A second line in automount's master map shows the snapshots by volume and time, below "
+        "/snapshots. The package brings it; a host that had its own line for /iscsiauto, or an "
+        "older version of the package, has to add it.",
+        "Copy the line from /usr/share/auto-iscsi/iscsi.autofs, and reload autofs.",
+    ),
     "negative-timeout": Check(
         doctor_autofs.negative_timeout,
         "automount remembers an answer for --negative-timeout seconds, by default 60. For that "

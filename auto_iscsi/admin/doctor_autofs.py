@@ -41,6 +41,22 @@ def master_map(host: Host) -> Finding:
     return Finding(OK, ", ".join(f"{line.root} ({line.where})" for line in lines))
 
 
+def snapshots(host: Host) -> Finding:
+    """Check the line of the master map that leads to the map of /snapshots."""
+    lines = master.list_volume_lines(host)
+    if not lines:
+        text = f"no line of the master map leads to {master.VOLUMES}: there is no /snapshots"
+        return Finding(OK, text, f"copy the line of {SHIPPED} that begins with /snapshots")
+    for line in lines:
+        if host.stat(master.VOLUMES) is None:
+            text = f"{line.where}: {master.VOLUMES} does not exist"
+            return Finding(PROBLEM, text, "run auto-iscsi list, and then: " + _RELOAD)
+        if line.root not in master.list_autofs_mounts(host):
+            text = f"the running automount does not serve {line.root} ({line.where})"
+            return Finding(PROBLEM, text, f"{_RELOAD}; journalctl -u autofs")
+    return Finding(OK, ", ".join(f"{line.root} ({line.where})" for line in lines))
+
+
 def _program_problem(host: Host, line: master.Line) -> Finding | None:
     """Return the problem with the program that a line names, None if it is our map."""
     program = line.program

@@ -12,7 +12,7 @@ from auto_iscsi.disks import scsi_disks
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
-from auto_iscsi.san import catalogue, when
+from auto_iscsi.san import catalogue, links, when
 
 _SECTOR = 512  # bytes
 
@@ -26,25 +26,39 @@ class _Row(NamedTuple):
     mounted: tuple[str, ...]  #: the mount points
 
 
-def report(host: Host, subject: str, since: str, until: str, paint: output.Paint) -> output.Report:
+class Options(NamedTuple):
+    """What to list."""
+
+    subject: str  #: "" for all volumes, VOLUME, or VOLUME@WHEN
+    since: str  #: a day, or "" for no limit
+    until: str  #: likewise
+    offline: bool  #: ask no portal
+
+
+def report(host: Host, options: Options, paint: output.Paint) -> output.Report:
     """Return the snapshots that are meant, the newest of each volume first.
 
-    subject: "" for all volumes, VOLUME, or VOLUME@WHEN. since, until: days, or "" for no limit.
-    Raise NoSnapshot or Ambiguous when `subject` means none, or more than one.
+    Raise NoSnapshot or Ambiguous when the options mean none, or more than one.
     """
-    known = catalogue.read(host)
+    known, failures = (catalogue.read(host), []) if options.offline else catalogue.refresh(host)
+    try:
+        links.update(host, known)
+    except errors.Failure as failure:
+        failures.append(f"/snapshots is not up to date: {failure.reason}")
     entries, unnamed = list(known.entries), known.unnamed
-    volume, at, asked = subject.partition("@")
+    volume, at, asked = options.subject.partition("@")
     if volume:
         entries, unnamed = known.of_volume(volume), ()
     if at:
         entries = [when.select(entries, volume, asked, catalogue.now(entries))]
-    entries = within(entries, since, until)
+    entries = within(entries, options.since, options.until)
     rows = _rows(host, entries)
     lines = _lines(rows, unnamed, paint)
+    lines += [paint.dim(wording.printable(failure)) for failure in failures]
     data = {
         "snapshots": [_data(row) for row in rows],
         "unnamed": [{"target": each.target, "why": each.why} for each in unnamed],
+        "failures": failures,
     }
     return output.Report(0, lines, data)
 
@@ -107,7 +121,7 @@ def _lines(
             row.entry.text,
             wording.duration(row.age),
             wording.size(row.size) if row.size else "-",
-            "mounted" if row.mounted else "session" if row.entry.has_session else "-",
+            _state(row),
             row.entry.target,
         )
         for row in rows
@@ -124,6 +138,14 @@ def _lines(
     return lines
 
 
+def _state(row: _Row) -> str:
+    if row.mounted:
+        return "mounted"
+    if row.entry.has_session:
+        return "session"
+    return "gone" if row.entry.is_gone else "-"
+
+
 def _data(row: _Row) -> dict[str, Any]:
     """Return a row for --json, in the form that auto-iscsi(8) documents."""
     return {
@@ -133,6 +155,7 @@ def _data(row: _Row) -> dict[str, Any]:
         "target": row.entry.target,
         "size": row.size,
         "session": row.entry.has_session,
+        "gone": row.entry.is_gone,
         "mounted": row.mounted,
         "template": row.entry.template,
     }

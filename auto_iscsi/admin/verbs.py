@@ -77,6 +77,9 @@ def _snapshots(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
     )
     parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the portals of the configuration"
+    )
     _json(parser)
 
 
@@ -202,11 +205,11 @@ VERBS = {
     "list": Verb(
         "list the snapshots by volume and time",
         "List the snapshots of each volume by time, the newest first. Volume and time come from "
-        "the names of the targets that have a node record or a session (see snapshot_name in "
-        "auto.iscsi.conf(5)). WHEN is latest, oldest, -1 (the one before the latest), today, "
-        "yesterday, monday, 2010-05-03, 2010-05-03T04:00, 04:00, or a target's whole name. "
-        "Nothing is changed, and the network is not used. "
-        "Exit status 1: there is no such snapshot.",
+        "the names of the targets that have a node record or a session, or that a portal of the "
+        "configuration offers (see snapshot_name in auto.iscsi.conf(5)). WHEN is latest, oldest, "
+        "-1 (the one before the latest), today, yesterday, monday, 2010-05-03, 2010-05-03T04:00, "
+        "04:00, or a target's whole name. No session is opened. The list of volumes below "
+        "/snapshots is brought up to date. Exit status 1: there is no such snapshot.",
         _snapshots,
     ),
     "versions": Verb(

@@ -44,7 +44,7 @@ def report(
             "use --since and --until for a part",
         )
     entries = list_report.within(
-        catalogue.read(host).of_volume(volume), options.since, options.until
+        catalogue.refresh(host)[0].of_volume(volume), options.since, options.until
     )
     visited = versions.find(
         host, entries, path, options.jobs, options.with_digest, options.keep, say

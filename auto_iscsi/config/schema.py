@@ -241,6 +241,13 @@ TABLE = {
         "the time zone of the times in the names of snapshots",
         "Europe/Vienna",
     ),
+    "link_format": Setting(
+        values.link_format,
+        values.LINK_FORMAT,
+        "format of strftime(3)",
+        "how /snapshots/VOLUME names a snapshot; a format that begins with @GMT- is in UTC",
+        "@GMT-%Y.%m.%d-%H.%M.%S",
+    ),
 }
 
 

@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     lease: float
     snapshot_name: tuple[str, ...]
     timezone: str
+    link_format: str
 
     @property
     def journal_rule(self) -> str:

@@ -29,6 +29,9 @@ _OPTION = _WORD.union(".:/@%+=-")
 _VOLUME = _WORD.union("+.-")
 _FSTYPE = _SMALL.union("_.-")
 _GLOB = _SMALL.union("_.:-*?[]!")
+_LINK = _WORD.union("@%.:+-")
+_LINK_DIRECTIVES = "YymbdjHIpMS"
+LINK_FORMAT = "%Y-%m-%d_%H:%M:%S"  #: the default of `link_format`
 _LONGEST = 6  # digits
 _PRINTABLE = frozenset(map(chr, range(0x20, 0x7F)))
 _CONTROL = frozenset(map(chr, (*range(0x20), 0x7F)))
@@ -177,6 +180,22 @@ def timezone(raw: Raw) -> str:
             raise ValueError(
                 f"{name!r} is not local or a time zone such as Europe/Vienna"
             ) from None
+    return name
+
+
+def link_format(raw: Raw) -> str:
+    """Read the form of a link's name below /snapshots/VOLUME, which names at least a day."""
+    from auto_iscsi.config import templates  # no lookup of a target needs them
+
+    name = _word(raw)
+    if len(name) > 100 or name[:1] in ("", ".", "-") or not _LINK.issuperset(name):
+        raise ValueError("expected letters, digits and @ % _ . : + - only")
+    letters = templates.directives(name)
+    if unknown := letters.strip(_LINK_DIRECTIVES):
+        known = " ".join(f"%{letter}" for letter in _LINK_DIRECTIVES)
+        raise ValueError(f"%{unknown[0]} is not one of {known}")
+    if not any(set(day) <= set(letters) for day in ("Ymd", "Ybd", "Yj")):
+        raise ValueError(f"{name!r} does not name a day: %Y, %m and %d, for example")
     return name
 
 

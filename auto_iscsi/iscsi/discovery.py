@@ -79,9 +79,9 @@ class Search(NamedTuple):
         """Return the targets, folded, that the first portal offers that answers at all."""
         for portal in self.settings.portals:
             with suppress(errors.TooOften):
-                answer = self._asked(portal, None)
-                if answer is not None and not isinstance(answer, Obstacle):
-                    lines = filter(None, map(portals.from_send_targets, answer[0].text.split("\n")))
+                answer = self.ask(portal)
+                if isinstance(answer, str):
+                    lines = filter(None, map(portals.from_send_targets, answer.split("\n")))
                     return {keys.fold(name) for name, _ in lines}
         return set()
 
@@ -134,25 +134,22 @@ class Search(NamedTuple):
 
         Return None if it has not answered another lookup for `patience` seconds.
         """
-        result = self._asked(portal, patience)
+        result = self.ask(portal, patience)
         if result is None or isinstance(result, Obstacle):
             return result
-        place = f"discovery at {portal}"
-        answer, hint = result
-        if records := offered_records(self.target, answer.text):
+        if records := offered_records(self.target, result):
             return records
-        if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
-            return Obstacle(f"{place}: {answer.why}", hint)
         reason = f"the target is not offered to {initiator_name(self.host)}"
         hint = "present it at the SAN"
-        if ignored := ignored_line(answer.text):
+        if ignored := ignored_line(result):
             hint += f"; iscsiadm left targets out: {ignored}"
-        return Obstacle(f"{place}: {reason}", hint)
+        return Obstacle(f"discovery at {portal}: {reason}", hint)
 
-    def _asked(
-        self, portal: portals.Portal, patience: float | None
-    ) -> tuple[iscsiadm.Answer, str] | Obstacle | None:
-        """Ask a portal what it offers; return the answer and what to do. As _offered_at()."""
+    def ask(self, portal: portals.Portal, patience: float | None = None) -> str | Obstacle | None:
+        """Return what a portal offers, in iscsiadm's words; raise TooOften, Busy.
+
+        None: it has not answered another lookup for `patience` seconds.
+        """
         place = f"discovery at {portal}"
         limit = iscsiadm.Limit(self.settings.login_timeout, self.until)
         limit = limit._replace(until=limit.end)
@@ -169,7 +166,12 @@ class Search(NamedTuple):
         if result is None or _is_silent(result[0]):
             reason = f"it accepts connections, but has not answered in {limit.seconds:.0f} s"
             return Obstacle(f"{place}: {reason}", "is an iSCSI target running there?")
-        return result
+        answer, hint = result
+        if answer.status not in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
+            offers_target = self.target and offered_records(self.target, answer.text)
+            if not offers_target:
+                return Obstacle(f"{place}: {answer.why}", hint)
+        return answer.text
 
     def _answer_of(
         self,
@@ -184,9 +186,7 @@ class Search(NamedTuple):
         turns, so that all but the first find such an answer. Return None when the discovery before
         ours has no answer within `patience` seconds, or within the limit.
         """
-        name = f"{portal}"
-        if credentials:  # a portal can offer other targets to another user
-            name += f"-{zlib.crc32(self.settings.chap_user.encode()):08x}"
+        name = offer_name(portal, self.settings)
         until = limit.end if patience is None else min(limit.end, time.monotonic() + patience)
         handle = claims.lock(self.host, f"discovery/{portal}", until)
         if handle is None:
@@ -244,6 +244,15 @@ class Search(NamedTuple):
         if is_refused or answer.status == iscsiadm.FATAL_LOGIN:
             return answer, chap.advice(self.settings, is_refused)
         return answer, answer.hint
+
+
+def offer_name(portal: portals.Portal, settings: Settings) -> str:
+    """Return the name under which a portal's answer is remembered (rate_limit.remember_offer).
+
+    A portal can offer other targets to another user.
+    """
+    user = settings.chap_user
+    return f"{portal}-{zlib.crc32(user.encode()):08x}" if user else f"{portal}"
 
 
 def connection_error(portal: portals.Portal, until: float) -> str:

@@ -2,8 +2,8 @@
 
 Any user can type any name, and automount remembers a failed key for one second only.
 
-What a portal offers is remembered for two seconds: within them it costs one discovery, however many
-names users invent.
+What a portal offers is remembered: within two seconds it costs one discovery, however many names
+users invent. The catalogue of snapshots uses the last answer for longer.
 
 Failed logins and discoveries are counted over the last minute, for the whole host, because anybody
 can invent names. One target or portal may use a quarter of them, so that a job that tries a deleted
@@ -21,6 +21,7 @@ from auto_iscsi.machine.host import Host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OFFERS = f"{claims.FOLDER}/offered"  #: has a file for each portal that has answered
 OFFER_LIFETIME = 2.0  #: seconds for which what a portal offers is remembered
 _MINUTE = 60.0
 _SHARE = 4  # one target or portal may use up one part in so many
@@ -71,11 +72,20 @@ def subjects(host: Host, age: float) -> set[str]:
 
 def recent_offer(host: Host, portal: str) -> str | None:
     """Return a portal's answer to a discovery in the last two seconds, None if there was none."""
-    when, _, text = (host.read(f"{claims.FOLDER}/offered/{portal}") or "").partition("\n")
+    age, text = last_offer(host, portal)
+    return text if 0 <= age < OFFER_LIFETIME else None
+
+
+def last_offer(host: Host, portal: str) -> tuple[float, str]:
+    """Return a portal's last answer to a discovery since the boot, and its age in seconds.
+
+    The age is negative if there was no answer.
+    """
+    when, _, text = (host.read(f"{OFFERS}/{portal}") or "").partition("\n")
     try:
-        return text if 0 <= claims.now() - float(when) < OFFER_LIFETIME else None
+        return claims.now() - float(when), text
     except ValueError:
-        return None
+        return -1.0, ""
 
 
 def remember_offer(host: Host, portal: str, text: str) -> None:

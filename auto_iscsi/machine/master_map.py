@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from auto_iscsi.machine.host import Host
 
 CONFIGURATION = ("/etc/autofs.conf", "/etc/default/autofs")
 NEGATIVE_TIMEOUT = 60.0  #: seconds, unless it is configured
 PROGRAM = "auto.iscsi"  #: the map's name, and that of links to it
+ROOT = "/iscsiauto"  #: where automount mounts targets, as shipped
+VOLUMES = "/var/lib/auto-iscsi/volumes.map"  #: the map of /snapshots, a file map (san/links)
+IsOurs = Callable[[Host, str], bool]
 _DEPTH = 4  # levels of master maps that include others
 
 
@@ -58,8 +61,22 @@ def automount_settings(host: Host) -> dict[str, str]:
 
 def list_lines(host: Host) -> list[Line]:
     """Return the lines of the master map that name our map, in automount's order."""
-    name = automount_settings(host).get("master_map_name") or "auto.master"
-    return _read(host, name if name.startswith("/") else f"/etc/{name}", 0)
+    return _list(host, _is_program)
+
+
+def list_volume_lines(host: Host) -> list[Line]:
+    """Return the lines of the master map that name the map of /snapshots, in automount's order."""
+    return _list(host, _is_volumes)
+
+
+def target_root(host: Host) -> str:
+    """Return where automount mounts targets: /iscsiauto, unless it is another line's place."""
+    served = list_autofs_mounts(host)
+    if root := next((line.root for line in list_lines(host) if line.root in served), ""):
+        return root
+    # The master map can be in NIS or LDAP.
+    maps = (mount.root for mount in served.values() if os.path.basename(mount.map) == PROGRAM)
+    return next(maps, ROOT)
 
 
 def list_files(host: Host) -> list[str]:
@@ -73,8 +90,13 @@ def _is_master(name: str) -> bool:
     return name.endswith(".autofs") and not name.startswith(".")
 
 
-def _read(host: Host, file: str, depth: int) -> list[Line]:
-    """Return the lines that name our map, of a file and the files that it includes."""
+def _list(host: Host, is_ours: IsOurs) -> list[Line]:
+    name = automount_settings(host).get("master_map_name") or "auto.master"
+    return _read(host, name if name.startswith("/") else f"/etc/{name}", 0, is_ours)
+
+
+def _read(host: Host, file: str, depth: int, is_ours: IsOurs) -> list[Line]:
+    """Return the lines that name one of our maps, of a file and the files that it includes."""
     ours: list[Line] = []
     for number, text in _logical(host.read_bytes(file) or b""):
         words = text.split()
@@ -83,12 +105,12 @@ def _read(host: Host, file: str, depth: int) -> list[Line]:
             if source.startswith("dir:"):
                 folder = source[len("dir:") :]
                 for name in filter(_is_master, host.names(folder)):
-                    ours += _read(host, f"{folder}/{name}", depth + 1)
+                    ours += _read(host, f"{folder}/{name}", depth + 1, is_ours)
             elif (path := source.partition("file:")[2] or f"/etc/{source}") != file:
-                ours += _read(host, path, depth + 1)
+                ours += _read(host, path, depth + 1, is_ours)
         elif words[0].startswith("/") and len(words) > 1:
             program = words[1].partition(":")[2] if ":" in words[1] else words[1]
-            if words[1].startswith(("/", "program:", "exec:")) and _is_ours(host, program):
+            if is_ours(host, words[1]):
                 rest = " ".join(words[2:])
                 ours.append(
                     Line(
@@ -122,9 +144,17 @@ def _logical(data: bytes) -> list[tuple[int, str]]:
     return logical
 
 
-def _is_ours(host: Host, path: str) -> bool:
-    """Return whether a path is our map or a link to it."""
+def _is_program(host: Host, map_name: str) -> bool:
+    """Tell whether a line's map is our program, or a link to it."""
+    if not map_name.startswith(("/", "program:", "exec:")):
+        return False
+    path = map_name.partition(":")[2] if ":" in map_name else map_name
     return os.path.basename(path) == PROGRAM or host.link(path) == PROGRAM
+
+
+def _is_volumes(host: Host, map_name: str) -> bool:
+    """Tell whether a line's map is that of /snapshots."""
+    return map_name in (VOLUMES, f"file:{VOLUMES}", f"file,sun:{VOLUMES}")
 
 
 def _seconds(options: str, name: str) -> float | None:

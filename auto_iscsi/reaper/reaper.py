@@ -13,10 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
+from auto_iscsi import errors
 from auto_iscsi.iscsi import chap, claims, record_ledger
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import kept_tree
 from auto_iscsi.reaper import decisions, logout
+from auto_iscsi.san import catalogue, links
 
 AT_ONCE = 8  # targets that are worked on at the same time
 Say = Callable[[str], None]
@@ -83,6 +85,8 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         ended += logout.remove_orphans(host)
         ended += _delete_leftover_records(host)
         _tidy(host)
+        with contextlib.suppress(errors.Failure):  # `auto-iscsi check` reports a wrong file
+            links.update(host, catalogue.read(host))
         return Outcome(ended)
     finally:
         claims.unlock(host, "reap", handle)

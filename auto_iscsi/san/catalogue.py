@@ -1,21 +1,26 @@
-"""List the snapshots that this host knows: from open-iscsi's node records, and from its sessions.
+"""List the snapshots that this host knows: node records, sessions, and what portals offer.
 
-Nothing is asked over the network.
+`read` asks nothing over the network; `refresh` asks the portals first (san/offers).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from typing import NamedTuple
 
+import auto_iscsi
 from auto_iscsi import errors, keys
-from auto_iscsi.config import config_files, schema
-from auto_iscsi.iscsi import node_records, sessions
+from auto_iscsi.config import config_files, patterns, schema, values
+from auto_iscsi.config.settings import Settings
+from auto_iscsi.iscsi import node_records, rate_limit, sessions
 from auto_iscsi.machine.host import Host
-from auto_iscsi.san import names
+from auto_iscsi.san import names, offers
+
+_ASKING = 30.0  # seconds for all portals together
 
 
 class Entry(NamedTuple):
@@ -26,6 +31,8 @@ class Entry(NamedTuple):
     target: str  #: folded
     has_session: bool
     template: str  #: the one that took the name apart
+    link_format: str = values.LINK_FORMAT  #: the setting
+    is_gone: bool = False  #: its portals have answered and do not offer it, and it has no session
 
     @property
     def text(self) -> str:
@@ -45,6 +52,7 @@ class Catalogue(NamedTuple):
 
     entries: tuple[Entry, ...]  #: by volume; of each, the newest first
     unnamed: tuple[Unnamed, ...]
+    state: str = ""  #: see `state`; "": it has the snapshots of one volume only
 
     def of_volume(self, volume: str) -> list[Entry]:
         """Return the snapshots of a volume, the newest first; raise NoSnapshot if there is none."""
@@ -63,18 +71,54 @@ class Catalogue(NamedTuple):
         return list(dict.fromkeys(entry.volume for entry in self.entries))
 
 
-def read(host: Host) -> Catalogue:
-    """Return the catalogue; raise BadConfiguration when the configuration cannot be read.
+def refresh(host: Host) -> tuple[Catalogue, list[str]]:
+    """Ask the portals, and return the catalogue, and why a portal did not answer.
 
-    A target whose own settings are wrong, or that is not enabled, is among the unnamed ones.
+    Raise BadConfiguration.
+    """
+    failures = ask(host)
+    return read(host), failures
+
+
+def ask(host: Host, seconds: float = _ASKING) -> list[str]:
+    """Ask the portals of the configuration; return why, for each that did not answer.
+
+    seconds: for all of them together. Raise BadConfiguration.
     """
     sections = config_files.load(host, remember=False)
+    return offers.ask(host, sections, time.monotonic() + seconds)
+
+
+def state(host: Host) -> str:
+    """Return a digest of what a catalogue is made of: as long as it is the same, so is `read`."""
+    files = [
+        (name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in config_files.list_existing(host)
+    ]
+    known = [auto_iscsi.__version__, files, sorted(_known(host))]
+    known.append(sorted({session.target for session in sessions.list_all(host)}))
+    folder = rate_limit.OFFERS
+    known.append([(name, rate_limit.last_offer(host, name)[1]) for name in host.names(folder)])
+    return hashlib.sha256(repr(known).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def read(host: Host, volume: str = "") -> Catalogue:
+    """Return the catalogue; raise BadConfiguration when the configuration cannot be read.
+
+    A target whose own settings are wrong, or that is not enabled, is among the unnamed ones. With
+    `volume`, only targets are looked at that can be snapshots of it.
+    """
+    digest = "" if volume else state(host)  # before all else: what changes later is seen next time
+    sections = config_files.load(host, remember=False)
+    chosen = _Choice(sections)
+    offered = offers.remembered(host, sections)
     connected = {keys.fold(session.target) for session in sessions.list_all(host)}
     entries: list[Entry] = []
     unnamed: list[Unnamed] = []
-    for target in sorted(_known(host) | connected):
+    for target in sorted(_known(host) | connected | offered.targets):
+        if volume not in target:
+            continue
         try:
-            settings = schema.resolve(sections, keys.parse(target).target)
+            settings = chosen.settings(keys.parse(target).target)
         except errors.BadKey:
             continue  # no key either: nobody can visit it
         except errors.BadConfiguration as failure:
@@ -88,12 +132,58 @@ def read(host: Host) -> Catalogue:
         elif isinstance(answer, names.Ambiguous):
             why = f"its name fits {answer.template} in more than one way"
             unnamed.append(Unnamed(target, why))
-        else:
+        elif not volume or volume == answer.volume:
             local = answer.time.astimezone(zone(settings.timezone))
             is_connected = target in connected
-            entries.append(Entry(answer.volume, local, target, is_connected, answer.template))
+            is_gone = not is_connected and _is_gone(host, target, offered)
+            entries.append(
+                Entry(
+                    answer.volume,
+                    local,
+                    target,
+                    is_connected,
+                    answer.template,
+                    settings.link_format,
+                    is_gone,
+                )
+            )
     entries.sort(key=lambda entry: (entry.volume, -entry.time.timestamp(), entry.target))
-    return Catalogue(tuple(entries), tuple(unnamed))
+    return Catalogue(tuple(entries), tuple(unnamed), digest)
+
+
+class _Choice:
+    """The settings of targets, worked out once for all targets that the same sections match."""
+
+    def __init__(self, sections: Sequence[config_files.Section]) -> None:
+        self._sections = sections
+        self._known: dict[tuple[int, ...], Settings | errors.BadConfiguration] = {}
+
+    def settings(self, target: str) -> Settings:
+        """Return the settings of a folded name; raise BadConfiguration."""
+        matching = tuple(
+            number
+            for number, section in enumerate(self._sections)
+            if patterns.matches(section.glob, target)
+        )
+        if matching not in self._known:
+            try:
+                self._known[matching] = schema.resolve(self._sections, target)
+            except errors.BadConfiguration as failure:
+                self._known[matching] = failure
+        known = self._known[matching]
+        if isinstance(known, errors.BadConfiguration):
+            raise known
+        return known
+
+
+def _is_gone(host: Host, target: str, offered: offers.Offers) -> bool:
+    """Tell whether the portals of all of a target's records have answered without naming it."""
+    if target in offered.targets or not offered.answered:
+        return False
+    return all(
+        any(record.portal.has_same_address(portal) for portal in offered.answered)
+        for record in node_records.find_all(host, target)
+    )
 
 
 def zone(name: str) -> tzinfo | None:

@@ -52,7 +52,7 @@ def split_place(place: str) -> tuple[str, str, str]:
 
 def snapshot(host: Host, volume: str, when: str) -> Entry:
     """Return the snapshot that `when` means, "" for the latest; raise NoSnapshot or Ambiguous."""
-    entries = catalogue.read(host).of_volume(volume)
+    entries = catalogue.refresh(host)[0].of_volume(volume)
     return select(entries, volume, when or "latest", catalogue.now(entries))
 
 

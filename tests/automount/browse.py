@@ -19,7 +19,11 @@ from pathlib import Path
 from tests.tree.machine import PATIENCE, REPOSITORY, Machine
 
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
-MASTER = "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nosuid,nodev\n"
+VOLUMES = "/var/lib/auto-iscsi/volumes.map"
+MASTER = (
+    "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nosuid,nodev\n"
+    "/snapshots file:{volumes} --timeout=1 --negative-timeout={negative} browse,nosuid,nodev\n"
+)
 BUILT = REPOSITORY / "dist/auto.iscsi"
 LOOP_CTL_REMOVE = 0x4C81  # linux/loop.h
 FILE = "etc/really_important_file"
@@ -33,6 +37,7 @@ mkdir {top}/upper {top}/work {top}/root
 mount -t overlay none -o lowerdir=/,upperdir={top}/upper,workdir={top}/work {top}/root
 cd {top}/root
 rm -rf etc/iscsi etc/auto.iscsi* etc/auto.master.d var/lib/iscsi iscsiauto dev/* run/* sys/*
+rm -rf var/lib/auto-iscsi snapshots
 mkdir -p dev/pts proc sys
 ln -s /proc/self/fd dev/fd
 for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 autofs:10:235; do
@@ -67,8 +72,9 @@ class Browse:
         root = Path(f"/proc/{self.holder.pid}/root{folder}/root")
         self.machine = Machine(root, cache="/san/cache", python="/usr/bin/python3")
         (root / MAP.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        for built in (BUILT, BUILT.with_name("auto-iscsi")):
+        for built in map(BUILT.with_name, ("auto.iscsi", "auto.snapshots", "auto-iscsi")):
             shutil.copy(built, (root / MAP.lstrip("/")).parent)
+        self.machine.files({VOLUMES: f"+program:{os.path.dirname(MAP)}/auto.snapshots\n"})
         self._next("ready", "go on")
         self.log = root / "san/automount.log"
 
@@ -86,7 +92,9 @@ class Browse:
 
     def start(self, negative: int = 1, debug: bool = True) -> None:
         """Start automount, and wait until it serves /iscsiauto."""
-        self.machine.files({"/san/auto.master": MASTER.format(map=MAP, negative=negative)})
+        self.machine.files(
+            {"/san/auto.master": MASTER.format(map=MAP, volumes=VOLUMES, negative=negative)}
+        )
         before = self._serving()
         options = ["--foreground", *(["--debug"] if debug else []), "--pid-file=/run/autofs.pid"]
         with open(self.log, "a", encoding="utf-8") as log:
@@ -108,7 +116,8 @@ class Browse:
     def _serving(self) -> int:
         """Return how often automount logged that it serves /iscsiauto, new or taken over."""
         lines = self.logged(debug=True) if self.log.exists() else []
-        return sum("mounted indirect on" in line or "re-connected to" in line for line in lines)
+        served = ("mounted indirect on /iscsiauto", "re-connected to /iscsiauto")
+        return sum(any(words in line for words in served) for line in lines)
 
     def stop(self) -> None:
         """Stop automount as systemd does; what is in use stays mounted."""

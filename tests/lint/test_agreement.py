@@ -12,6 +12,7 @@ import pytest
 import auto_iscsi
 from auto_iscsi.admin import cli, codes, doctor, status, verbs
 from auto_iscsi.config import config_files, schema
+from auto_iscsi.machine import master_map
 
 from .tracked_files import ROOT, tracked
 
@@ -129,10 +130,12 @@ def test_the_shipped_configuration_sets_nothing() -> None:
     assert not set_lines
 
 
-def test_the_manual_has_the_shipped_master_line() -> None:
-    line = text("etc/iscsi.autofs").splitlines()[-1]
-    assert line.startswith("/iscsiauto program:/usr/libexec/auto-iscsi/auto.iscsi ")
-    assert line in rendered("auto.iscsi.8")
+def test_the_manual_has_the_shipped_master_lines() -> None:
+    targets, snapshots = text("etc/iscsi.autofs").splitlines()[-2:]
+    assert targets.startswith("/iscsiauto program:/usr/libexec/auto-iscsi/auto.iscsi ")
+    assert snapshots.startswith(f"/snapshots file:{master_map.VOLUMES} ")
+    assert targets in rendered("auto.iscsi.8")
+    assert snapshots in rendered("auto.iscsi.8")
 
 
 def test_no_address_of_a_mirror_or_registry() -> None:

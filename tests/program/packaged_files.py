@@ -16,6 +16,7 @@ FILES = {
     "/usr/lib/udev/rules.d/61-auto-iscsi.rules": "-rw-r--r--",
     "/usr/libexec/auto-iscsi/auto-iscsi": "-rwxr-xr-x",
     "/usr/libexec/auto-iscsi/auto.iscsi": "-rwxr-xr-x",
+    "/usr/libexec/auto-iscsi/auto.snapshots": "-rwxr-xr-x",
     "/usr/libexec/auto-iscsi/udev-has-claim": "-rwxr-xr-x",
     "/usr/sbin/auto-iscsi": "lrwxrwxrwx ../libexec/auto-iscsi/auto-iscsi",
     "/usr/share/auto-iscsi/iscsi.autofs": "-rw-r--r--",

@@ -59,7 +59,7 @@ def test_each_problem_is_corrected_by_the_suggested_command(vm: Machine, san: Sa
 
 def test_a_master_map_that_automount_has_not_read_is_reported(vm: Machine, san: San) -> None:
     assert levels(vm)["automount"] == "ok"
-    line = vm.read("/etc/auto.master.d/iscsi.autofs").decode().splitlines()[-1]
+    line = vm.read("/etc/auto.master.d/iscsi.autofs").decode().splitlines()[-2]
     vm.run("sleep 3")
     vm.write("/etc/auto.master.d/iscsi.autofs", line.replace("--negative-timeout=1 ", "") + "\n")
     checks = levels(vm)

@@ -1,12 +1,14 @@
-"""auto-iscsi list: the snapshots of each volume, from node records and sessions."""
+"""auto-iscsi list: the snapshots of each volume, from node records, sessions and portals."""
 
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from auto_iscsi.admin import cli
+from auto_iscsi.iscsi import rate_limit
 from tests.tree.machine import Machine
 from tests.tree.tree import make_tree
 
@@ -74,3 +76,47 @@ def test_a_session_is_shown(machine: Machine, capsys: pytest.CaptureFixture[str]
     assert run(machine, "vm-beta@oldest", "--json") == 0
     (only,) = json.loads(capsys.readouterr().out)["snapshots"]
     assert only["session"] is True
+
+
+def states(machine: Machine, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, bool]:
+    """Return the targets of vm-gamma that are listed, and whether they are gone."""
+    run(machine, "vm-gamma", "--json", *more)
+    shown = json.loads(capsys.readouterr().out or '{"snapshots": []}')["snapshots"]
+    return {each["target"][-14:-9]: each["gone"] for each in shown}
+
+
+def test_what_a_portal_offers_is_listed_and_what_it_no_longer_offers_is_gone(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older, newer = (f"{STEM}:vm-gamma-2010-05-0{day}-04:00:01" for day in "34")
+    portal = machine.target(older)  # has a node record
+    machine.target(newer, portal, record=False)
+    machine.configure(f"timezone = UTC\nportals = {portal}\n")
+    assert states(machine, capsys, "--offline") == {"05-03": False}
+    assert not machine.runs("discovery")
+    assert states(machine, capsys) == {"05-04": False, "05-03": False}
+    assert states(machine, capsys) == {"05-04": False, "05-03": False}
+    assert len(machine.runs("discovery")) == 1  # one in two seconds
+    assert all("nonpersistent" in line for line in machine.runs("discovery"))
+    machine.change(older, offered=False)
+    machine.change(newer, offered=False)
+    time.sleep(rate_limit.OFFER_LIFETIME + 0.1)
+    assert states(machine, capsys) == {"05-03": True}
+
+
+def test_a_portal_that_does_not_answer_is_named(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portal = machine.dead_portal()
+    machine.configure(f"timezone = UTC\nportals = {portal}\n")
+    assert run(machine, "vm-beta") == 0
+    assert f"discovery at {portal}: connection refused" in capsys.readouterr().out
+
+
+def test_a_section_with_portals_of_its_own_is_asked_too(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = f"{STEM}:vm-gamma-2010-05-03-04:00:01"
+    portal = machine.target(target, record=False)
+    machine.configure(f"timezone = UTC\n[{STEM}:vm-gamma*]\nportals = {portal}\n")
+    assert states(machine, capsys) == {"05-03": False}

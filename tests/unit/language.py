@@ -72,6 +72,7 @@ VALUES = {
     "lease": [("61", "61s")],
     "snapshot_name": [("*:{volume}-{date:%Y-%m-%d}", "*:{volume}-{date:%Y-%m-%d}"), ("", "")],
     "timezone": [("UTC", "UTC"), ("local", "local")],
+    "link_format": [("%Y-%m-%d", "%Y-%m-%d"), ("@GMT-%Y.%m.%d", "@GMT-%Y.%m.%d")],
 }
 WRONG = {"enabled": "perhaps", "lun": "x", "fstype": "a b", "option": "ro", "partition": "1, 2"}
 

@@ -22,6 +22,7 @@ MASTER = "/etc/auto.master.d/iscsi.autofs"
 MOUNTS = "/proc/self/mounts"
 AUTOFS = "{} {} autofs rw,fd=6,pgrp={},timeout={},minproto=5,maxproto=5,indirect 0 0\n"
 SYSTEMCTL = '#!/bin/sh\ncat "$AUTO_ISCSI_ROOT/units"\n'
+VOLUMES = "/var/lib/auto-iscsi/volumes.map"
 UNITS = (
     "Id=iscsid.socket\nLoadState=loaded\nActiveState=active\n\nId=auto-iscsi.timer\n"
     "LoadState=loaded\nActiveState=active\n"
@@ -211,6 +212,21 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "systemctl reload autofs",
         ),
         ("automount", "warning", {"/proc/uptime": "1000.00 0.00\n"}, "newer than", "reload"),
+        ("snapshots", "ok", {}, "there is no /snapshots", "begins with /snapshots"),
+        (
+            "snapshots",
+            "problem",
+            {"/etc/auto.master.d/own.autofs": f"/snapshots file:{VOLUMES} browse\n"},
+            f"{VOLUMES} does not exist",
+            "auto-iscsi list",
+        ),
+        (
+            "snapshots",
+            "problem",
+            {"/etc/auto.master.d/own.autofs": f"/old file:{VOLUMES} browse\n", VOLUMES: ""},
+            "does not serve /old (/etc/auto.master.d/own.autofs:1)",
+            "systemctl reload autofs",
+        ),
         (
             "negative-timeout",
             "warning",

@@ -61,6 +61,7 @@ def test_the_defaults_are_what_the_original_did(tmp_path: Path) -> None:
         lease=90,
         snapshot_name=(),
         timezone="local",
+        link_format="%Y-%m-%d_%H:%M:%S",
     )
 
 
@@ -134,6 +135,7 @@ VALID = [
     ("lease", "1", 1),
     ("snapshot_name", "*:{volume}-{date:%Y-%m-%d}", ("*:{volume}-{date:%Y-%m-%d}",)),
     ("timezone", "Europe/Vienna", "Europe/Vienna"),
+    ("link_format", "@GMT-%Y.%m.%d-%H.%M.%S", "@GMT-%Y.%m.%d-%H.%M.%S"),
 ]
 
 
@@ -214,6 +216,12 @@ INVALID = [
     ("with", "../x", "no pattern"),
     ("snapshot_name", "{volume}", "once"),
     ("timezone", "Nowhere", "time zone"),
+    ("link_format", "%Y/%m/%d", "letters, digits"),
+    ("link_format", ".%Y-%m-%d", "letters, digits"),
+    ("link_format", "%H:%M", "name a day"),
+    ("link_format", "%Y-%m-%d %H", "letters, digits"),
+    ("link_format", "%Y-%m-%d-%s", "%s is not one of"),
+    ("link_format", "%Y-%m-%", "ends with %"),
 ]
 
 

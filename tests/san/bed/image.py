@@ -22,7 +22,8 @@ PACKAGES = """
     systemd systemd-sysv udev dbus kmod busybox-static linux-image-amd64 passwd login bash less
     open-iscsi autofs multipath-tools lvm2 thin-provisioning-tools cryptsetup-bin mdadm nftables
     iproute2 procps strace util-linux mount e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g
-    exfatprogs parted gdisk fdisk cron rpm rsync openssh-server samba smbclient python3
+    exfatprogs parted gdisk fdisk cron rpm rsync openssh-server samba samba-vfs-modules
+    smbclient python3
     python3-configobj python3-sh python3-pyudev python3-rtslib-fb tzdata
 """.split()
 
