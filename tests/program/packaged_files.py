@@ -25,6 +25,10 @@ FILES = {
     "/usr/share/man/man8/auto-iscsi.8": "-rw-r--r--",
     "/usr/share/man/man8/auto.iscsi.8": "-rw-r--r--",
     **{
+        f"/usr/libexec/auto-iscsi/drivers/{driver.name}": "-rwxr-xr-x"
+        for driver in (ROOT / "tools" / "drivers").glob("*")
+    },
+    **{
         f"/usr/share/auto-iscsi/{module.relative_to(ROOT)}": "-rw-r--r--"
         for module in (ROOT / "auto_iscsi").rglob("*.py")
     },
