@@ -185,7 +185,8 @@ class Driver(NamedTuple):
     """
 
     name: str
-    target_model: str
+    #: One of wire.MODELS, or what says it where the configuration decides.
+    target_model: str | Callable[[Call], str]
     list_snapshots: Callable[[Call], Listing]
     present: Callable[[Call, Wanted], Presented]
     revoke: Callable[[Call, Wanted], Revoked]
@@ -245,10 +246,11 @@ def read_request(descriptor: int) -> dict[str, Any]:
 
 def _answer(driver: Driver, verb: str, call: Call, request: dict[str, Any]) -> dict[str, Any]:
     if verb == "info":
+        model = driver.target_model
         return {
             "name": driver.name,
             "protocols": [wire.VERSION],
-            "target_model": driver.target_model,
+            "target_model": model if isinstance(model, str) else model(call),
             "needs_clone": driver.needs_clone,
             "max_parallel": driver.max_parallel,
             "can_create": False,
