@@ -21,7 +21,7 @@ udevrulesdir ?= $(units)/udev/rules.d
 
 # The Python in the first line of the programs. Byte-code that is made here is for this Python.
 PYTHON ?= /usr/bin/python3
-PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
+PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi docs etc man debian rpm tools
 DRIVERS := $(patsubst tools/drivers/%,%,$(wildcard tools/drivers/*))
 MODULES := $(wildcard auto_iscsi/*.py auto_iscsi/*/*.py)
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')

@@ -27,6 +27,12 @@ CHECKS = {
         "Run auto-iscsi check to list every mistake. Change the file with auto-iscsi edit, which "
         "does not install a file with errors.",
     ),
+    "san": Check(
+        doctor_host.sans,
+        "Each file in /etc/auto.iscsi.san.d describes a SAN. Its driver runs as a user of its own, "
+        "and only if nobody but root can change the driver's file. The SAN is not asked here.",
+        "Correct the file that the line names: auto-iscsi check.",
+    ),
     "run-folder": Check(
         doctor_host.run_folder,
         "Anyone who can write to /run/auto-iscsi can make other sessions look like ours.",

@@ -151,6 +151,9 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         help="end nothing; list each session, what the reaper would do with it, and why",
     )
     parser.add_argument(
+        "--no-san", action="store_true", help="do not revoke what is presented and not needed"
+    )
+    parser.add_argument(
         "--wait",
         metavar="TIME",
         type=values.seconds,
@@ -160,6 +163,37 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         help="keep running while there is a session that could be ended within TIME (default: 10m)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def _san(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    listing = action("list", "list the snapshots that the SANs have, presented or not")
+    listing.add_argument("san", metavar="SAN", nargs="?", default="", help="only this SAN")
+    _json(listing)
+    for name, text in (
+        ("present", "have a snapshot presented to this host"),
+        ("revoke", "have a snapshot revoked to which no session exists"),
+    ):
+        change = action(name, text)
+        change.add_argument("san", metavar="SAN", help="the name of a file in auto.iscsi.san.d")
+        change.add_argument(
+            "snapshot", metavar="VOLUME@SNAPSHOT", help="a snapshot, as list shows it"
+        )
+        _json(change)
+    journal = action("journal", "list what is presented to this host, and what happens to it")
+    journal.add_argument(
+        "--finish", action="store_true", help="first revoke what nobody needs, or is half done"
+    )
+    journal.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    _json(journal)
+    test = action("test", "test whether a driver keeps to the protocol")
+    test.add_argument("driver", metavar="DRIVER", help="its name or file, or the name of a SAN")
+    test.add_argument("--config", metavar="FILE", default="", help="a file as in auto.iscsi.san.d")
+    _json(test)
 
 
 def _json(parser: argparse._ActionsContainer) -> None:
@@ -239,6 +273,12 @@ VERBS = {
         "one as NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a "
         "file was not overwritten, or is not the same.",
         _restoration,
+    ),
+    "san": Verb(
+        "list, present and revoke snapshots at the SAN; test a driver",
+        "Work at the SANs that /etc/auto.iscsi.san.d describes, through their drivers. "
+        "Exit status 1: the driver refused, a check of it failed, or something is not revoked.",
+        _san,
     ),
     "reap": Verb(
         "end the sessions that nobody needs any more",

@@ -10,6 +10,7 @@ FILES = {
     "/etc/auto.iscsi": "lrwxrwxrwx /usr/libexec/auto-iscsi/auto.iscsi",
     "/etc/auto.iscsi.conf": "-rw-r--r--",
     "/etc/cron.d/auto-iscsi": "-rw-r--r--",
+    "/usr/lib/systemd/system/auto-iscsi-san.service": "-rw-r--r--",
     "/usr/lib/systemd/system/auto-iscsi.service": "-rw-r--r--",
     "/usr/lib/systemd/system/auto-iscsi.timer": "-rw-r--r--",
     "/usr/lib/tmpfiles.d/auto-iscsi.conf": "-rw-r--r--",
@@ -22,6 +23,7 @@ FILES = {
     "/usr/share/auto-iscsi/join-automount": "-rwxr-xr-x",
     "/usr/share/bash-completion/completions/auto-iscsi": "-rw-r--r--",
     "/usr/share/man/man5/auto.iscsi.conf.5": "-rw-r--r--",
+    "/usr/share/man/man5/auto.iscsi.san.conf.5": "-rw-r--r--",
     "/usr/share/man/man8/auto-iscsi.8": "-rw-r--r--",
     "/usr/share/man/man8/auto.iscsi.8": "-rw-r--r--",
     **{
