@@ -105,7 +105,7 @@ class Call:
         self.volume: str | None = None
         self.initiator: str | None = None
         self.presented_only = False
-        self._changes = False
+        self._changes: bool | None = None
 
     def setting(self, name: str, default: str | None = None) -> str:
         """Return a setting that auto-iscsi knows: address, user, timezone, timeout."""
@@ -163,14 +163,20 @@ class Call:
         return left
 
     def about_to_change(self) -> None:
-        """Say before the first change at the array: an error from here on has effect unknown."""
+        """Say before a change at the array: an error from here on has effect unknown."""
         self._changes = True
 
     def nothing_changed(self) -> None:
-        """Say that each change was undone, or that the array refused the first one."""
+        """Say that nothing is changed: not yet, or not any more. An error then has effect none.
+
+        A driver that says so at its beginning says about_to_change() before each change.
+        """
         self._changes = False
 
-    def effect(self) -> str:
+    def effect(self, code: str) -> str:
+        """Return the effect of an error that does not say it."""
+        if self._changes is None:  # the driver has never said
+            return "unknown" if code in ("timeout", "internal") else "none"
         return "unknown" if self._changes else "none"
 
     def log(self, message: str) -> None:
@@ -298,7 +304,7 @@ def _refuse(error: wire.Refused, call: Call | None) -> int:
     told: dict[str, Any] = {"code": error.code, "message": wire.one_line(error.message)}
     if error.retry_after_s:
         told["retry_after_s"] = error.retry_after_s
-    told["effect"] = error.effect or (call.effect() if call else "none")
+    told["effect"] = error.effect or (call.effect(error.code) if call else "none")
     temporary = error.code in wire.TEMPORARY or error.retry_after_s
     return _reply({"ok": False, "error": told}, wire.TRY_AGAIN if temporary else wire.FAILED)
 

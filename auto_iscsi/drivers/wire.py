@@ -50,7 +50,7 @@ class Refused(Exception):
     """A verb that did not do what was asked, with one of CODES and a line for the administrator.
 
     `effect` is `none` where nothing changed at the array, `unknown` where something may have. None
-    lets the call say it: unknown from `about_to_change` on.
+    lets the call say it (protocol.Call.about_to_change).
     """
 
     def __init__(
