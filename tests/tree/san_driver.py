@@ -2,8 +2,8 @@
 
 A snapshot is a file VOLUME/SNAPSHOT. It is presented as long as SNAPSHOT.lease is beside it. The
 file `calls` has a line for each call that began. plan.json says, by verb, what else happens:
-`error`, an error's members; `raw`, what is written in place of a reply, with `status`; `wait`, a file
-for which it waits before it does anything, or, as `wait_after`, when it has done it.
+`error`, an error's members; `raw`, what is written in place of a reply, with `status`; `wait`, a
+file for which it waits before it does anything, or, as `wait_after`, when it has done it.
 """
 
 from __future__ import annotations
