@@ -201,6 +201,13 @@ _STATUS = {
         "Usually, a lookup and something else logged in at the same moment.",
         "Log out the session that nobody uses: iscsiadm -m session -r SESSION --logout",
     ),
+    "not-revoked": (
+        "A snapshot is presented to this host at a SAN, nobody needs it, and the driver could not "
+        "revoke it. The reaper tries again, at longer and longer intervals. Or the file with the "
+        "lease is damaged.",
+        "auto-iscsi san journal shows the reason, and journalctl -t auto-iscsi-driver what the "
+        "driver wrote. To try at once: auto-iscsi san revoke SAN VOLUME@SNAPSHOT",
+    ),
     "reaper-late": (
         "The reaper could have ended a session more than an hour ago. It does not run, or it "
         "cannot end the session.",

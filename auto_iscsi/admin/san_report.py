@@ -152,6 +152,20 @@ def journal(
     return output.Report(1 if has_failed else 0, lines, data)
 
 
+def presented(host: Host, paint: output.Paint) -> output.Report:
+    """Return what is presented to this host, for status; no lines if that is nothing."""
+    try:
+        known, damaged = leases.list_all(host)
+    except errors.NotPermitted:
+        known, damaged = [], []
+    lines = journal(host, (), paint).lines if known or damaged else []
+    failed = [lease for lease in known if lease.attempts]
+    not_revoked = [lease.target.iqn if lease.target else lease.name for lease in failed]
+    not_revoked += [each.lease for each in damaged]
+    data = {"leases": [_lease_data(host, each) for each in known], "not_revoked": not_revoked}
+    return output.Report(1 if not_revoked else 0, lines, data)
+
+
 def test(host: Host, driver: str, config: str, paint: output.Paint) -> output.Report:
     """Return what the conformance suite finds; status 1 if a check fails."""
     san = _san_to_test(host, driver, config)

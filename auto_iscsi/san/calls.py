@@ -68,6 +68,31 @@ def list_snapshots(
     return listing._replace(snapshots=seen)
 
 
+def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
+    """Return what list_snapshots() returns, or has returned in the last LIST_LIFETIME seconds.
+
+    Whoever comes while the driver is asked waits for its answer. What is presented may have changed
+    meanwhile: present() wants a fresh list.
+    """
+    name = f"{FOLDER}/{san.name}.list"
+    handle = claims.lock(host, f"{name}.lock", until)
+    if handle is None:
+        raise errors.Busy(f"{san.name}: another run asks for the snapshots", "try again")
+    try:
+        when, _, text = (host.read(f"{claims.FOLDER}/{name}") or "").partition("\n")
+        with contextlib.suppress(ValueError, TypeError):
+            if 0 <= claims.now() - float(when) < LIST_LIFETIME:
+                members, complete, left_out = json.loads(text)
+                found = (protocol.Snapshot(*each) for each in members)
+                seen = tuple(each for each in found if san.has_volume(each.volume))
+                return replies.Listing(seen, complete, left_out)
+        listing = list_snapshots(host, san, until)
+        claims.write_file(host, name, f"{claims.now():.3f}\n{json.dumps(listing)}")
+        return listing
+    finally:
+        claims.unlock(host, f"{name}.lock", handle)
+
+
 def present(
     host: Host, san: San, snapshot: Snapshot, lease: str, until: float
 ) -> protocol.Presented:

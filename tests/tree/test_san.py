@@ -16,7 +16,7 @@ import pytest
 from auto_iscsi import errors
 from auto_iscsi.config import san_files
 from auto_iscsi.drivers import protocol
-from auto_iscsi.san import leases, presenting
+from auto_iscsi.san import calls, leases, presenting
 from tests.tree.machine import NO_CACHE, PATIENCE, REPOSITORY, Machine
 from tests.tree.sans import DRIVER, FILE, IQN, PROGRAM, SNAPSHOT, San
 
@@ -40,6 +40,17 @@ def test_what_the_san_has_is_listed_and_nothing_else(san: San) -> None:
         ("vm-gamma", "monday", False),
     ]
     assert "secret" not in san.run("list")
+
+
+def test_the_list_is_asked_for_once_in_five_seconds(san: San) -> None:
+    host = san.machine.host
+    found = san_files.find(host, "eql")
+    first = calls.recent_snapshots(host, found, time.monotonic() + PATIENCE)
+    (san.array / "vm-beta/monday").unlink()
+    assert calls.recent_snapshots(host, found, time.monotonic() + PATIENCE) == first
+    assert san.calls() == ["info", "list"]
+    (san.machine.root / "run/auto-iscsi/san/eql.list").write_text("0.0\n[]")
+    assert len(calls.recent_snapshots(host, found, time.monotonic() + PATIENCE).snapshots) == 2
 
 
 def test_without_volumes_nothing_exists(san: San) -> None:
@@ -183,6 +194,13 @@ def test_a_revoke_that_fails_is_kept_shown_and_tried_again(san: San) -> None:
     assert (lease.state, lease.attempts) == (leases.LOGGED_OUT, 1)
     shown = san.machine.program(PROGRAM, "san", "journal", "--finish")
     assert shown.returncode == 1 and "revoke failed 1x, again in" in shown.stdout
+    status = san.machine.program(PROGRAM, "status")
+    assert status.returncode == 1 and "the cable" in status.stdout
+    data = json.loads(san.machine.program(PROGRAM, "status", "--json").stdout)
+    assert data["problems"] == [{"code": "not-revoked", "target": IQN, "session": None}]
+    metrics = san.machine.program(PROGRAM, "status", "--metrics").stdout
+    assert 'auto_iscsi_presented{san="eql",state="LOGGED_OUT"} 1' in metrics
+    assert 'auto_iscsi_problems{code="not-revoked"} 1' in metrics
     san.plan()
     leases.write(san.machine.host, lease._replace(changed=lease.changed - 61))
     san.run("journal", "--finish")
