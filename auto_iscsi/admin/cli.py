@@ -176,7 +176,8 @@ def _san(arguments: argparse.Namespace, host: Host) -> int:
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
-    return _show(doctor.report(host, output.paint_for(sys.stdout)), arguments.json)
+    paint = output.paint_for(sys.stdout)
+    return _show(doctor.report(host, paint, arguments.san), arguments.json)
 
 
 def _reap(arguments: argparse.Namespace, host: Host) -> int:

@@ -7,7 +7,7 @@ import stat
 from importlib import metadata
 
 from auto_iscsi import errors, wording
-from auto_iscsi.admin import check, host_check, output
+from auto_iscsi.admin import check, host_check, output, san_report
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.config import config_files, san_files, schema
 from auto_iscsi.config.settings import ALL, AUTO, OVERLAY
@@ -54,6 +54,17 @@ def sans(host: Host) -> Finding:
     if damaged:
         return Finding(PROBLEM, damaged[0].why, "auto-iscsi san list shows what is presented")
     return Finding(OK, f"{wording.counted(len(names), 'SAN')} configured")
+
+
+def sans_answer(host: Host) -> Finding:
+    """Ask each SAN for its snapshots, as `auto-iscsi san list` does."""
+    report = san_report.list_snapshots(host, "", output.Paint(False))
+    if not san_files.list_names(host):
+        return Finding(OK, "no SAN is configured")
+    if problems := report.data["problems"]:
+        return Finding(PROBLEM, problems[0], "auto-iscsi san list")
+    count = wording.counted(len(report.data["snapshots"]), "snapshot")
+    return Finding(OK, f"each SAN answers: {count}")
 
 
 def run_folder(host: Host) -> Finding:

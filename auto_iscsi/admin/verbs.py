@@ -165,6 +165,13 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
+def _checks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--san", action="store_true", help="also ask each configured SAN for its snapshots"
+    )
+    _json(parser)
+
+
 def _san(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
 
@@ -289,8 +296,8 @@ VERBS = {
     "doctor": Verb(
         "check whether this host is set up correctly, and show how to correct it",
         "Check whether this host is set up correctly: one line for each check, and the command "
-        "that corrects what is wrong. Nothing is changed, and the network is not used. "
-        "Exit status 1: there are problems.",
-        _json,
+        "that corrects what is wrong. Nothing is changed, and the network is not used unless --san "
+        "is given. Exit status 1: there are problems.",
+        _checks,
     ),
 }

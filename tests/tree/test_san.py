@@ -53,6 +53,20 @@ def test_the_list_is_asked_for_once_in_five_seconds(san: San) -> None:
     assert len(calls.recent_snapshots(host, found, time.monotonic() + PATIENCE).snapshots) == 2
 
 
+def test_doctor_asks_a_san_only_when_it_is_told_to(san: San) -> None:
+    def finding(*words: str) -> dict[str, str]:
+        done = san.machine.program(PROGRAM, "doctor", "--json", *words)
+        found = {each["code"]: each for each in json.loads(done.stdout)["checks"]}
+        assert found["san"]["level"] == "ok"
+        return dict(found.get("san-answers", {}))
+
+    (san.machine.root / "usr/sbin/iscsiadm").unlink()  # the fake one has no --version
+    assert finding() == {} and san.calls() == []
+    assert finding("--san")["level"] == "ok" and "list" in san.calls()
+    san.plan(list={"raw": "nonsense"})
+    assert finding("--san")["level"] == "problem"
+
+
 def test_without_volumes_nothing_exists(san: San) -> None:
     san.configure(base="driver = fake\npresent = yes\nrun_as = root\n")
     assert (
