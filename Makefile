@@ -21,7 +21,8 @@ udevrulesdir ?= $(units)/udev/rules.d
 
 # The Python in the first line of the programs. Byte-code that is made here is for this Python.
 PYTHON ?= /usr/bin/python3
-PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi etc man debian rpm tools
+PACKAGED := Makefile LICENSE NEWS README.md auto_iscsi docs etc man debian rpm tools
+DRIVERS := $(patsubst tools/drivers/%,%,$(wildcard tools/drivers/*))
 MODULES := $(wildcard auto_iscsi/*.py auto_iscsi/*/*.py)
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 DEB = dist/auto-iscsi_$(VERSION)_all.deb
@@ -103,7 +104,7 @@ bench: build deb ## measure the speed (six minutes, plus the first build of two 
 
 ##@ Build it
 .PHONY: build
-build: dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi ## build the programs in dist/; they use this clone's modules
+build: dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi $(DRIVERS:%=dist/drivers/%) ## build the programs in dist/; they use this clone's modules
 
 .PHONY: deb
 deb: $(DEB) ## build the Debian package in dist/
@@ -115,8 +116,8 @@ FOR_PYTHON = $(if $(filter command,$(origin PYTHON)),FORCE)
 .PHONY: FORCE
 
 # The modules of this clone get byte-code, as they do on a host where they are installed.
-dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi: dist/%: tools/% $(MODULES) $(FOR_PYTHON)
-	@mkdir -p dist
+dist/auto.iscsi dist/auto.snapshots dist/auto-iscsi $(DRIVERS:%=dist/drivers/%): dist/%: tools/% $(MODULES) $(FOR_PYTHON)
+	@mkdir -p $(@D)
 	@$(PYTHON) -m compileall -q auto_iscsi
 	@sed -e '1s|/usr/bin/python3|$(PYTHON)|' -e 's|/usr/share/auto-iscsi|$(CURDIR)|' $< >$@
 	@chmod 755 $@
@@ -137,6 +138,10 @@ dist/standalone/auto.snapshots: $(PARTS) $(LIBRARIES)/ready
 
 dist/standalone/auto-iscsi: $(PARTS) $(LIBRARIES)/ready
 	@$(ZIPAPP) admin.cli $@ $(PYTHON) $(LIBRARIES)
+	@echo "built $@"
+
+dist/standalone/drivers/%: tools/drivers/% $(PARTS) $(LIBRARIES)/ready
+	@$(ZIPAPP) drivers.$* $@ $(PYTHON) $(LIBRARIES)
 	@echo "built $@"
 
 $(LIBRARIES)/ready: tools/libraries.txt
@@ -178,7 +183,7 @@ $(RPM): $(SOURCES)
 	@echo "built $@"
 
 .PHONY: standalone
-standalone: dist/standalone/auto.iscsi dist/standalone/auto.snapshots dist/standalone/auto-iscsi ## build the programs with their libraries inside; they need only Python
+standalone: dist/standalone/auto.iscsi dist/standalone/auto.snapshots dist/standalone/auto-iscsi $(DRIVERS:%=dist/standalone/drivers/%) ## build the programs with their libraries inside; they need only Python
 
 ##@ Install it
 # `sudo make install` is for a host that can use neither package. BUNDLED=yes installs the

@@ -66,6 +66,35 @@ class NoSnapshot(Failure):
     code = "no-snapshot"
 
 
+class SanFailure(Failure):
+    """A SAN's driver did not do what it was asked.
+
+    `kind`: the error code of the protocol (docs/san-driver.md). `effect`: `unknown` where something
+    may have changed at the SAN, else `none`. `retry_after`: seconds, 0 for not said.
+    """
+
+    code = "san-failure"
+
+    def __init__(
+        self,
+        reason: str,
+        hint: str = "",
+        kind: str = "internal",
+        effect: str = "unknown",
+        retry_after: int = 0,
+    ) -> None:
+        super().__init__(reason, hint)
+        self.kind = kind
+        self.effect = effect
+        self.retry_after = retry_after
+
+
+class NotAllowed(Failure):
+    """The configuration of a SAN does not let this user present snapshots, or not so many."""
+
+    code = "not-allowed"
+
+
 class TooOften(Failure):
     """Too many logins or discoveries failed in the last minute: the SAN is not asked again yet."""
 

@@ -13,10 +13,18 @@ from typing import NamedTuple
 
 from auto_iscsi import errors, wording
 from auto_iscsi.admin import output
-from auto_iscsi.config import config_files, file_cache, pattern_proofs, patterns, schema
+from auto_iscsi.config import (
+    config_files,
+    file_cache,
+    pattern_proofs,
+    patterns,
+    san_files,
+    schema,
+)
 from auto_iscsi.config.config_files import Problem, Section
 from auto_iscsi.iscsi import chap
 from auto_iscsi.machine.host import Host
+from auto_iscsi.san import driver_process
 from auto_iscsi.volumes import luks
 
 
@@ -34,22 +42,27 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
     Status 1 if there are errors; if `strict`, for warnings as well.
     """
     if files:
-        sources = [local_file(file) for file in files]
-        problems = find_problems(sources)
+        sans = [local_file(file) for file in files if is_san_file(file)]
+        sources = [local_file(file) for file in files if not is_san_file(file)]
+        problems = find_problems(sources) + find_san_problems(sans)
     else:
         existing = file_cache.list_existing(host)
         sources = [Source(host, name, name) for name, _ in existing]
+        paths = [san_files.path_of(name) for name in san_files.list_names(host)]
+        sans = [Source(host, path, path) for path in paths]
         problems = config_files.permission_problems(host, existing)
         problems += find_problems(sources) + secret_problems(host) + key_file_problems(host)
+        problems += find_san_problems(sans) + san_secret_problems(host)
     has_failed = any(problem.is_error or strict for problem in problems)
     lines = [problem_line(problem, paint) for problem in problems]
     faulty = {problem.file for problem in problems}
-    lines += [f"{s.shown}: {paint.ok('ok')}" for s in sources if s.shown not in faulty]
-    if not sources:
+    checked = [source.shown for source in (*sources, *sans)]
+    lines += [f"{shown}: {paint.ok('ok')}" for shown in checked if shown not in faulty]
+    if not sources and not files:
         lines.append(f"no {config_files.FILE}: the built-in settings apply")
     data = {
         "ok": not has_failed,
-        "files": [source.shown for source in sources],
+        "files": checked,
         "problems": [
             {**problem._asdict(), "severity": "error" if problem.is_error else "warning"}
             for problem in problems
@@ -61,6 +74,32 @@ def report(host: Host, files: Sequence[str], strict: bool, paint: output.Paint) 
 def local_file(file: str, shown: str = "") -> Source:
     """Return a file below the real root directory as a source, whatever --root is."""
     return Source(Host(), os.path.abspath(file), shown or file)
+
+
+def is_san_file(file: str) -> bool:
+    """Tell whether a file describes a SAN, by the folder that it is in."""
+    folder = os.path.basename(os.path.dirname(os.path.abspath(file)))
+    return folder == os.path.basename(san_files.FOLDER)
+
+
+def find_san_problems(sources: Sequence[Source]) -> list[Problem]:
+    """Return everything that is wrong in files that describe SANs."""
+    problems: list[Problem] = []
+    for source in sources:
+        problems += san_files.read(source.host, source.path, source.shown)[1]
+    return problems
+
+
+def san_secret_problems(host: Host) -> list[Problem]:
+    """Return what is wrong with the secrets of SANs, as far as this user may see."""
+    problems = []
+    for name in san_files.list_names(host):
+        with contextlib.suppress(errors.Failure):  # reported as a problem of its own
+            san = san_files.find(host, name)
+            for setting in ("key_file", "secret_file"):
+                if file := getattr(san, setting):
+                    problems.append(driver_process.secret_problem(host, san, setting, file))
+    return [problem for problem in problems if problem]
 
 
 def find_problems(sources: Sequence[Source]) -> list[Problem]:

@@ -51,6 +51,7 @@ def _lookup(arguments: argparse.Namespace, host: Host) -> int:
 
 def _explain(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import codes, explain
+    from auto_iscsi.config import san_files
 
     paint = output.paint_for(sys.stdout)
     if arguments.settings:
@@ -59,6 +60,8 @@ def _explain(arguments: argparse.Namespace, host: Host) -> int:
         return _show(codes.list_codes(paint), arguments.json)
     if arguments.key in codes.table():
         return _show(codes.report(arguments.key), arguments.json)
+    if arguments.key in san_files.list_names(host):
+        return _show(explain.report_san(host, arguments.key, paint), arguments.json)
     return _show(explain.report(host, arguments.key, paint), arguments.json)
 
 
@@ -150,10 +153,33 @@ def _restore(arguments: argparse.Namespace, host: Host) -> int:
     return _show(restore_report.report(host, arguments.place, options, paint), arguments.json)
 
 
+def _san(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import san_report
+
+    paint = output.paint_for(sys.stdout)
+    if arguments.action == "test":
+        report = san_report.test(host, arguments.driver, arguments.config, paint)
+    elif arguments.action == "list":
+        report = san_report.list_snapshots(host, arguments.san, paint)
+    elif arguments.action == "present":
+        report = san_report.present(host, arguments.san, arguments.snapshot, paint)
+    elif arguments.action == "revoke":
+        report = san_report.revoke(host, arguments.san, arguments.snapshot, paint)
+    else:
+        finished = san_report.finish(host) if arguments.finish else []
+        for each in (each for each in finished if each.problem):
+            _fail(each.problem, 1, each.hint)
+        report = san_report.journal(host, finished, paint)
+        if arguments.quiet:
+            return report.status
+    return _show(report, arguments.json)
+
+
 def _doctor(arguments: argparse.Namespace, host: Host) -> int:
     from auto_iscsi.admin import doctor
 
-    return _show(doctor.report(host, output.paint_for(sys.stdout)), arguments.json)
+    paint = output.paint_for(sys.stdout)
+    return _show(doctor.report(host, paint, arguments.san), arguments.json)
 
 
 def _reap(arguments: argparse.Namespace, host: Host) -> int:
@@ -163,13 +189,19 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
     if arguments.dry_run:
         return _show(reap_report.report(host, output.paint_for(sys.stdout)), False)
     shows_progress = sys.stderr.isatty()
-    outcome = reaper.reap(host, _progress if shows_progress else lambda _: None, arguments.wait)
+    say = _progress if shows_progress else lambda _: None
+    outcome = reaper.reap(host, say, arguments.wait, not arguments.no_san)
     if shows_progress:
         _progress("")
     for note in (note for target in outcome.ended for note in target.notes):
         _fail(note, 0)
     for session in outcome.problems:
         _fail(f"{session.target}: {session.problem}", 1, session.hint)
+    for each in outcome.revoked:
+        if each.problem:
+            _fail(each.problem, 1, each.hint)
+        elif not arguments.quiet:
+            print(f"auto-iscsi: revoked {wording.one_line(each.lease.name)}")
     if not arguments.quiet and (summary := outcome.summary(sys.stdout.isatty())):
         print(f"auto-iscsi: {summary}")
     return outcome.status
@@ -191,6 +223,7 @@ VERBS = {
     "cat": _cat,
     "diff": _diff,
     "restore": _restore,
+    "san": _san,
     "reap": _reap,
     "doctor": _doctor,
 }

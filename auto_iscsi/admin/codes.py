@@ -123,6 +123,20 @@ _REFUSALS = {
         "both. If that cannot be done, blacklist the disks in multipath.conf by the WWID that "
         "multipath -ll shows, and run systemctl reload multipathd.",
     ),
+    "san-failure": (
+        "The driver of a SAN could not do what it was asked, or does not keep to its protocol. The "
+        "line in the log has the driver's own words and, in parentheses, the kind of error: auth, "
+        "busy, conflict, denied, exhausted, internal, invalid, not_found, timeout, unreachable, "
+        "unsupported.",
+        "Read the line in the log, and what the driver wrote: journalctl -t auto-iscsi-driver. "
+        "auto-iscsi san journal shows what is presented to this host and what happens to it.",
+    ),
+    "not-allowed": (
+        "The file of the SAN does not allow that this user has snapshots presented, or as many "
+        "are presented to this host as it allows. The SAN was not asked.",
+        "See present, allow and max_presented in /etc/auto.iscsi.san.d, and what is presented: "
+        "auto-iscsi san journal",
+    ),
     "too-often": (
         "Too many logins or discoveries failed in the last minute, so the SAN is not asked again "
         "yet. Any user can type any key; this limit protects the SAN.",
@@ -186,6 +200,13 @@ _STATUS = {
         "node record asks for (node.session.nr_sessions), so two devices show the same disk. "
         "Usually, a lookup and something else logged in at the same moment.",
         "Log out the session that nobody uses: iscsiadm -m session -r SESSION --logout",
+    ),
+    "not-revoked": (
+        "A snapshot is presented to this host at a SAN, nobody needs it, and the driver could not "
+        "revoke it. The reaper tries again, at longer and longer intervals. Or the file with the "
+        "lease is damaged.",
+        "auto-iscsi san journal shows the reason, and journalctl -t auto-iscsi-driver what the "
+        "driver wrote. To try at once: auto-iscsi san revoke SAN VOLUME@SNAPSHOT",
     ),
     "reaper-late": (
         "The reaper could have ended a session more than an hour ago. It does not run, or it "

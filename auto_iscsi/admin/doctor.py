@@ -1,8 +1,8 @@
 """Check whether this host is set up correctly, and name the command that corrects it.
 
-Each check looks at one thing and returns one finding. Nothing is changed, the network is not used,
-and a program gets five seconds to answer. A check that needs root is reported as unknown without
-it.
+Each check looks at one thing and returns one finding. Nothing is changed, the network is used only
+for ON_THE_NETWORK, and a program gets five seconds to answer. A check that needs root is reported
+as unknown without it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,18 @@ CHECKS = {
         "Each mistake in /etc/auto.iscsi.conf refuses the targets that it applies to.",
         "Run auto-iscsi check to list every mistake. Change the file with auto-iscsi edit, which "
         "does not install a file with errors.",
+    ),
+    "san": Check(
+        doctor_host.sans,
+        "Each file in /etc/auto.iscsi.san.d describes a SAN. Its driver runs as a user of its own, "
+        "and only if nobody but root can change the driver's file. The SAN is not asked here.",
+        "Correct the file that the line names: auto-iscsi check.",
+    ),
+    "san-answers": Check(
+        doctor_host.sans_answer,
+        "auto-iscsi doctor --san asks each SAN for its snapshots, through its driver. Nothing is "
+        "presented.",
+        "Read the line, and what the driver wrote: journalctl -t auto-iscsi-driver.",
     ),
     "run-folder": Check(
         doctor_host.run_folder,
@@ -155,9 +167,17 @@ CHECKS = {
 }
 
 
-def report(host: Host, paint: output.Paint) -> output.Report:
-    """Run all checks and return their findings; status 1 if there is a problem."""
-    findings = {code: _run(check, host) for code, check in CHECKS.items()}
+#: The checks that use the network: only when they are asked for.
+ON_THE_NETWORK = ("san-answers",)
+
+
+def report(host: Host, paint: output.Paint, with_san: bool = False) -> output.Report:
+    """Run the checks and return their findings; status 1 if there is a problem."""
+    findings = {
+        code: _run(check, host)
+        for code, check in CHECKS.items()
+        if with_san or code not in ON_THE_NETWORK
+    }
     paints = {OK: paint.ok, WARNING: paint.warning, PROBLEM: paint.error, UNKNOWN: paint.dim}
     level_width, code_width = max(map(len, paints)), max(map(len, CHECKS))
     lines = []

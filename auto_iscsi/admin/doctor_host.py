@@ -6,13 +6,14 @@ import re
 import stat
 from importlib import metadata
 
-from auto_iscsi import wording
-from auto_iscsi.admin import check, host_check, output
+from auto_iscsi import errors, wording
+from auto_iscsi.admin import check, host_check, output, san_report
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
-from auto_iscsi.config import config_files, schema
+from auto_iscsi.config import config_files, san_files, schema
 from auto_iscsi.config.settings import ALL, AUTO, OVERLAY
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
+from auto_iscsi.san import driver_process, leases
 
 #: The libraries that we import, each with the oldest version that was tested (setup.cfg).
 LIBRARIES = {"configobj": (5, 0, 6), "pyudev": (0, 21), "sh": (1, 12)}
@@ -37,6 +38,33 @@ def configuration(host: Host) -> Finding:
     place = f"{first['file']}:{first['line']}" if first["line"] else first["file"]
     text = f"{count} in the configuration, the first: {place}: {first['text']}"
     return Finding(PROBLEM if wrong else WARNING, text, first["hint"] or "auto-iscsi check")
+
+
+def sans(host: Host) -> Finding:
+    """Check the files of the SANs, their drivers, and that the users of the drivers exist."""
+    names = san_files.list_names(host)
+    for name in names:
+        try:
+            san = san_files.find(host, name)
+            driver_process.check_trusted(host, san.driver)
+            driver_process.find_identity(san)
+        except errors.Failure as failure:
+            return Finding(PROBLEM, failure.reason, failure.hint)
+    damaged = leases.list_all(host)[1]
+    if damaged:
+        return Finding(PROBLEM, damaged[0].why, "auto-iscsi san list shows what is presented")
+    return Finding(OK, f"{wording.counted(len(names), 'SAN')} configured")
+
+
+def sans_answer(host: Host) -> Finding:
+    """Ask each SAN for its snapshots, as `auto-iscsi san list` does."""
+    report = san_report.list_snapshots(host, "", output.Paint(False))
+    if not san_files.list_names(host):
+        return Finding(OK, "no SAN is configured")
+    if problems := report.data["problems"]:
+        return Finding(PROBLEM, problems[0], "auto-iscsi san list")
+    count = wording.counted(len(report.data["snapshots"]), "snapshot")
+    return Finding(OK, f"each SAN answers: {count}")
 
 
 def run_folder(host: Host) -> Finding:

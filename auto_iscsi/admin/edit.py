@@ -25,6 +25,7 @@ from auto_iscsi.machine.host import Host
 
 _EDITORS = ("editor", "sensible-editor", "vi", "nano")  # if no variable names one
 _NEW_FILE_MODE = 0o644
+_NEW_SAN_FILE_MODE = 0o600  # it may name a secret
 
 Say = Callable[[str], None]  #: shows a line
 Ask = Callable[[str], str]  #: asks a question and returns the answer
@@ -66,7 +67,10 @@ def _edit_until_valid(
         _run_editor(draft)
         if _read(draft) == original:
             return True
-        problems = check.find_problems(_sources(host, path, draft))
+        if check.is_san_file(path):
+            problems = check.find_san_problems([check.local_file(draft, path)])
+        else:
+            problems = check.find_problems(_sources(host, path, draft))
         for problem in problems:
             say(check.problem_line(problem, paint))
         if not any(problem.is_error and problem.file == path for problem in problems):
@@ -133,7 +137,8 @@ def _install(text: bytes, path: str) -> None:
                 shutil.copystat(path, new)  # mode, SELinux label, access control list
                 os.utime(new)
             else:
-                os.fchmod(file.fileno(), _NEW_FILE_MODE)
+                is_san = check.is_san_file(path)
+                os.fchmod(file.fileno(), _NEW_SAN_FILE_MODE if is_san else _NEW_FILE_MODE)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)

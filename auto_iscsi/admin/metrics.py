@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import auto_iscsi
-from auto_iscsi.admin import output, status
+from auto_iscsi.admin import output, san_report, status
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine.host import Host
 
@@ -39,13 +39,18 @@ class Metric(NamedTuple):
 def report(host: Host) -> output.Report:
     """Return the status as text for Prometheus; status 0 even if there are problems."""
     rows, _ = status.list_rows(host)
-    return output.Report(0, lines(_metrics(rows, time.time())), None)
+    presented = san_report.presented(host, output.Paint(False)).data
+    return output.Report(0, lines(_metrics(rows, presented, time.time())), None)
 
 
-def _metrics(rows: Sequence[status.Row], now: float) -> Iterator[Metric]:
+def _metrics(
+    rows: Sequence[status.Row], presented: Mapping[str, Any], now: float
+) -> Iterator[Metric]:
     present = [(row, row.session, _labels_of(row, row.session)) for row in rows if row.session]
     kinds = Counter((session.state, _OWNERS[row.ours]) for row, session, _ in present)
     problems = Counter(code for row in rows for code in row.problems)
+    problems["not-revoked"] = len(presented["not_revoked"])
+    leases = Counter((lease["san"], lease["state"]) for lease in presented["leases"])
     yield Metric(
         "auto_iscsi_info",
         "The version of auto-iscsi.",
@@ -91,6 +96,11 @@ def _metrics(rows: Sequence[status.Row], now: float) -> Iterator[Metric]:
         "auto_iscsi_session_end_timestamp_seconds",
         "When the reaper can end a session, as things are now, since 1970.",
         [Sample(labels, now + row.when) for row, _, labels in present if row.when is not None],
+    )
+    yield Metric(
+        "auto_iscsi_presented",
+        "The number of snapshots that are presented to this host at a SAN.",
+        [Sample({"san": san, "state": state}, n) for (san, state), n in sorted(leases.items())],
     )
     yield Metric(
         "auto_iscsi_problems",

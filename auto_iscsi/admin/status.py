@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from auto_iscsi import errors, keys, wording
-from auto_iscsi.admin import output
+from auto_iscsi.admin import output, san_report
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import in_use, our_devices, readiness, scsi_disks, twins
 from auto_iscsi.iscsi import claims, node_records, sessions
@@ -39,6 +39,7 @@ PROBLEMS = (
     "duplicate-session",
     "twin-volumes",
     "reaper-late",
+    "not-revoked",
     "bad-configuration",
 )
 
@@ -76,6 +77,8 @@ def report(host: Host, paint: output.Paint) -> output.Report:
     """Return all sessions; status 1 if there are problems."""
     rows, failure = list_rows(host)
     lines = _table(rows, paint) if rows else []
+    presented = san_report.presented(host, paint)
+    lines += [*([""] if lines else []), *presented.lines] if presented.lines else []
     if failure:
         lines += ["", f"{paint.warning('Some information is missing')}: {failure}"]
     lines += [*([""] if lines else []), _summary(rows, paint)]
@@ -84,9 +87,14 @@ def report(host: Host, paint: output.Paint) -> output.Report:
         for row in rows
         for code in row.problems
     ]
+    problems += [
+        {"code": "not-revoked", "target": target, "session": None}
+        for target in presented.data["not_revoked"]
+    ]
     data = {
         "ok": not problems,
         "sessions": [_data(row) for row in rows],
+        "presented": presented.data["leases"],
         "problems": problems,
         "unknown": str(failure) if failure else None,
     }

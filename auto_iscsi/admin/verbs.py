@@ -154,6 +154,9 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         help="end nothing; list each session, what the reaper would do with it, and why",
     )
     parser.add_argument(
+        "--no-san", action="store_true", help="do not revoke what is presented and not needed"
+    )
+    parser.add_argument(
         "--wait",
         metavar="TIME",
         type=values.seconds,
@@ -163,6 +166,44 @@ def _reaper(parser: argparse.ArgumentParser) -> None:
         help="keep running while there is a session that could be ended within TIME (default: 10m)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def _checks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--san", action="store_true", help="also ask each configured SAN for its snapshots"
+    )
+    _json(parser)
+
+
+def _san(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    listing = action("list", "list the snapshots that the SANs have, presented or not")
+    listing.add_argument("san", metavar="SAN", nargs="?", default="", help="only this SAN")
+    _json(listing)
+    for name, text in (
+        ("present", "have a snapshot presented to this host"),
+        ("revoke", "have a snapshot revoked to which no session exists"),
+    ):
+        change = action(name, text)
+        change.add_argument("san", metavar="SAN", help="the name of a file in auto.iscsi.san.d")
+        change.add_argument(
+            "snapshot", metavar="VOLUME@SNAPSHOT", help="a snapshot, as list shows it"
+        )
+        _json(change)
+    journal = action("journal", "list what is presented to this host, and what happens to it")
+    journal.add_argument(
+        "--finish", action="store_true", help="first revoke what nobody needs, or is half done"
+    )
+    journal.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    _json(journal)
+    test = action("test", "test whether a driver keeps to the protocol")
+    test.add_argument("driver", metavar="DRIVER", help="its name or file, or the name of a SAN")
+    test.add_argument("--config", metavar="FILE", default="", help="a file as in auto.iscsi.san.d")
+    _json(test)
 
 
 def _json(parser: argparse._ActionsContainer) -> None:
@@ -243,6 +284,12 @@ VERBS = {
         "file was not overwritten, or is not the same.",
         _restoration,
     ),
+    "san": Verb(
+        "list, present and revoke snapshots at the SAN; test a driver",
+        "Work at the SANs that /etc/auto.iscsi.san.d describes, through their drivers. "
+        "Exit status 1: the driver refused, a check of it failed, or something is not revoked.",
+        _san,
+    ),
     "reap": Verb(
         "end the sessions that nobody needs any more",
         "End the sessions that a lookup opened, that nothing uses, and whose lease and idle time "
@@ -252,8 +299,8 @@ VERBS = {
     "doctor": Verb(
         "check whether this host is set up correctly, and show how to correct it",
         "Check whether this host is set up correctly: one line for each check, and the command "
-        "that corrects what is wrong. Nothing is changed, and the network is not used. "
-        "Exit status 1: there are problems.",
-        _json,
+        "that corrects what is wrong. Nothing is changed, and the network is not used unless --san "
+        "is given. Exit status 1: there are problems.",
+        _checks,
     ),
 }

@@ -1,6 +1,6 @@
-"""Log who had a session opened or ended, and when.
+"""Log who had a session opened or ended, or a snapshot presented or revoked, and when.
 
-One line in the system's log for each login and each logout. It goes through syslog(3) as
+One line in the system's log for each of them. It goes through syslog(3) as
 auto-iscsi, facility authpriv, because it says who looked at whose files and is for administrators
 only: `journalctl -t auto-iscsi`, /var/log/auth.log or /var/log/secure.
 
@@ -41,14 +41,24 @@ def logout(host: Host, target: str, portal: portals.Portal, sid: int, reason: st
     _log(host, "logout", fields)
 
 
+def change_at_san(host: Host, event: str, fields: Mapping[str, str]) -> None:
+    """Log that something was changed at a SAN: `event` is present or revoke."""
+    _log(host, event, fields)
+
+
+def find_asker(host: Host) -> tuple[str, str, str]:
+    """Return for whom we run: the number and the name of the user, "-" if unknown, and via what."""
+    via = find_starter(host, os.getppid())
+    return (*find_user(os.environ, via, os.getuid()), via)
+
+
 def _log(host: Host, event: str, fields: Mapping[str, str], is_this_run: bool = True) -> None:
     """Write a line to the system's log, with the user if this run caused the event."""
     if host.root != "/":
         return  # this machine's log is not that of the host
     uid, user, via = "-", "-", "-"
     if is_this_run:
-        via = find_starter(host, os.getppid())
-        uid, user = find_user(os.environ, via, os.getuid())
+        uid, user, via = find_asker(host)
     fields = {**fields, "uid": uid, "user": user, "via": via}
     syslog.openlog(IDENTITY, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
     syslog.syslog(syslog.LOG_INFO, format_line(event, fields))

@@ -18,9 +18,10 @@ from auto_iscsi.iscsi import chap, claims, record_ledger
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import kept_tree
 from auto_iscsi.reaper import decisions, logout
-from auto_iscsi.san import catalogue, links
+from auto_iscsi.san import catalogue, links, presenting
 
 AT_ONCE = 8  # targets that are worked on at the same time
+_SAN_TIME = 300.0  # seconds for all SANs
 Say = Callable[[str], None]
 
 
@@ -29,6 +30,7 @@ class Outcome(NamedTuple):
 
     ended: list[logout.Ended]
     alone: bool = True  #: False: another reaper is running
+    revoked: Sequence[presenting.Finished] = ()  #: what was presented at a SAN and is not needed
 
     @property
     def problems(self) -> list[logout.Ended]:
@@ -38,7 +40,7 @@ class Outcome(NamedTuple):
     @property
     def status(self) -> int:
         """The program's exit status."""
-        return 1 if self.problems else 0
+        return 1 if self.problems or any(each.problem for each in self.revoked) else 0
 
     def summary(self, anyway: bool) -> str:
         """Return one line about what was done; "" for nothing, unless `anyway`."""
@@ -53,9 +55,11 @@ class Outcome(NamedTuple):
         return "nothing to end" if self.alone else "another reaper is running"
 
 
-def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
+def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outcome:
     """End the sessions that can be ended now, and within `wait` seconds those that can be by then.
 
+    `with_san`: then revoke what was presented at a SAN for them (san/presenting), also for earlier
+    ones.
     Wait as long for another reaper, too. `say` is given the progress. Raise NotPermitted,
     BadConfiguration.
     """
@@ -87,7 +91,8 @@ def reap(host: Host, say: Say, wait: float = 0.0) -> Outcome:
         _tidy(host)
         with contextlib.suppress(errors.Failure):  # `auto-iscsi check` reports a wrong file
             links.update(host, catalogue.read(host))
-        return Outcome(ended)
+        revoked = presenting.finish(host, time.monotonic() + _SAN_TIME) if with_san else []
+        return Outcome(ended, revoked=revoked)
     finally:
         claims.unlock(host, "reap", handle)
 

@@ -92,7 +92,7 @@ def ask(host: Host, seconds: float = _ASKING) -> list[str]:
 def state(host: Host) -> str:
     """Return a digest of what a catalogue is made of: as long as it is the same, so is `read`."""
     files = [
-        (name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in config_files.list_existing(host)
+        (name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in file_cache.list_existing(host)
     ]
     known = [auto_iscsi.__version__, files, sorted(_known(host))]
     known.append(sorted({session.target for session in sessions.list_all(host)}))

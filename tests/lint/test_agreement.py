@@ -11,7 +11,7 @@ import pytest
 
 import auto_iscsi
 from auto_iscsi.admin import cli, codes, doctor, status, verbs
-from auto_iscsi.config import config_files, schema
+from auto_iscsi.config import config_files, san_files, schema
 from auto_iscsi.machine import master_map
 
 from .tracked_files import ROOT, tracked
@@ -67,13 +67,23 @@ def test_both_packages_depend_on_what_setup_cfg_says() -> None:
         ), dependency
 
 
-def test_the_manual_names_every_setting_and_no_other() -> None:
-    assert re.findall(r"^\.It Ic (\w+)", text("man/auto.iscsi.conf.5"), re.M) == list(schema.TABLE)
+TABLES = {
+    "man/auto.iscsi.conf.5": schema.TABLE,
+    "man/auto.iscsi.san.conf.5": san_files.TABLE,
+}
 
 
-def test_the_manual_knows_the_defaults() -> None:
-    page = text("man/auto.iscsi.conf.5")
-    for name, setting in schema.TABLE.items():
+@pytest.mark.parametrize("name", TABLES)
+def test_the_manual_names_every_setting_and_no_other(name: str) -> None:
+    assert re.findall(r"^\.It Ic (\w+)", text(name), re.M) == list(TABLES[name])
+
+
+@pytest.mark.parametrize("manual", TABLES)
+def test_the_manual_knows_the_defaults(manual: str) -> None:
+    page = text(manual)
+    for name, setting in TABLES[manual].items():
+        if name == "driver":
+            continue  # it has none
         item = page.split(f".It Ic {name} ", 1)[1].split("\n.It Ic ")[0].split("\n.El\n.Sh ")[0]
         match = re.search(r"Default:(?:\n\.Cm (.*?)(?: \.)?| none\.)$", item, re.M)
         assert match, f"{name}: no default"

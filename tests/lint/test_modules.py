@@ -13,6 +13,7 @@ PACKAGE = ROOT / "auto_iscsi"
 #: A module imports only from its own folder and from those before it (docs/ARCHITECTURE.md).
 FOLDERS = (
     "",
+    "drivers",
     "machine",
     "config",
     "iscsi",
@@ -27,7 +28,7 @@ FOLDERS = (
 #: What Python itself runs: it stands outside the order.
 ENTRY = "__main__"
 #: Only these may print and end the process.
-PROGRAMS = ("map.program", "admin.cli", ENTRY)
+PROGRAMS = ("map.program", "admin.cli", "drivers.protocol", ENTRY)
 #: Each library has one door.
 DOORS = {"configobj": "config.syntax", "pyudev": "machine.udev_events", "sh": "machine.spawn"}
 LONGEST = 400  # lines

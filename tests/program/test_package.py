@@ -17,7 +17,7 @@ RPM = ROOT / f"dist/auto-iscsi-{auto_iscsi.__version__}.noarch.rpm"
 
 #: dh_python3 adds it: it makes byte-code for a new Python.
 DEBIAN_HOOK = "/usr/share/python3/runtime.d/auto-iscsi.rtupdate"
-DEBIAN_DOCS = {"NEWS", "README.md", "changelog", "copyright"}
+DEBIAN_DOCS = {"NEWS", "README.md", "san-driver.md", "changelog", "copyright"}
 
 
 def run(*command: str) -> str:
@@ -84,6 +84,7 @@ def test_the_package_depends_on_each_library_and_contains_none() -> None:
         "dmsetup",
         "iproute2",
         "open-iscsi",
+        "passwd",
         "python3",
         "python3-configobj",
         "python3-pyudev",

@@ -17,7 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from auto_iscsi.admin import cli, codes, metrics, output, status
+from auto_iscsi.drivers import protocol
 from auto_iscsi.iscsi import claims
+from auto_iscsi.san import leases
 from tests.tree.machine import REPOSITORY, VOL1, VOL10, Machine
 from tests.tree.recordings import BETA, host, scenes
 from tests.tree.tree import Content, Link, make_tree
@@ -468,5 +470,6 @@ def test_the_manual_shows_the_fields_and_metrics_that_are_printed(used: Machine)
     assert claims.age(used.claim(VOL1)) < 60  # so the metrics include when the session ends
     used.configure("idle = 1h\n")
     make_tree(used.root, {"/proc/self/mountinfo": ""})
+    leases.begin(used.host, "eql1", protocol.Snapshot("vm-beta", "monday", "7"), "0", "root")
     printed = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
     assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == printed

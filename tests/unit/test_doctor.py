@@ -69,7 +69,7 @@ def checked(root: Path, files: dict[str, Content]) -> dict[str, dict[str, str]]:
             os.chmod(root / name[1:], 0o755)
     report = doctor.report(Host(str(root)), output.Paint(False))
     checks = {check["code"]: check for check in report.data["checks"]}
-    assert list(checks) == list(doctor.CHECKS)
+    assert list(checks) == [c for c in doctor.CHECKS if c not in doctor.ON_THE_NETWORK]
     problems = [check for check in checks.values() if check["level"] == "problem"]
     assert report.status == (1 if problems else 0) and report.data["ok"] == (not problems)
     for check in checks.values():

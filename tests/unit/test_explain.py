@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from auto_iscsi.admin import cli, explain, output
-from auto_iscsi.config import config_files, file_cache, schema
+from auto_iscsi.config import config_files, file_cache, san_files, schema
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import lookup
 from tests.tree.tree import Content, Link, contents, make_tree
@@ -262,12 +262,17 @@ def test_the_json_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_settings_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "--settings"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    own, sans = capsys.readouterr().out.split("\n\n")
+    lines = own.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(schema.TABLE)
+    assert [line.split()[0] for line in sans.splitlines()[2:]] == list(san_files.TABLE)
     assert "nocheck, ro" in lines[2]
     assert cli.main(["explain", "--settings", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["udev_timeout"]["default"] == "10s" and set(data) == set(schema.TABLE)
+    assert data["udev_timeout"]["default"] == "10s" and set(data.pop(san_files.FOLDER)) == {
+        *san_files.TABLE
+    }
+    assert set(data) == set(schema.TABLE)
 
 
 @pytest.mark.parametrize(

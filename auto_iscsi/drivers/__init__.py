@@ -1,0 +1,1 @@
+"""The SAN drivers of the package: programs of their own, which import only this folder."""

@@ -1,0 +1,94 @@
+"""What may stand in a request to a SAN driver and in its reply (docs/san-driver.md)?
+
+The core and the drivers share these limits and forms, so that both refuse the same.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+VERSION = 1
+VERBS = ("info", "list", "present", "revoke")
+CODES = (
+    "invalid",
+    "not_found",
+    "denied",
+    "auth",
+    "busy",
+    "conflict",
+    "exhausted",
+    "unreachable",
+    "timeout",
+    "unsupported",
+    "internal",
+)
+#: Errors that can be over at the next attempt: the exit status is then 75, else 1.
+TEMPORARY = ("busy", "unreachable", "timeout")
+MODELS = ("own", "shared")
+STATES = ("ready", "offline", "busy", "gone")
+TIME_SOURCES = ("array", "name", "none")
+OK, FAILED, TRY_AGAIN = 0, 1, 75
+
+LONGEST_REQUEST = 1 << 20  # bytes
+LONGEST_REPLY = 8 << 20
+LONGEST_MESSAGE = 300  # characters
+
+#: A name of a volume or a snapshot: no space, quote, semicolon, slash or control character.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
+#: An identifier that only the driver understands. It cannot be taken for an option.
+OPAQUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+/=@,-]{0,255}")
+#: An initiator's or a target's name, in lower case (RFC 7143 4.2.7).
+IQN = re.compile(r"(?:iqn|eui|naa)\.[a-z0-9][a-z0-9.:-]{0,218}")
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
+LEASE = re.compile(r"[0-9a-f-]{8,64}")
+#: What a driver made, so that revoke undoes this and nothing else: `acl`, `online`, `clone`.
+MADE = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
+
+
+class Refused(Exception):
+    """A verb that did not do what was asked, with one of CODES and a line for the administrator.
+
+    `effect` is `none` where nothing changed at the array, `unknown` where something may have. None
+    lets the call say it (protocol.Call.about_to_change).
+    """
+
+    def __init__(
+        self, code: str, message: str, retry_after_s: int = 0, effect: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code if code in CODES else "internal"
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.effect = effect
+
+
+def matches(pattern: re.Pattern[str], value: object) -> bool:
+    """Tell whether a value is a text that matches as a whole."""
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def checked(request: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+    """Return a text of the request that has its form; raise Refused with its name if not.
+
+    What a driver types at an array comes through here: no line end, space, quote or semicolon.
+    """
+    value = request.get(name)
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return value
+    raise Refused("invalid", f"{name} is {'missing' if value is None else 'malformed'}")
+
+
+def member(request: dict[str, Any], name: str, kind: Any, default: Any) -> Any:
+    """Return a value of the request that is of a kind; raise Refused with its name if not."""
+    value = request.get(name, default)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise Refused("invalid", f"{name} is malformed")
+    return value
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line of at most LONGEST_MESSAGE characters."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return " ".join(shown.split())[:LONGEST_MESSAGE]

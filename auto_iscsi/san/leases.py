@@ -1,0 +1,190 @@
+"""Which snapshots did this host have presented, and how far is each? The journal.
+
+A lease is a file /var/lib/auto-iscsi/san/LEASE, which outlives a boot as a presented snapshot does.
+It is on the disk before each step:
+
+    PRESENTING   the driver is about to be asked; what it has done is not known
+    PRESENTED    it has presented the snapshot: `target`, `made` and `handle` are as it said
+    LOGGED_IN    a login was begun
+    LOGGED_OUT   no session is left; the driver is about to be asked to revoke
+    (no file)    revoked
+
+Whoever writes or deletes a lease holds its volume (lock).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from auto_iscsi import errors
+from auto_iscsi.drivers import protocol, wire
+from auto_iscsi.iscsi import claims
+from auto_iscsi.machine.host import Host
+from auto_iscsi.san import calls
+
+FOLDER = "/var/lib/auto-iscsi/san"
+PRESENTING, PRESENTED = "PRESENTING", "PRESENTED"
+LOGGED_IN, LOGGED_OUT = "LOGGED_IN", "LOGGED_OUT"
+STATES = (PRESENTING, PRESENTED, LOGGED_IN, LOGGED_OUT)
+
+
+class Lease(NamedTuple):
+    """A snapshot that is presented to this host, or is about to be. Times are time.time()."""
+
+    lease: str
+    san: str
+    volume: str
+    snapshot: str
+    id: str
+    state: str
+    began: float
+    changed: float  #: when it came to this state
+    boot: str  #: in which it came to this state
+    uid: str
+    user: str
+    was_presented: bool = False  #: before our first present: by somebody else
+    target: protocol.Target | None = None
+    made: tuple[str, ...] | None = None  #: None: not known
+    handle: dict[str, str] | None = None
+    attempts: int = 0  #: to revoke it, that failed
+    why: str = ""  #: the last one failed
+
+    @property
+    def name(self) -> str:
+        """The snapshot, as people write it."""
+        return f"{self.san}: {self.volume}@{self.snapshot}"
+
+    @property
+    def wanted(self) -> calls.Snapshot:
+        """The snapshot, as the driver knows it."""
+        return calls.Snapshot(self.volume, self.snapshot, self.id)
+
+
+class Damaged(NamedTuple):
+    """A file of the journal that cannot be read."""
+
+    lease: str
+    why: str
+
+
+def begin(host: Host, san: str, snapshot: protocol.Snapshot, uid: str, user: str) -> Lease:
+    """Return a new lease, which is on the disk. The caller holds the volume."""
+    lease = Lease(
+        str(uuid.uuid4()),
+        san,
+        snapshot.volume,
+        snapshot.snapshot,
+        snapshot.id,
+        PRESENTING,
+        time.time(),
+        time.time(),
+        boot(host),
+        uid,
+        user,
+        snapshot.presented,
+    )
+    write(host, lease)
+    return lease
+
+
+def advance(host: Host, lease: Lease, state: str, **members: Any) -> Lease:
+    """Write that a lease comes to a state; return it. The caller holds the volume."""
+    lease = lease._replace(state=state, changed=time.time(), boot=boot(host), **members)
+    write(host, lease)
+    return lease
+
+
+def write(host: Host, lease: Lease) -> None:
+    """Write a lease; return when it is on the disk."""
+    members = {**lease._asdict(), "target": lease.target and lease.target._asdict()}
+    claims.write_file(host, lease.lease, json.dumps(members), FOLDER, durable=True)
+
+
+def end(host: Host, lease: Lease) -> None:
+    """Delete a lease: it is revoked. The caller holds the volume."""
+    folder = host.path(FOLDER)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{lease.lease}")
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(host: Host, name: str) -> Lease | Damaged | None:
+    """Return a lease by its name; None when it is revoked."""
+    text = host.read(f"{FOLDER}/{name}")
+    if text is None:
+        return None
+    try:
+        members = json.loads(text)
+        target = members["target"]
+        if target is not None:
+            portals = tuple(target.pop("portals"))
+            members["target"] = protocol.Target(**target, portals=portals)
+        if members["made"] is not None:
+            members["made"] = tuple(members["made"])
+        lease = Lease(**members)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Damaged(name, f"{FOLDER}/{name} cannot be read: {error}")
+    if lease.lease != name or lease.state not in STATES:
+        return Damaged(name, f"{FOLDER}/{name} is not the lease that its name says")
+    return lease
+
+
+def list_all(host: Host) -> tuple[list[Lease], list[Damaged]]:
+    """Return all leases, the oldest first, and the files that cannot be read."""
+    found, damaged = [], []
+    for name in host.names(FOLDER):
+        if wire.matches(wire.LEASE, name):
+            lease = read(host, name)
+            if isinstance(lease, Lease):
+                found.append(lease)
+            elif lease:
+                damaged.append(lease)
+    return sorted(found, key=lambda each: each.began), damaged
+
+
+def find(host: Host, san: str, snapshot_id: str) -> Lease | None:
+    """Return the lease of a snapshot."""
+    for lease in list_all(host)[0]:
+        if (lease.san, lease.id) == (san, snapshot_id):
+            return lease
+    return None
+
+
+def find_of_target(host: Host, target: str, lun: int | None = None) -> list[Lease]:
+    """Return the leases whose snapshots are at a target, a folded name; with `lun`, at that LUN."""
+    return [
+        lease
+        for lease in list_all(host)[0]
+        if lease.target and lease.target.iqn == target and lun in (None, lease.target.lun)
+    ]
+
+
+@contextlib.contextmanager
+def hold_volume(host: Host, san: str, volume: str, until: float) -> Iterator[None]:
+    """Hold a volume of a SAN against other presents and revokes; raise Busy at `until`.
+
+    Per volume, because an array can have one list of initiators for all snapshots of a volume.
+    """
+    name = f"{calls.FOLDER}/{san}@{volume}"
+    handle = claims.lock(host, name, until)
+    if handle is None:
+        raise errors.Busy(f"{san}: {volume}: another run presents or revokes", "try again")
+    try:
+        yield
+    finally:
+        claims.unlock(host, name, handle)
+
+
+def boot(host: Host) -> str:
+    """Return the name of this boot."""
+    return host.read("/proc/sys/kernel/random/boot_id") or "-"
