@@ -28,7 +28,7 @@ FOLDERS = (
 #: What Python itself runs: it stands outside the order.
 ENTRY = "__main__"
 #: Only these may print and end the process.
-PROGRAMS = ("map.program", "admin.cli", "drivers.protocol", ENTRY)
+PROGRAMS = ("map.program", "admin.cli", "drivers.protocol", "drivers.eqlx", ENTRY)
 #: Each library has one door.
 DOORS = {"configobj": "config.syntax", "pyudev": "machine.udev_events", "sh": "machine.spawn"}
 LONGEST = 400  # lines
