@@ -50,18 +50,18 @@ def _lookup(arguments: argparse.Namespace, host: Host) -> int:
 
 
 def _explain(arguments: argparse.Namespace, host: Host) -> int:
-    from auto_iscsi.admin import codes, explain
+    from auto_iscsi.admin import codes, explain, settings_report
     from auto_iscsi.config import san_files
 
     paint = output.paint_for(sys.stdout)
     if arguments.settings:
-        return _show(explain.list_settings(paint), arguments.json)
+        return _show(settings_report.list_settings(paint), arguments.json)
     if arguments.codes:
         return _show(codes.list_codes(paint), arguments.json)
     if arguments.key in codes.table():
         return _show(codes.report(arguments.key), arguments.json)
     if arguments.key in san_files.list_names(host):
-        return _show(explain.report_san(host, arguments.key, paint), arguments.json)
+        return _show(settings_report.report_san(host, arguments.key, paint), arguments.json)
     return _show(explain.report(host, arguments.key, paint), arguments.json)
 
 

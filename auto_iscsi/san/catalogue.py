@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import auto_iscsi
 from auto_iscsi import errors, keys
-from auto_iscsi.config import config_files, patterns, schema, values
+from auto_iscsi.config import config_files, file_cache, patterns, schema, values
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.iscsi import node_records, rate_limit, sessions
 from auto_iscsi.machine.host import Host
