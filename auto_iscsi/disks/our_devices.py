@@ -22,7 +22,6 @@ UUID_PREFIX = "AUTOISCSI-"
 OPENED = "crypt"  #: the end of the name of an opened LUKS device: ai-NUMBER-crypt
 _CRYPT_PREFIXES = ("CRYPT-LUKS1-", "CRYPT-LUKS2-")
 _TEMPORARY = "temporary-cryptsetup-"
-_MAKERS = ("dmsetup", "cryptsetup")  # the programs that make our devices
 _BLOCK = "/sys/block"
 #: What a device of ours is that shows what is on a device of this type, as libblkid names it.
 _KINDS = {
@@ -146,21 +145,9 @@ def name(host: Host, node: str) -> str:
 
 
 def orphans(host: Host) -> list[str]:
-    """Return our devices (dm-N) of which a disk is gone from the kernel: its session has ended.
-
-    One that has no table can be about to get it: it counts once no program runs that could do that.
-    """
+    """Return our devices (dm-N) of which a disk is gone from the kernel: its session has ended."""
     nodes = [name for name in host.names(_BLOCK) if name.startswith("dm-")]
-    found = [node for node in nodes if is_ours(host, node) and not is_whole(host, node)]
-    bare = {node for node in found if _is_without_table(host, node)}
-    is_left = bool(bare) and not any(map(host.runs, _MAKERS))
-    gone = {node for node in bare if not (is_left and _is_without_table(host, node))}
-    return _topmost_first(host, (node for node in found if node not in gone))
-
-
-def _is_without_table(host: Host, node: str) -> bool:
-    """Tell whether a device (dm-N) is made of nothing: it is made first, then it gets a table."""
-    return not host.names(f"{_BLOCK}/{node}/slaves")
+    return _topmost_first(host, (n for n in nodes if is_ours(host, n) and not is_whole(host, n)))
 
 
 def has_disk(host: Host, node: str) -> bool:

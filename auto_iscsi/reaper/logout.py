@@ -8,6 +8,7 @@ after any of these steps, the next one goes on from there. Each wait has a limit
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -129,6 +130,22 @@ def remove_orphans(host: Host) -> list[Ended]:
         except errors.Busy as failure:
             failed.append(Ended(our_devices.name(host, node), (), failure.reason, failure.hint))
     return failed
+
+
+def remove_without_table(host: Host) -> None:
+    """Remove our devices that never got a table, because their dmsetup was killed.
+
+    As long as a dmsetup runs, it can be about to load one.
+    """
+    if host.stat("/sys/module/dm_mod") is None:  # dmsetup would load it
+        return
+    until = time.monotonic() + _LOGOUT
+    with contextlib.suppress(errors.BrokenInstallation):
+        names = device_mapper.list_without_table(host, until)
+        if names and not host.runs("dmsetup"):
+            for name in device_mapper.list_without_table(host, until):
+                if name in names:
+                    device_mapper.run(host, until, "remove", "--retry", name)
 
 
 def _unmap(host: Host, decision: decisions.Decision, staying: list[int]) -> tuple[str, str] | None:

@@ -87,6 +87,7 @@ def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outc
             if not any(each.sids for each in now):
                 time.sleep(max(0.2, min(*soon, 5.0)) if soon else 0.5)
         ended += logout.remove_orphans(host)
+        logout.remove_without_table(host)
         ended += _delete_leftover_records(host)
         _tidy(host)
         with contextlib.suppress(errors.Failure):  # `auto-iscsi check` reports a wrong file

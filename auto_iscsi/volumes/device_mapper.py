@@ -5,6 +5,7 @@ dmsetup itself waits until udev has made the links of a new device.
 
 from __future__ import annotations
 
+from auto_iscsi.disks import our_devices
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,3 +32,33 @@ def why_not(host: Host, until: float, *words: str, holding: int = -1) -> str:
         return ""
     end = "did not end in time" if status is None else f"ended with exit status {status}"
     return text[:_LONGEST_REASON] or f"dmsetup {end}"
+
+
+def create(host: Host, until: float, name: str, *words: str, holding: int = -1) -> str:
+    """Make our device `name` with dmsetup create; return why it failed, "" when it did not.
+
+    What a killed dmsetup left under that name, without a table, is removed and made anew.
+    """
+    why = why_not(host, until, "create", *words, holding=holding)
+    if why and name in list_without_table(host, until, name):
+        run(host, until, "remove", "--retry", name)
+        why = why_not(host, until, "create", *words, holding=holding)
+    return why
+
+
+def list_without_table(host: Host, until: float, *names: str) -> list[str]:
+    """Return the names of our devices, of all or of `names`, that have no table.
+
+    dmsetup makes a device, and then loads its table. sysfs shows the device only with a table
+    (since Linux 5.15, drivers/md/dm.c, dm_setup_md_queue).
+    """
+    found = []
+    for text in run(host, until, "info", *names)[1].split("\n\n"):
+        values = {}
+        for line in text.splitlines():
+            field, _, value = line.partition(":")
+            values[field] = value.strip()
+        is_ours = values.get("UUID", "").startswith(our_devices.UUID_PREFIX)
+        if is_ours and values.get("Tables present") == "None":
+            found.append(values.get("Name", ""))
+    return found

@@ -194,7 +194,8 @@ def _open(
         _verify_luks2(host, what, path, key_file, until)
     elif not _is_cipher(header.cipher):
         raise errors.NotMountable(f"{what} is not opened: {_NO_CIPHER}")
-    overlay.remove_named(host, target, opened.name, until)  # of a cryptsetup that was killed
+    for node in our_devices.named(host, opened.name):  # of a cryptsetup that was killed
+        overlay.remove(host, target, node, until)
     key = ("--key-file", host.path(key_file), "--tries", "1", *_NO_TOKENS)
     kind = ("--type", f"luks{header.version}", "--readonly", "--disable-keyring", _IN_TURN)
     answer = _cryptsetup(host, until, "open", *kind, *key, path, opened.name)

@@ -60,7 +60,6 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         return
     if node:  # of a lookup that was killed, or on a disk whose session has ended
         overlay.remove(host, target, node, until)
-    overlay.remove_named(host, target, mapping.name, until)
     table = ",".join(mapping.table)
     mode = "rw" if mapping.is_protected_later else "ro"
     concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,{mode},{table}"
@@ -68,7 +67,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
         raise errors.NotMountable(
             f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
         )
-    if why := device_mapper.why_not(host, until, "create", "--concise", concise):
+    if why := device_mapper.create(host, until, mapping.name, "--concise", concise):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
     if mapping.is_protected_later:
         _protect(host, target, mapping)

@@ -134,12 +134,6 @@ def remove(host: Host, target: str, node: str, until: float) -> None:
     )
 
 
-def remove_named(host: Host, target: str, name: str, until: float) -> None:
-    """Remove our device of this name, on no disk: a killed dmsetup gave it no table."""
-    for node in our_devices.named(host, name):
-        remove(host, target, node, until)
-
-
 def store_sizes(host: Host, until: float) -> dict[str, int]:
     """Return how many bytes the store of each overlay on this host takes, by its name.
 
@@ -165,11 +159,10 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     status = host.stat(path)
     # Another disk can get the same name; the inode in sysfs is this one's alone.
     name = f"ai-{device.node}-{status.st_ino if status else 0}"
-    remove_named(host, target, name, until)
     with _loop_device(host, target, sectors * _SECTOR, store) as (loop, number):
         table = f"0 {sectors} snapshot {device.number} {number} P {_CHUNK}"
-        words = ("create", name, "--uuid", our_devices.UUID_PREFIX + name, "--table", table)
-        why = device_mapper.why_not(host, until, *words, holding=loop)
+        words = (name, "--uuid", our_devices.UUID_PREFIX + name, "--table", table)
+        why = device_mapper.create(host, until, name, *words, holding=loop)
     if why:
         hint = "see modprobe dm_snapshot; or set journal = skip: files can then be missing"
         raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)

@@ -163,13 +163,3 @@ def test_what_lies_on_top_is_removed_first(tmp_path: Path) -> None:
     host = Host(str(tmp_path))
     assert our_devices.list_of_disk(host, disk) == ["dm-4", "dm-7"]
     assert our_devices.orphans(host) == []
-
-
-def test_a_device_without_a_table_is_left_over_unless_dmsetup_still_runs(tmp_path: Path) -> None:
-    device = {"/sys/block/dm-7/dm/uuid": "AUTOISCSI-lv", "/sys/block/dm-7/dm/name": "ai-7"}
-    make_tree(tmp_path, {**device, "/proc/17/comm": "dmsetup"})
-    host = Host(str(tmp_path))
-    assert our_devices.orphans(host) == []
-    (tmp_path / "proc/17/comm").write_text("sleep")
-    assert our_devices.orphans(host) == ["dm-7"]
-    assert our_devices.named(host, "ai-7") == ["dm-7"]
