@@ -8,8 +8,8 @@ from tests.san.bed.san import San
 from tests.san.snapshot import checksum
 
 ALL = (
-    "options = nocheck, ro\nfstype = auto\npartition = all\nlun = all\nudev_timeout = 50s\n"
-    "idle = 0\nlease = 1s\n"
+    "options = nocheck, ro\nfstype = auto\npartition = all\nlun = all\nudev_timeout = 80s\n"
+    "lookup_timeout = 3m\nidle = 0\nlease = 1s\n"
 )
 
 #: Makes arrays on loop devices of files, uses them, and copies the files while they are in use.

@@ -8,8 +8,8 @@ from tests.san.bed.san import San
 from tests.san.snapshot import checksum
 
 ALL = (
-    "options = nocheck, ro, nosuid, nodev\nfstype = auto\npartition = all\nudev_timeout = 50s\n"
-    "idle = 0\nlease = 1s\n"
+    "options = nocheck, ro, nosuid, nodev\nfstype = auto\npartition = all\nudev_timeout = 80s\n"
+    "lookup_timeout = 3m\nidle = 0\nlease = 1s\n"
 )
 #: Three primary partitions, and two logical ones in an extended one.
 TABLE = """label: dos
