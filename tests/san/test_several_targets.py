@@ -50,8 +50,8 @@ for place in usr home srv; do sync -f $root/$place; done
 for n in $(seq 8); do
     for place in usr home srv; do echo $place$n >$root/$place/new$n; sync $root/$place/new$n; done
 done
-fsfreeze -f $root/home && cat /var/tmp/one.img >FIRST && cat /var/tmp/two.img >SECOND
-fsfreeze -u $root/home
+cp --sparse=always /var/tmp/one.img FIRST
+cp --sparse=always /var/tmp/two.img SECOND
 umount -R $root
 vgchange -qq -an vg0
 losetup -d $one $two
@@ -136,7 +136,7 @@ def test_a_system_on_two_targets_and_a_volume_on_two_days(vm: Machine, san: San)
     disks = server(vm, san)
     before, left = [checksum(vm, disk) for disk in disks], vm.run(LEFT, check=False).stdout
     copy = san.disk(whole=san.fs("", size=64))
-    vm.run(f"cat {disks[1].path} >{copy.path}")
+    vm.run(f"cp --sparse=always {disks[1].path} {copy.path}")
     san.target(job.ALPHA, disks[:1])
     san.target(job.BETA, disks[1:])
     vm.automount("--timeout=3 --negative-timeout=1")
