@@ -50,7 +50,7 @@ def snapshots(host: Host) -> Finding:
     for line in lines:
         if host.stat(master.VOLUMES) is None:
             text = f"{line.where}: {master.VOLUMES} does not exist"
-            return Finding(PROBLEM, text, "run auto-iscsi list, and then: " + _RELOAD)
+            return Finding(PROBLEM, text, f"auto-iscsi list && {_RELOAD}")
         if line.root not in master.list_autofs_mounts(host):
             text = f"the running automount does not serve {line.root} ({line.where})"
             return Finding(PROBLEM, text, f"{_RELOAD}; journalctl -u autofs")

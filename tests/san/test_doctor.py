@@ -35,6 +35,8 @@ def test_an_installed_host_that_works_has_no_problems(vm: Machine, san: San) -> 
         "startup-automatic",
         "iscsi-secrets",
         "run-folder",
+        "san",
+        "snapshots",
     }
     assert "problem" not in unprivileged.values()
 
@@ -47,7 +49,7 @@ def test_each_problem_is_corrected_by_the_suggested_command(vm: Machine, san: Sa
     vm.run("date -s '+2 minutes' && systemctl stop autofs")
     checks = levels(vm)
     wrong = {code for code, level in checks.items() if level == "problem"}
-    assert wrong == {"iscsid", "iscsi-lock", "automount"}
+    assert wrong == {"iscsid", "iscsi-lock", "automount", "snapshots"}
     mends = json.loads(vm.run(["auto-iscsi", "doctor", "--json"], check=False).stdout)["checks"]
     for check in mends:
         if check["code"] in wrong:
