@@ -78,6 +78,7 @@ def list_snapshots(call: Call) -> protocol.Listing:
 
 def present(call: Call, wanted: Wanted) -> protocol.Presented:
     """Let the initiator in to one snapshot: read-only, access record, online, in this order."""
+    call.nothing_changed()
     with eqlx_cli.Session(call) as session:
         rows = _rows(session, wanted.volume)
         snapshot = _show(session, wanted.volume, _row(rows, wanted))
@@ -110,6 +111,7 @@ def present(call: Call, wanted: Wanted) -> protocol.Presented:
 
 def revoke(call: Call, wanted: Wanted) -> protocol.Revoked:
     """Undo what the lease made: offline, read-write again, access record, description."""
+    call.nothing_changed()
     with eqlx_cli.Session(call) as session:
         try:
             rows = _rows(session, wanted.volume)

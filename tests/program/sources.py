@@ -21,6 +21,7 @@ def copy_to(folder: Path) -> Path:
         "README.md",
         "setup.cfg",
         "auto_iscsi",
+        "docs",
         "etc",
         "man",
         "debian",

@@ -110,6 +110,8 @@ def test_a_release_is_a_tag_and_artefacts_with_their_checksums(clone: Path) -> N
         "SHA256SUMS",
         "standalone/auto-iscsi",
         "standalone/auto.iscsi",
+        "standalone/auto.snapshots",
+        "standalone/drivers/eqlx",
         f"auto-iscsi_{VERSION}_all.deb",
         f"auto-iscsi-{VERSION}.noarch.rpm",
         f"auto-iscsi-{VERSION}.tar.gz",
