@@ -181,7 +181,7 @@ def test_what_is_presented_is_read_and_nothing_else_is_there(vm: Machine, eql: G
     assert eql.offered() == [iqn]  # and neither the live volume nor the other snapshot
     assert eql.login(LIVE, check=False) != 0
     eql.login(iqn)
-    disk = job.session(vm, iqn).disks[0]
+    disk = job.until(lambda: job.session(vm, iqn).disks)[0]
     vm.run(f"udevadm settle; mkdir -p /mnt/x; mount -o ro /dev/{disk}1 /mnt/x")
     assert vm.run("cat /mnt/x/marker").stdout == f"{FIRST}\n"
     write = f"blockdev --setrw /dev/{disk}; dd if=/dev/zero of=/dev/{disk} count=1 oflag=direct"
