@@ -112,6 +112,7 @@ def test_a_release_is_a_tag_and_artefacts_with_their_checksums(clone: Path) -> N
         "standalone/auto.iscsi",
         "standalone/auto.snapshots",
         "standalone/drivers/eqlx",
+        "standalone/drivers/lio",
         f"auto-iscsi_{VERSION}_all.deb",
         f"auto-iscsi-{VERSION}.noarch.rpm",
         f"auto-iscsi-{VERSION}.tar.gz",
