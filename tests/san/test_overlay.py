@@ -48,12 +48,12 @@ def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
         san.target(iqn, [disks[kind]], read_only=read_only)
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
-    job.configure(vm, AUTO + "idle = 0\nlease = 1s\nlookup_timeout = 3m\n")
+    job.configure(vm, AUTO.replace("50s", "2m") + "idle = 0\nlease = 1s\nlookup_timeout = 5m\n")
     read = "cd {} && cat marker new* | sha256sum && findmnt -no SOURCE,OPTIONS -M $PWD"
     right = {kind: vm.run(f"cat {disk.path}.sum").stdout for kind, disk in disks.items()}
     for visit in range(visits):
         readers = {
-            kind: vm.start(read.format(f"{job.ROOT}/{iqn}"), user="user", timeout=200)
+            kind: vm.start(read.format(f"{job.ROOT}/{iqn}"), user="user", timeout=320)
             for kind, iqn in targets.items()
         }
         for kind, reader in readers.items():

@@ -24,7 +24,10 @@ def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: Sa
     vm.run(["iscsiadm", *others, "-n", "node.session.auth.password", "-v", "keep-me"])
     before = job.records(vm)
     san.target(job.BETA)
-    job.configure(vm, "portals = 127.0.0.1\nlogin_timeout = 7s\nreplacement_timeout = 9s\n")
+    job.configure(
+        vm,
+        "portals = 127.0.0.1\nlogin_timeout = 7s\nreplacement_timeout = 9s\nudev_timeout = 50s\n",
+    )
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
     after = job.records(vm)
     assert {path: after.get(path) for path in before} == before
