@@ -43,7 +43,7 @@ def leases(vm: Machine) -> list[dict[str, str]]:
 
 def test_the_suite_as_the_packages_user(vm: Machine) -> None:
     set_up(vm)
-    report = vm.run("auto-iscsi san test example", timeout=300)
+    report = vm.run("auto-iscsi san test example", timeout=600)
     assert report.lines[-1].startswith("11 ok, 0 failed"), report.stdout
     assert presented(vm) == []
 
