@@ -1,12 +1,8 @@
-"""Kill a lookup or a reaper at one of its steps."""
+"""Kill a lookup where it calls dmsetup."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.san.bed.machine import Machine
-
-_STEPS = Path(__file__).resolve().parents[1] / "tree/steps.py"
 
 #: A dmsetup that kills the program which started it, before or after it does its work, or (bare)
 #: as if it were killed itself, between the making of a device and the loading of its table, or
@@ -49,10 +45,3 @@ def arm(vm: Machine, call: int, when: str) -> None:
 def disarm(vm: Machine) -> None:
     """Kill nobody any more."""
     vm.run("rm -f /run/calls; ln -sf dmsetup.real /usr/sbin/dmsetup")
-
-
-def dies_at(vm: Machine, step: int, *words: str) -> bool:
-    """Run auto-iscsi, and kill it before its `step`-th change; False: it ended by itself before."""
-    vm.write("/root/steps.py", _STEPS.read_text())
-    command = ["python3", "/root/steps.py", f"{step}", "/usr/sbin/auto-iscsi", "/", *words]
-    return vm.run(command, check=False, timeout=400).status == -9

@@ -60,26 +60,6 @@ def looked_up(vm: Machine) -> dict[str, str]:
 
 
 RIGHT = dict.fromkeys(PLACES, "server")
-#: How many steps the test below goes on after it has killed at one. With 1, it takes an hour.
-STRIDE = 17
-
-
-def test_a_lookup_or_reaper_killed_at_a_step_is_finished_by_the_next_one(
-    vm: Machine, san: San
-) -> None:
-    disk, before, empty = server(vm, san)
-    job.configure(vm, SETTINGS)
-    step, last = STRIDE, 0
-    while killer.dies_at(vm, step, "lookup", job.ALPHA):
-        assert looked_up(vm) == RIGHT, step
-        vm.run("sleep 1.1")
-        if killer.dies_at(vm, step, "reap") and step % 2:  # of a half-ended session
-            assert looked_up(vm) == RIGHT, step
-        assert is_cleared(vm, empty), (step, left(vm))
-        step, last = step + STRIDE, step
-    assert last > 4 * STRIDE
-    assert is_cleared(vm, empty)
-    assert checksum(vm, disk) == before
 
 
 def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
