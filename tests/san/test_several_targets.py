@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
@@ -15,8 +13,6 @@ SETTINGS = (
 )
 #: Each of the two names the other.
 BOTH = f"{SETTINGS}\n[*-vm-alpha-*]\nwith = *-vm-beta-*\n[*-vm-beta-*]\nwith = {job.ALPHA}\n"
-#: The same volume on another day, in a form that names no time.
-OTHER_DAY = f"{job.ARRAY}-vm-beta-copy"
 LEFT = "dmsetup ls | sort; losetup -n | wc -l; ls -A /var/tmp | grep -v systemd-private"
 
 #: Makes a server's two disks, and copies them while their filesystems are written: /boot and a
@@ -128,38 +124,5 @@ def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san
     line = job.last_message(vm)
     assert f"{job.BETA}: login" in line and "vg0-home is left out" in line, line
     assert job.expired(vm, job.ALPHA, 150) and reaped(vm)
-    assert vm.run(LEFT, check=False).stdout == left
-    assert [checksum(vm, disk) for disk in disks] == before
-
-
-def test_a_system_on_two_targets_and_a_volume_on_two_days(vm: Machine, san: San) -> None:
-    disks = server(vm, san)
-    before, left = [checksum(vm, disk) for disk in disks], vm.run(LEFT, check=False).stdout
-    copy = san.disk(whole=san.fs("", size=64))
-    vm.run(f"cp --sparse=always {disks[1].path} {copy.path}")
-    san.target(job.ALPHA, disks[:1])
-    san.target(job.BETA, disks[1:])
-    vm.automount("--timeout=3 --negative-timeout=1")
-    text = BOTH.replace("= all", "= system").replace("idle", "portals = 127.0.0.1\nidle")
-    job.configure(vm, text)  # no node record: the portal says which targets there are
-    root = f"{job.ROOT}/{job.ALPHA}"
-    assert vm.run(f"cat {root}/home/new8", timeout=300).stdout == "home8\n"
-    assert vm.run(f"cat {root}/srv/new8", timeout=100).stdout == "srv8\n"
-    assert vm.run(f"cat {root}/usr/new8", timeout=100).stdout == "usr8\n"
-    entry = vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100).stdout
-    assert entry == vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=100).stdout
-    assert all(f"{place} " in entry for place in ("/", "/home", "/srv"))
-    # automount asks again for what is mounted, with the session of the other target lost.
-    status = json.loads(vm.run("auto-iscsi status --json", check=False, timeout=60).stdout)
-    assert {row["target"] for row in status["sessions"] if row["ours"]} == {job.ALPHA, job.BETA}
-    assert job.expired(vm, job.ALPHA, 150) and reaped(vm)
-    assert vm.run(LEFT, check=False).stdout == left
-    # The same physical volume twice: nothing tells which one is meant.
-    san.target(OTHER_DAY, [copy])
-    refused = vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=200)
-    assert refused.status == 1
-    assert f"of {job.BETA}" in refused.stderr and f"of {OTHER_DAY}" in refused.stderr
-    assert "are the same physical volume" in refused.stderr
-    assert reaped(vm)
     assert vm.run(LEFT, check=False).stdout == left
     assert [checksum(vm, disk) for disk in disks] == before

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import signal
-from pathlib import Path
 
-import auto_iscsi
 from tests.san import job, killer
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 from tests.san.reaping import all_unmounted, is_cleared, left
-from tests.san.snapshot import AUTO, checksum, system_taken_in_use, taken_in_use
+from tests.san.snapshot import AUTO, checksum, system_taken_in_use
 
-TREE = Path(__file__).resolve().parents[2]
 SETTINGS = (
     AUTO.replace("partition = auto", "partition = system").replace("50s", "150s")
     + "lookup_timeout = 5m\nidle = 0\nlease = 1s\nreplacement_timeout = 5s\n"
@@ -100,45 +96,6 @@ def test_the_device_of_a_killed_dmsetup_is_shown_once_udev_knows_it(vm: Machine,
     assert checksum(vm, disk) == before
 
 
-#: A dmsetup that makes an overlay only when it may, long after its lookup was killed.
-LATE = """#!/bin/sh
-case "$*" in *snapshot*) ;; *) exec /usr/sbin/dmsetup.real "$@";; esac
-[ -e /run/killed ] && exec /usr/sbin/dmsetup.real "$@"
-touch /run/killed
-kill -KILL $PPID
-until [ -e /run/go ]; do sleep 0.1; done
-/usr/sbin/dmsetup.real "$@"
-touch /run/gone
-"""
-
-
-def test_a_store_is_never_that_of_two_overlays(vm: Machine, san: San) -> None:
-    empty = left(vm)
-    disks = {iqn: taken_in_use(vm, san, "ext4", iqn) for iqn in (job.ALPHA, job.BETA)}
-    before = [checksum(vm, disk) for disk in disks.values()]
-    for iqn, disk in disks.items():
-        san.target(iqn, [disk])
-    vm.discover()
-    job.configure(vm, AUTO + "idle = 0\nlease = 1s\n")
-    killer.prepare(vm)
-    vm.run("rm /usr/sbin/dmsetup")
-    vm.write("/usr/sbin/dmsetup", LATE, 0o755)
-    assert vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False, timeout=120).status == -9
-    vm.run(["auto-iscsi", "lookup", job.BETA], timeout=120)
-    vm.run("touch /run/go")
-    assert job.until(lambda: vm.run("test -e /run/gone", check=False).status == 0)
-    for iqn in disks:
-        entry = vm.run(["auto-iscsi", "lookup", iqn], timeout=120).stdout
-        device = entry.split('":')[1].rstrip('"\n')
-        read = f"unshare -m sh -c 'mount -o ro {device} /mnt && cat /mnt/new8'"
-        assert vm.run(read).stdout == f"{iqn}\n"
-    stores = vm.run("losetup --list --noheadings --output NAME").lines
-    assert len(stores) == len(set(stores)) == 2
-    vm.run("sleep 1.1")
-    assert is_cleared(vm, empty)
-    assert [checksum(vm, disk) for disk in disks.values()] == before
-
-
 def test_a_target_cut_off_below_a_tree(vm: Machine, san: San) -> None:
     disk, before, empty = server(vm, san)
     vm.automount(VISIT)
@@ -167,51 +124,3 @@ def test_a_target_cut_off_below_a_tree(vm: Machine, san: San) -> None:
     san.unblock("127.0.0.1")
     assert checksum(vm, disk) == before
     assert job.until(lambda: is_right(vm))
-
-
-def test_an_upgrade_and_restarts_of_automount_below_a_tree(vm: Machine, san: San) -> None:
-    disk, before, empty = server(vm, san)
-    vm.automount(VISIT)
-    job.configure(vm, SETTINGS)
-    assert is_right(vm)
-    worker = vm.start(["sleep", "3000"], cwd=f"{job.ROOT}/{job.ALPHA}/srv/data", timeout=3100)
-    deb = TREE / f"dist/auto-iscsi_{auto_iscsi.__version__}_all.deb"
-    vm.write("/root/again.deb", deb.read_bytes())
-    apt = "DEBIAN_FRONTEND=noninteractive apt-get -qy -o Dpkg::Options::=--force-confold"
-    vm.run(f"{apt} install --reinstall /root/again.deb", timeout=300)
-    assert is_right(vm)
-    vm.run("systemctl restart autofs", timeout=200)
-    assert job.until(lambda: is_right(vm))
-    vm.run("systemctl kill --signal=KILL autofs; sleep 1; systemctl start autofs", timeout=200)
-    assert job.until(lambda: is_right(vm))
-    assert not worker.done
-    worker.kill(signal.SIGKILL)
-    assert all_unmounted(vm, job.ALPHA), vm.mounts(job.ROOT)
-    assert is_cleared(vm, empty), left(vm)
-    assert checksum(vm, disk) == before
-
-
-def test_a_reboot_below_a_tree(vm: Machine, san: San) -> None:
-    disk, before, empty = server(vm, san)
-    vm.run(["iscsiadm", "-m", "node", "-o", "delete"])
-    job.configure(vm, SETTINGS + "portals = 127.0.0.1\n")
-    vm.automount(VISIT)
-    assert is_right(vm)
-    vm.start(["sleep", "3000"], cwd=f"{job.ROOT}/{job.ALPHA}/var", timeout=3100)
-    vm.run(f"cp --sparse=always {disk.path} /root/kept && sync", timeout=120)
-    vm.reboot()
-    assert left(vm) == empty
-    assert vm.run("find /run/auto-iscsi -type f -path '*/claims/*'", check=False).stdout == ""
-    assert vm.run("systemctl --failed --plain --no-legend").stdout == ""
-    vm.run(f"mkdir -p /run/san && cp --sparse=always /root/kept {disk.path}", timeout=120)
-    vm.call("add_disk", disk=disk.name)
-    san.targets[job.ALPHA].recreate()
-    assert checksum(vm, disk) == before
-    # The record of the earlier boot is still there, and is still ours to delete.
-    assert job.records(vm) != {}
-    vm.run(["auto-iscsi", "reap"])
-    assert job.records(vm) == {}
-    assert job.until(lambda: is_right(vm))
-    assert all_unmounted(vm, job.ALPHA)
-    assert is_cleared(vm, empty), left(vm)
-    assert checksum(vm, disk) == before
