@@ -72,7 +72,7 @@ cp /root/.ssh/id_ed25519.pub /etc/ssh/web1.keys
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/web1
 unshare --uts --mount sh -ec 'hostname web1
     mount -t tmpfs -o mode=700 tmpfs /root
-    exec /usr/sbin/sshd -f /dev/null -h /etc/ssh/web1 -o ListenAddress=127.0.0.2 \\
+    exec /usr/sbin/sshd -f /dev/null -h /etc/ssh/web1 -o UsePAM=yes -o ListenAddress=127.0.0.2 \\
         -o AuthorizedKeysFile=/etc/ssh/web1.keys -o PidFile=/run/sshd/web1.pid'
 echo web1 $(cat /etc/ssh/web1.pub) >/root/.ssh/known_hosts
 """
