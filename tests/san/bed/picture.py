@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-COLUMNS = 100
+COLUMNS = 110
 #: Pixels: the size of the font, of a character's cell, and of the border around the text.
 FONT, WIDTH, HEIGHT, BORDER = 14, 8.4, 19, 14
 STYLES = {
