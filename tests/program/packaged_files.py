@@ -26,6 +26,7 @@ FILES = {
     "/usr/share/man/man5/auto.iscsi.conf.5": "-rw-r--r--",
     "/usr/share/man/man5/auto.iscsi.san.conf.5": "-rw-r--r--",
     "/usr/share/man/man8/auto-iscsi-eqlx.8": "-rw-r--r--",
+    "/usr/share/man/man8/auto-iscsi-lio.8": "-rw-r--r--",
     "/usr/share/man/man8/auto-iscsi.8": "-rw-r--r--",
     "/usr/share/man/man8/auto.iscsi.8": "-rw-r--r--",
     **{
