@@ -44,6 +44,8 @@ class Lio:
             raise wire.Refused("unsupported", f"{error}: {hint}") from None
         self.error: Any = importlib.import_module("rtslib_fb.utils").RTSLibError
         try:
+            # rtslib refuses to work without it, and Debian's package does not make it.
+            os.makedirs(self.lib.RTSRoot._preferred_dbroot, 0o755, exist_ok=True)
             self.root = self.lib.RTSRoot()
             self.iscsi = self.lib.FabricModule("iscsi")
         except (self.error, OSError) as error:

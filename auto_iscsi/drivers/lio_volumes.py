@@ -19,7 +19,7 @@ from auto_iscsi.drivers.protocol import Call, Wanted
 
 FIELDS = (
     "vg_uuid,lv_uuid,lv_name,origin,segtype,lv_time,lv_size,"
-    "lv_skip_activation,lv_permissions,lv_active,lv_device_open"
+    "lv_skip_activation,lv_attr,lv_active,lv_device_open"
 )
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -63,7 +63,8 @@ def parse(text: str) -> list[Volume]:
 
 def _volume(row: dict[str, Any]) -> Volume:
     origin = row["origin"]
-    protected = row["lv_skip_activation"] or row["lv_permissions"] == "read-only"
+    # The second letter is the permission in LVM's metadata; lv_permissions is the active device's.
+    protected = row["lv_skip_activation"] or row["lv_attr"][1] == "r"
     return Volume(
         row["lv_name"],
         row["lv_uuid"],
@@ -72,8 +73,8 @@ def _volume(row: dict[str, Any]) -> Volume:
         float(row["lv_time"]) if row["lv_time"].isdecimal() else None,
         int(row["lv_size"]),
         bool(origin) and row["segtype"] == "thin" and bool(protected),
-        bool(row["lv_active"]),
-        bool(row["lv_device_open"]),
+        row["lv_active"] == "active",
+        row["lv_device_open"] == "open",  # "unknown" while it is not active
     )
 
 
@@ -91,9 +92,12 @@ def find(volumes: Sequence[Volume], wanted: Wanted) -> Volume:
 
 
 def activate(call: Call, vg: str, volume: Volume) -> None:
-    """Activate a snapshot read-only, against its flag `activation skip`."""
-    only = f'activation/read_only_volume_list=["{vg}/{volume.name}"]'
-    _lvm(call, "lvchange", "--config", only, "-ay", "-K", f"{vg}/{volume.name}")
+    """Activate a snapshot against its flag `activation skip`.
+
+    Not by LVM's read_only_volume_list: LVM then loads the pool read-only as well, which the kernel
+    refuses (seen with LVM 2.03.16, Linux 6.1). The backstore opens it for reading only.
+    """
+    _lvm(call, "lvchange", "-ay", "-K", f"{vg}/{volume.name}")
     check_device(vg, volume)
 
 

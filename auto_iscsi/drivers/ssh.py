@@ -21,6 +21,7 @@ SAYS = (
         "auth",
         "its host key is not the one in known_hosts",
     ),
+    (r"connect to host|Could not resolve", "unreachable", "it cannot be reached"),
     (r"no matching|Unable to negotiate", "unsupported", "it has other algorithms"),
 )
 

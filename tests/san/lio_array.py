@@ -1,4 +1,4 @@
-"""A Linux target in the guest: thin snapshots of a volume, and the driver `lio` as the core has it."""
+"""A Linux target in the guest: thin snapshots, and the driver `lio` as the core starts it."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ END
 /usr/sbin/sshd -f {FOLDER}/sshd_config
 """
 
-#: Everything that is at the target, and what of it can be seen by rtslib, too.
+#: Everything that the kernel's target has, and the devices of LVM's.
 _DUMP = """
-cd /sys/kernel/config/target && find core/iblock* core/fileio* iscsi -mindepth 1 \
+cd /sys/kernel/config/target
+find core/iblock* core/fileio* iscsi \\
     ! -path '*/statistics*' ! -path '*/alua/*' ! -path 'core/*/*/*' 2>/dev/null | sort
-python3 -W ignore -c 'import json, rtslib_fb; print(json.dumps(rtslib_fb.RTSRoot().dump()))'
 dmsetup ls | sort
 """
 
@@ -71,6 +71,19 @@ class Array:
         self.vm, self.by_ssh = vm, by_ssh
         self.options = {"vg": "vg0", "portals": PORTAL, **options}
         vm.run(_VOLUMES, timeout=300)
+
+        lvs = [
+            "lvs",
+            "--reportformat",
+            "json",
+            "--units",
+            "b",
+            "--nosuffix",
+            "--config",
+            'report/time_format="%s"',
+            "-o",
+            lv.FIELDS,
+            "vg0",
         if by_ssh:
             words = " ".join(f"{name}={value}" for name, value in self.options.items())
             vm.run(["bash", "-c", _SSHD, "sshd", words], timeout=100)
@@ -100,6 +113,7 @@ class Array:
         assert done.stdout, done.stderr
         reply: dict[str, Any] = json.loads(done.stdout)
         assert (done.status == 0) == reply["ok"]
+        print(verb, done.stdout, done.stderr)  # shown if the test fails
         return reply
 
     def wanted(self, name: str, lease: int = 0, **more: Any) -> dict[str, Any]:
