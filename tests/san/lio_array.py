@@ -71,19 +71,6 @@ class Array:
         self.vm, self.by_ssh = vm, by_ssh
         self.options = {"vg": "vg0", "portals": PORTAL, **options}
         vm.run(_VOLUMES, timeout=300)
-
-        lvs = [
-            "lvs",
-            "--reportformat",
-            "json",
-            "--units",
-            "b",
-            "--nosuffix",
-            "--config",
-            'report/time_format="%s"',
-            "-o",
-            lv.FIELDS,
-            "vg0",
         if by_ssh:
             words = " ".join(f"{name}={value}" for name, value in self.options.items())
             vm.run(["bash", "-c", _SSHD, "sshd", words], timeout=100)

@@ -227,8 +227,7 @@ SHORT_DUMP = (
 )
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize(("mode", "first"), [("own", 1), ("shared", 2), ("own", 3)])
 def test_killed_at_a_step(vm: Machine, mode: str, first: int) -> None:
     array = Array(vm, {"mode": mode})
     before = array.dump()
