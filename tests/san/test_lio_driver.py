@@ -19,7 +19,8 @@ FOREIGN = f"""
 import rtslib_fb as r
 target = r.Target(r.FabricModule("iscsi"), "{SHARED}")
 group = r.TPG(target, 1)
-group.set_attribute("generate_node_acls", "0")
+for name in ("generate_node_acls", "authentication"):
+    group.set_attribute(name, "0")
 r.NetworkPortal(group, "127.0.0.1", 3260)
 r.NodeACL(group, "{OTHER}")
 group.enable = True
