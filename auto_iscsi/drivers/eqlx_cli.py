@@ -22,14 +22,11 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from auto_iscsi.drivers import eqlx_output, wire
+from auto_iscsi.drivers import eqlx_output, ssh, wire
 from auto_iscsi.drivers.protocol import Call
 
 #: What may be typed: no blank, quote, semicolon or control character, and no option.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:,+-]*")
-_ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
-_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PATH = re.compile(r"/[A-Za-z0-9._/+-]+")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: ssh's settings for the algorithms of old arrays. Others would let ssh start programs.
 _SSH_OPTION = re.compile(
@@ -292,45 +289,17 @@ def _drain(ssh: subprocess.Popen[bytes], until: float) -> None:
 
 def ssh_command(call: Call) -> tuple[list[str], dict[str, str]]:
     """Return ssh's arguments and environment. Neither holds a secret."""
-    address = _ADDRESS.fullmatch(call.setting("address"))
-    if not address:
-        raise wire.Refused("invalid", "setting address is no ADDRESS or ADDRESS:PORT")
-    user = call.setting("user", "grpadmin")
-    if not _USER.fullmatch(user):
-        raise wire.Refused("invalid", "setting user is no name of an account")
-    known = call.option("known_hosts", "/etc/ssh/ssh_known_hosts")
-    if not _PATH.fullmatch(known) or not os.access(known, os.R_OK):
-        raise wire.Refused("invalid", f"known_hosts {known}: there is no such file for this user")
-    own = call.option("ssh_options", "").split()
-    for option in own:
+    options = call.option("ssh_options", "").split()
+    for option in options:
         if not _SSH_OPTION.fullmatch(option):
             raise wire.Refused("invalid", f"ssh_options: {option}: not one of the algorithms")
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TERM": "vt100"}
-    options = [
-        "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={known}",
-        "GlobalKnownHostsFile=/dev/null",
-        "UpdateHostKeys=no",
-        f"ConnectTimeout={max(1, int(min(10, call.left() - 2)))}",
-        "ServerAliveInterval=5",
-        "ServerAliveCountMax=2",
-        "EscapeChar=none",
-        "IdentitiesOnly=yes",
-        "IdentityAgent=none",
-        "LogLevel=ERROR",
-        "NumberOfPasswordPrompts=1",
-    ]
+    environment = {**ssh.ENVIRONMENT, "TERM": "vt100"}
     if "key_fd" in call.config:
-        options += ["BatchMode=yes", f"IdentityFile={call.key_path()}"]
+        options += ssh.with_key(call)
     else:
         environment.update(_asked(call.secret()))
-        options += ["PubkeyAuthentication=no", "IdentityFile=none"]
-    #: ssh ends with us, so that a killed driver leaves no session at the array.
-    command = ["setpriv", "--pdeathsig", "TERM", "ssh", "-F", "none", "-tt"]
-    for option in [*own, *options]:
-        command += ["-o", option]
-    command += ["-p", address[2] or "22", "-l", user, "--", address[1].strip("[]")]
-    return command, environment
+        options += ["PubkeyAuthentication=no", "IdentityFile=none", "NumberOfPasswordPrompts=1"]
+    return ssh.command(call, "grpadmin", options, terminal=True), environment
 
 
 def _asked(secret: str) -> dict[str, str]:

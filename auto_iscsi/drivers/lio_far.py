@@ -126,7 +126,7 @@ def _ask(call: Call, verb: str, body: dict[str, Any]) -> dict[str, Any]:
         "deadline_s": max(1.0, call.left() - _RESERVE),
         **body,
     }
-    argv = ssh.command(call, "root", REMOTE)
+    argv = ssh.command(call, "root", ssh.with_key(call), [REMOTE])
     done = _run(call, argv, f"{verb}\n{json.dumps(request)}".encode())
     said = wire.one_line(done.stderr.decode("utf-8", "replace"))
     if said:

@@ -1,4 +1,4 @@
-"""Which settings has the driver `lio`, and which names follow from them (auto-iscsi-lio(7))?
+"""Which settings has the driver `lio`, and which names follow from them (auto-iscsi-lio(8))?
 
 All names are made from what does not change: the volume group, the snapshot's UUID, the initiator.
 So a call that comes again finds what the killed one made.

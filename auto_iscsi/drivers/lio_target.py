@@ -143,7 +143,9 @@ class Lio:
         if group is None:
             return PARTIAL if self._target(place) else MISSING
         portals = {f"{portal.ip_address}:{portal.port}" for portal in group.network_portals}
-        closed = group.get_attribute("generate_node_acls") == "0"
+        # Nobody else gets in, and this host does without a password.
+        needed = ("generate_node_acls", "authentication")
+        closed = all(group.get_attribute(name) == "0" for name in needed)
         return WHOLE if group.enable and closed and portals >= set(place.portals) else PARTIAL
 
     def _make_target(self, place: Place) -> None:

@@ -1,9 +1,10 @@
-"""How does a driver start ssh? With a key, and without questions or anything of the user's own."""
+"""How does a driver start ssh? Without questions, or anything that is the user's or the host's."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from auto_iscsi.drivers import wire
 from auto_iscsi.drivers.protocol import Call
@@ -26,10 +27,17 @@ SAYS = (
 )
 
 
-def command(call: Call, user: str, remote: str) -> list[str]:
-    """Return the arguments that start a program on the host `address`; no secret is in them.
+def command(
+    call: Call,
+    user: str,
+    options: Sequence[str],
+    remote: Sequence[str] = (),
+    terminal: bool = False,
+) -> list[str]:
+    """Return the arguments that start ssh to the setting `address`. No secret is among them.
 
-    user: the account if the configuration names none.
+    user: the account if the configuration names none. options: ssh's, which go before ours; the key
+    is one of them.
     """
     address = _ADDRESS.fullmatch(call.setting("address"))
     if not address:
@@ -40,8 +48,7 @@ def command(call: Call, user: str, remote: str) -> list[str]:
     known = call.option("known_hosts", "/etc/ssh/ssh_known_hosts")
     if not _PATH.fullmatch(known) or not os.access(known, os.R_OK):
         raise wire.Refused("invalid", f"known_hosts {known}: there is no such file for this user")
-    options = [
-        "BatchMode=yes",
+    ours = [
         "StrictHostKeyChecking=yes",
         f"UserKnownHostsFile={known}",
         "GlobalKnownHostsFile=/dev/null",
@@ -49,13 +56,19 @@ def command(call: Call, user: str, remote: str) -> list[str]:
         f"ConnectTimeout={max(1, int(min(10, call.left() - 2)))}",
         "ServerAliveInterval=5",
         "ServerAliveCountMax=2",
+        "EscapeChar=none",
         "IdentitiesOnly=yes",
         "IdentityAgent=none",
-        f"IdentityFile={call.key_path()}",
         "LogLevel=ERROR",
     ]
-    # setpriv: ssh ends with us, also when we are killed.
-    argv = ["setpriv", "--pdeathsig", "TERM", "ssh", "-F", "none", "-T"]
-    for option in options:
+    #: ssh ends with us, so that a killed driver leaves no session at the array.
+    argv = ["setpriv", "--pdeathsig", "TERM", "ssh", "-F", "none", "-tt" if terminal else "-T"]
+    for option in [*options, *ours]:
         argv += ["-o", option]
-    return [*argv, "-p", address[2] or "22", "-l", account, "--", address[1].strip("[]"), remote]
+    argv += ["-p", address[2] or "22", "-l", account, "--", address[1].strip("[]"), *remote]
+    return argv
+
+
+def with_key(call: Call) -> list[str]:
+    """Return the options for the key in the setting key_file."""
+    return ["BatchMode=yes", f"IdentityFile={call.key_path()}"]

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.san.bed.machine import Machine
-from tests.san.lio_array import FIRST, SECOND, VOLUME, Array
+from tests.san.lio_array import CLONE, FIRST, LEASES, SECOND, VOLUME, Array
 
 MODES = ("own", "shared")
+OTHER = "iqn.1993-08.org.debian:01:another-host"
+SHARED = "iqn.2003-01.org.example.san1:snapshots"
+
+#: Makes a target of the administrator's, with an ACL for somebody else.
+FOREIGN = f"""
+import rtslib_fb as r
+target = r.Target(r.FabricModule("iscsi"), "{SHARED}")
+group = r.TPG(target, 1)
+for name in ("generate_node_acls", "authentication"):
+    group.set_attribute(name, "0")
+r.NetworkPortal(group, "127.0.0.1", 3260)
+r.NodeACL(group, "{OTHER}")
+group.enable = True
+"""
 
 
 def read(vm: Machine, disk: str) -> str:
@@ -70,6 +85,87 @@ def test_presented_read_and_revoked(vm: Machine, mode: str, by_ssh: bool) -> Non
     assert array.dump() == before
     for made in (done["made"], None):
         assert array.revoke(FIRST, made=made, handle=None)["already"] is True
+    assert array.dump() == before
+
+
+def test_what_two_leases_need_goes_with_the_last_one(vm: Machine) -> None:
+    array = Array(vm, {"mode": "shared", "iqn": SHARED})
+    vm.run(["python3", "-W", "ignore", "-c", FOREIGN])
+    before = array.dump()
+    first, second = array.present(FIRST, 0), array.present(SECOND, 1)
+    assert "target" not in first["made"] and "acl" in first["made"]
+    assert first["target"]["iqn"] == second["target"]["iqn"] == SHARED
+    luns = {first["target"]["lun"], second["target"]["lun"]}
+    assert len(luns) == 2
+    assert read(vm, array.login(second["target"])) == SECOND
+    assert read(vm, array.login(first["target"])) == FIRST
+    # The session stays for the second one; the LUN of the first goes alone.
+    gone = array.revoke(FIRST, 0, made=first["made"], handle=first["handle"])
+    assert gone["ok"] and gone["kept"] == [f"acl:lease {LEASES[1]} needs it"]
+    assert array.presented() == [SECOND]
+    refused = array.revoke(SECOND, 1, made=None, handle=None)
+    assert refused["error"]["code"] == "busy"
+    # The number of the one that is gone is not used again for the next one.
+    third = array.present(FIRST, 0)
+    assert third["target"]["lun"] not in luns
+    array.logout(SHARED)
+    assert array.revoke(FIRST, 0, made=None, handle=None)["ok"]
+    assert array.revoke(SECOND, 1, made=second["made"], handle=second["handle"])["kept"] == []
+    assert array.dump() == before
+
+
+def test_another_initiators_acl_stays(vm: Machine) -> None:
+    array = Array(vm, {"mode": "own"})
+    before = array.dump()
+    ours = array.present(FIRST, 0)
+    theirs = array.present(FIRST, 1, initiator=OTHER)
+    assert theirs["target"] == ours["target"] and theirs["already"] is False
+    iqn = ours["target"]["iqn"]
+    array.revoke(FIRST, 0, made=ours["made"], handle=ours["handle"])
+    acls = vm.run(f"ls /sys/kernel/config/target/iscsi/{iqn}/tpgt_1/acls").lines
+    assert acls == [OTHER]
+    # This initiator is neither let in nor told the target's name.
+    offered = vm.run("iscsiadm -m discovery -t st -p 127.0.0.1", check=False, timeout=100)
+    assert iqn not in offered.stdout
+    node = f"iscsiadm -m node -T {iqn} -p 127.0.0.1:3260"
+    assert vm.run(f"{node} -o new && {node} --login", check=False, timeout=150).status == 24
+    array.revoke(FIRST, 1, initiator=OTHER, made=None, handle=None)
+    assert array.dump() == before
+
+
+def test_what_is_live_is_never_presented(vm: Machine) -> None:
+    array = Array(vm, {"mode": "own", "volumes": "vm-b*", "initiators": "iqn.1993-08.org.debian:*"})
+    before = array.dump()
+
+    def code(name: str, **more: Any) -> str:
+        reply = array.present(name, **more)
+        assert reply["ok"] is False and reply["error"]["effect"] == "none"
+        return str(reply["error"]["code"])
+
+    assert code(VOLUME) == "denied"
+    assert code(FIRST, id=array.ids[VOLUME]) == "denied"
+    assert code(CLONE) == "denied"
+    assert code(SECOND, id=array.ids[FIRST]) == "conflict"
+    assert code("gone") == "not_found"
+    assert code(FIRST, volume="pool") == "denied"
+    assert code(FIRST, initiator="iqn.2001-05.com.example:x") == "denied"
+    assert code(FIRST, snapshot="x;reboot") == "invalid"
+    # Somebody looks into the snapshot on the target's host.
+    vm.run(f"lvchange -ay -K vg0/{SECOND} && mount -o ro,noload /dev/vg0/{SECOND} /mnt")
+    assert code(SECOND) == "busy"
+    vm.run(f"umount /mnt; lvchange -an vg0/{SECOND}")
+    assert array.dump() == before
+
+
+def test_an_active_snapshot_stays_active(vm: Machine) -> None:
+    array = Array(vm, {"mode": "own"})
+    vm.run(f"lvchange -ay -K vg0/{FIRST}")
+    before = array.dump()
+    done = array.present(FIRST)
+    assert "active" not in done["made"]
+    refused_write(vm, array.login(done["target"]))
+    array.logout(done["target"]["iqn"])
+    array.revoke(FIRST, made=done["made"], handle=None)
     assert array.dump() == before
 
 
@@ -145,4 +241,26 @@ def test_killed_at_a_step(vm: Machine, mode: str, first: int) -> None:
     )
     killed = json.loads(done.lines[-1])
     assert killed["present"] >= 5 and killed["revoke"] >= 3, killed
+    assert array.dump() == before
+
+
+SAN_FILE = """\
+driver = lio
+run_as = root
+volumes = *
+present = yes
+[options]
+vg = vg0
+portals = 127.0.0.1
+mode = {mode}
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_conformance_suite(vm: Machine, mode: str) -> None:
+    array = Array(vm, {})
+    before = array.dump()
+    vm.write("/etc/auto.iscsi.san.d/san1.conf", SAN_FILE.format(mode=mode))
+    report = vm.run("auto-iscsi san test san1", timeout=500, check=False)
+    assert "0 failed" in report.lines[-1] and report.status == 0, report.stdout
     assert array.dump() == before
