@@ -112,7 +112,7 @@ def automatic_startup(host: Host) -> Finding:
     }
     automatic = {
         target
-        for target in _list_targets(host)
+        for target in sorted(node_records.list_targets(host))
         if any(record.get("node.startup") == "automatic" for record in _records(host, target))
     }
     wrong = {target for target in automatic if target in claimed or target not in logged_in}
@@ -125,12 +125,6 @@ def automatic_startup(host: Host) -> Finding:
     others = len(automatic)
     also = f" ({wording.counted(others, 'other target')} logged in at boot)" if others else ""
     return Finding(OK, f"no target of ours is logged in at boot{also}")
-
-
-def _list_targets(host: Host) -> list[str]:
-    """Return the folded names of the targets that have a node record."""
-    names = {keys.fold(name) for folder in node_records.FOLDERS for name in host.names(folder)}
-    return sorted(names)
 
 
 def _records(host: Host, target: str) -> Iterator[dict[str, str]]:
@@ -154,7 +148,7 @@ def version(host: Host) -> Finding:
         mend = "update open-iscsi to 2.1.13, or delete those records and discover the targets again"
         old = {
             target
-            for target in _list_targets(host)
+            for target in sorted(node_records.list_targets(host))
             if any(_OLD_SETTING in record for record in _records(host, target))
         }
         text = "open-iscsi 2.1.12 fails (exit status 7) on records that 2.1.11 wrote"
@@ -195,7 +189,7 @@ def serial_numbers(host: Host) -> Finding:
 def _record_files(host: Host, folder: str) -> list[str]:
     """Return the files of the node records below `folder` whose directories others can enter."""
     files = []
-    for target in _list_targets(host):
+    for target in sorted(node_records.list_targets(host)):
         for record in node_records.find_all(host, target):
             own = node_records.files(host, record)
             is_open = own == [record.path] or _grants_others(host, record.path, 0o001)

@@ -18,7 +18,6 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.san import calls, conformance, leases, presenting
 from auto_iscsi.san.leases import Damaged, Lease
 
-_FINISH_TIME = 300.0  # seconds for all that journal --finish does
 _PAINTS = {conformance.OK: "ok", conformance.FAILED: "error", conformance.SKIPPED: "dim"}
 
 
@@ -79,10 +78,11 @@ def present(host: Host, name: str, subject: str, paint: output.Paint) -> output.
     """Have a snapshot presented, for the administrator; return where it is."""
     _require_root(host)
     san = san_files.find(host, name)
-    presenting.require_allowed(san, _asker(host))
+    asker = _asker(host)
+    presenting.require_allowed(san, asker)
     snapshot = _find(host, san, subject)
     until = time.monotonic() + 2 * san.timeout
-    lease = presenting.present(host, san, snapshot, _asker(host), until)
+    lease = presenting.present(host, san, snapshot, asker, until)
     assert lease.target
     portals = ", ".join(lease.target.portals)
     lines = [
@@ -115,7 +115,7 @@ def revoke(host: Host, name: str, subject: str, paint: output.Paint) -> output.R
 def finish(host: Host) -> list[presenting.Finished]:
     """Revoke what nobody needs, and what a killed run left half-way."""
     _require_root(host)
-    return presenting.finish(host, time.monotonic() + _FINISH_TIME)
+    return presenting.finish(host, time.monotonic() + presenting.FINISHING)
 
 
 def journal(

@@ -48,12 +48,17 @@ def list_existing(host: Host) -> Files:
     return [(name, status) for name, status in files if status]
 
 
-def are_safe(host: Host, files: Files) -> bool:
-    """Tell whether nobody but root can write the files or their folder, if root is /."""
+def with_folder(host: Host, files: Files) -> Files:
+    """Return the files and their folder: what only root may be able to write, if root is /."""
     if host.root != "/":
-        return True
+        return []
     folder = host.stat(FOLDER)
-    statuses = [*(status for _, status in files), *([folder] if folder else [])]
+    return [*files, *([(FOLDER, folder)] if folder else [])]
+
+
+def are_safe(host: Host, files: Files) -> bool:
+    """Tell whether nobody but root can write the files or their folder."""
+    statuses = [status for _, status in with_folder(host, files)]
     return not any(status.st_uid or status.st_mode & 0o022 for status in statuses)
 
 

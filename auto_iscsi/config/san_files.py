@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from auto_iscsi import errors
@@ -80,20 +80,17 @@ def _driver(raw: Raw) -> str:
         raise ValueError("expected the name of a driver, or the path of one") from None
 
 
-def _globs(raw: Raw) -> tuple[str, ...]:
-    members = tuple(values.split_list(raw))
-    for member in members:
-        if not _GLOB.fullmatch(member):
-            raise ValueError(f"{member!r} is no name of a volume, and no pattern of one")
-    return members
+def _members(pattern: re.Pattern[str], what: str) -> Callable[[Raw], tuple[str, ...]]:
+    """Return a parser of lists whose members match a pattern; `what` says what they have to be."""
 
+    def parse(raw: Raw) -> tuple[str, ...]:
+        members = tuple(values.split_list(raw))
+        for member in members:
+            if not pattern.fullmatch(member):
+                raise ValueError(f"{member!r} is {what}")
+        return members
 
-def _users(raw: Raw) -> tuple[str, ...]:
-    members = tuple(values.split_list(raw))
-    for member in members:
-        if not _USER.fullmatch(member):
-            raise ValueError(f"{member!r} is no name of a user, and no @GROUP")
-    return members
+    return parse
 
 
 def _user(raw: Raw) -> str:
@@ -132,7 +129,7 @@ TABLE = {
         values.quoted,
     ),
     "volumes": Setting(
-        _globs,
+        _members(_GLOB, "no name of a volume, and no pattern of one"),
         (),
         "list of patterns",
         "the volumes whose snapshots may be listed; without it, none",
@@ -142,7 +139,7 @@ TABLE = {
         values.yes_no, False, "yes, no", "yes: snapshots may be presented; no: only listed", "yes"
     ),
     "allow": Setting(
-        _users,
+        _members(_USER, "no name of a user, and no @GROUP"),
         ("root",),
         "list of users and @groups",
         "the users whose visits may present a snapshot",

@@ -181,6 +181,12 @@ def is_selected(disk: Disk, settings: Settings) -> bool:
     return settings.lun in (disk.san_lun, ALL)
 
 
+def list_selected(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Disk]:
+    """Return the disks of sessions that the setting `lun` selects."""
+    disks = [disk for session in sessions for disk in list_all(host, session)]
+    return [disk for disk in disks if is_selected(disk, settings)]
+
+
 def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings) -> list[Device]:
     """Return the devices that the settings `lun` and `partition` can mean, in every session.
 

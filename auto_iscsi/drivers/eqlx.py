@@ -92,13 +92,12 @@ def present(call: Call, wanted: Wanted) -> protocol.Presented:
         if made:
             call.about_to_change()
             _write_tag(call, session, snapshot, Tag(wanted.lease, plan.whose(wanted), made))
-        where = ("volume", "select", wanted.volume)
         if READONLY in missing:
             _make_read_only(session, wanted)
         if ACL in missing:
             record = _admit(session, wanted)
         if ONLINE in missing:
-            session.run(*where, "snapshot", "select", wanted.snapshot, "online")
+            session.run(*_at(wanted.volume, wanted.snapshot), "online")
             snapshot = _show(session, wanted.volume, _row(_rows(session, wanted.volume), wanted))
             if snapshot.row.status != "online":
                 status = snapshot.row.status
@@ -156,6 +155,11 @@ def _id(volume: str, snapshot: str) -> str:
     return f"{volume}/{snapshot}"
 
 
+def _at(volume: str, snapshot: str) -> tuple[str, ...]:
+    """Return the words with which a command to a snapshot begins."""
+    return "volume", "select", volume, "snapshot", "select", snapshot
+
+
 def _zone(call: Call) -> tzinfo | None:
     name = call.setting("timezone", "local")
     if name == "local":
@@ -186,8 +190,7 @@ def _row(rows: Sequence[Row], wanted: Wanted) -> Row:
 
 
 def _show(session: eqlx_cli.Session, volume: str, row: Row) -> Snapshot:
-    where = ("volume", "select", volume, "snapshot", "select", row.name)
-    shown = eqlx_output.fields(session.run(*where, "show"))
+    shown = eqlx_output.fields(session.run(*_at(volume, row.name), "show"))
     if shown.get("name", row.name) != row.name:
         raise wire.Refused("conflict", f"{row.name}: the array shows {shown['name']} instead")
     description = shown.get("description")
@@ -258,9 +261,8 @@ def _used_without_tag(
 
 
 def _exists(session: eqlx_cli.Session, wanted: Wanted) -> bool:
-    where = ("volume", "select", wanted.volume, "snapshot", "select", wanted.snapshot)
     try:
-        session.run(*where, "show")
+        session.run(*_at(wanted.volume, wanted.snapshot), "show")
     except wire.Refused as error:
         if error.code == "not_found":
             return False
@@ -303,14 +305,12 @@ def _write_tag(call: Call, session: eqlx_cli.Session, snapshot: Snapshot, tag: T
 
 
 def _describe(session: eqlx_cli.Session, snapshot: Snapshot, text: str) -> None:
-    where = ("volume", "select", snapshot.volume, "snapshot", "select", snapshot.row.name)
-    session.run(*where, "description", text)
+    session.run(*_at(snapshot.volume, snapshot.row.name), "description", text)
 
 
 def _make_read_only(session: eqlx_cli.Session, wanted: Wanted) -> None:
-    where = ("volume", "select", wanted.volume, "snapshot", "select", wanted.snapshot)
     try:
-        session.run(*where, "read-only")
+        session.run(*_at(wanted.volume, wanted.snapshot), "read-only")
     except wire.Refused as error:
         message = f"{error.message}; set read_only = no in [options] if this host's is enough"
         raise wire.Refused(error.code, message) from None
@@ -342,7 +342,7 @@ def _take_offline(
     call: Call, session: eqlx_cli.Session, snapshot: Snapshot, made: Sequence[str]
 ) -> int:
     """Set a snapshot offline and writable, as far as the lease made it online and read-only."""
-    where = ("volume", "select", snapshot.volume, "snapshot", "select", snapshot.row.name)
+    where = _at(snapshot.volume, snapshot.row.name)
     changes = 0
     if ONLINE in made and snapshot.row.status == "online":
         call.about_to_change()

@@ -53,7 +53,7 @@ def list_snapshots(call: Call, settings: Settings) -> protocol.Listing:
     """Return the snapshots of a volume, or of all."""
     lio = Lio()
     with lio_ledger.locked() as ledger:
-        volumes = lio_volumes.parse(lio_volumes.report(call, settings.vg))
+        volumes = lio_volumes.list_all(call, settings.vg)
         presented = lio.presented()
         owners = {place.uuid: lease for lease, place in ledger.leases.items()}
     found, complete = [], True
@@ -92,7 +92,7 @@ def present(call: Call, settings: Settings, wanted: Wanted) -> protocol.Presente
     lio_settings.check_allowed(settings, wanted)
     lio = Lio()
     with lio_ledger.locked() as ledger:
-        volumes = lio_volumes.parse(lio_volumes.report(call, settings.vg))
+        volumes = lio_volumes.list_all(call, settings.vg)
         here = Here(call, settings, lio, volumes, ledger)
         volume = lio_volumes.find(volumes, wanted)
         if volume.is_active:
@@ -167,7 +167,7 @@ def _make(here: Here, wanted: Wanted, place: Place, volume: Volume, missing: lis
                 here.lio.make(place, kind)
     except wire.Refused as error:
         if error.code != "timeout":
-            volumes = lio_volumes.parse(lio_volumes.report(here.call, here.settings.vg))
+            volumes = lio_volumes.list_all(here.call, here.settings.vg)
             if not _end(here._replace(volumes=volumes), wanted.lease, KINDS).kept:
                 here.call.nothing_changed()
         raise
@@ -182,7 +182,7 @@ def revoke(call: Call, settings: Settings, wanted: Wanted) -> protocol.Revoked:
             return protocol.Revoked(already=True)
         if (place.uuid, place.initiator) != (wanted.id, wanted.initiator):
             raise wire.Refused("conflict", f"lease {wanted.lease} is for {place.volume}")
-        volumes = lio_volumes.parse(lio_volumes.report(call, place.vg))
+        volumes = lio_volumes.list_all(call, place.vg)
         kinds = KINDS if wanted.made is None else wanted.made
         return _end(Here(call, settings, lio, volumes, ledger), wanted.lease, kinds)
 

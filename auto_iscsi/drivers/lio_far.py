@@ -6,12 +6,10 @@ verb, then comes the request. The settings are those of the forced command alone
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,7 +106,7 @@ def read_verb(descriptor: int) -> str:
 def _with_time(told: dict[str, Any]) -> dict[str, Any]:
     created = told["created"]
     if created is not None:
-        created = float(calendar.timegm(time.strptime(created, "%Y-%m-%dT%H:%M:%SZ")))
+        created = wire.read_time(created)
     return {**told, "created": created}
 
 

@@ -96,10 +96,8 @@ class Lio:
         return WHOLE if found.wwn else PARTIAL
 
     def _make_backstore(self, place: Place) -> None:
-        if found := self._backstore(place):
-            if reason := self._remove_backstore(place):
-                raise self.error(reason)
-            del found
+        if self._backstore(place) and (reason := self._remove_backstore(place)):
+            raise self.error(reason)
         self.lib.BlockStorageObject(
             place.backstore, dev=place.device, wwn=place.serial, readonly=True
         )
@@ -131,17 +129,17 @@ class Lio:
 
     # The target
 
-    def _target(self, place: Place) -> Any:
-        return self._look("Target", self.iscsi, place.iqn, "lookup")
+    def _target(self, iqn: str) -> Any:
+        return self._look("Target", self.iscsi, iqn, "lookup")
 
-    def _group(self, place: Place) -> Any:
-        target = self._target(place)
+    def _group(self, iqn: str) -> Any:
+        target = self._target(iqn)
         return target and self._look("TPG", target, 1, "lookup")
 
     def _target_state(self, place: Place) -> str:
-        group = self._group(place)
+        group = self._group(place.iqn)
         if group is None:
-            return PARTIAL if self._target(place) else MISSING
+            return PARTIAL if self._target(place.iqn) else MISSING
         portals = {f"{portal.ip_address}:{portal.port}" for portal in group.network_portals}
         # Nobody else gets in, and this host does without a password.
         needed = ("generate_node_acls", "authentication")
@@ -159,18 +157,18 @@ class Lio:
         group.enable = True
 
     def _remove_target(self, place: Place) -> str:
-        if group := self._group(place):
+        if group := self._group(place.iqn):
             for acl in group.node_acls:
                 return f"it admits {acl.node_wwn}"
             for lun in group.luns:
                 return f"it has LUN {lun.lun}"
-        self._target(place).delete()
+        self._target(place.iqn).delete()
         return ""
 
     # The LUN
 
     def _lun(self, place: Place) -> Any:
-        group = self._group(place)
+        group = self._group(place.iqn)
         return group and self._look("LUN", group, place.lun)
 
     def _lun_state(self, place: Place) -> str:
@@ -185,7 +183,7 @@ class Lio:
     def _make_lun(self, place: Place) -> None:
         if lun := self._lun(place):
             lun.delete()
-        self.lib.LUN(self._group(place), place.lun, self._backstore(place))
+        self.lib.LUN(self._group(place.iqn), place.lun, self._backstore(place))
 
     def _remove_lun(self, place: Place) -> str:
         lun = self._lun(place)
@@ -198,22 +196,21 @@ class Lio:
 
     def luns(self, iqn: str) -> dict[int, str]:
         """Return the LUNs of a target and their backstores."""
-        target = self._look("Target", self.iscsi, iqn, "lookup")
-        group = target and self._look("TPG", target, 1, "lookup")
+        group = self._group(iqn)
         found = group.luns if group else ()
         return {lun.lun: self._name(lun, "storage_object", "name") or "" for lun in found}
 
     # The ACL, and the LUN that it maps
 
     def _acl(self, place: Place) -> Any:
-        group = self._group(place)
+        group = self._group(place.iqn)
         return group and self._look("NodeACL", group, place.initiator, "lookup")
 
     def _acl_state(self, place: Place) -> str:
         return WHOLE if self._acl(place) else MISSING
 
     def _make_acl(self, place: Place) -> None:
-        self.lib.NodeACL(self._group(place), place.initiator, "create")
+        self.lib.NodeACL(self._group(place.iqn), place.initiator, "create")
 
     def _remove_acl(self, place: Place) -> str:
         acl = self._acl(place)

@@ -52,6 +52,11 @@ def report(call: Call, vg: str) -> str:
     )
 
 
+def list_all(call: Call, vg: str) -> list[Volume]:
+    """Return the volumes of a volume group."""
+    return parse(report(call, vg))
+
+
 def parse(text: str) -> list[Volume]:
     """Return the volumes of a report; raise Refused if it is none."""
     try:

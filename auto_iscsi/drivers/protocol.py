@@ -211,7 +211,7 @@ def serve(driver: Driver, arguments: Sequence[str] | None = None) -> int:
             raise wire.Refused("unsupported", f"usage: {driver.name} {'|'.join(wire.VERBS)}")
         request = read_request(sys.stdin.fileno())
         call = Call(request)
-        if verb in ("info", "list"):
+        if verb not in wire.CHANGING:
             call.nothing_changed()
         _stop_in_time(call)
         return _reply({"ok": True, **_answer(driver, verb, call, request)}, wire.OK)
@@ -223,12 +223,9 @@ def serve(driver: Driver, arguments: Sequence[str] | None = None) -> int:
         import traceback
 
         traceback.print_exc()
-        changes = verb in ("present", "revoke")
         what = f"{type(error).__name__}: {error}"
-        return _refuse(
-            wire.Refused("internal", what, effect="unknown" if changes else "none"),
-            call,
-        )
+        effect = "unknown" if verb in wire.CHANGING else "none"
+        return _refuse(wire.Refused("internal", what, effect=effect), call)
 
 
 def read_request(descriptor: int) -> dict[str, Any]:
@@ -284,9 +281,7 @@ def _answer(driver: Driver, verb: str, call: Call, request: dict[str, Any]) -> d
 
 
 def _told(snapshot: Snapshot) -> dict[str, Any]:
-    created = None
-    if snapshot.created is not None:
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(snapshot.created))
+    created = None if snapshot.created is None else wire.written_time(snapshot.created)
     return {**snapshot._asdict(), "created": created}
 
 
@@ -325,17 +320,11 @@ def _reply(reply: dict[str, Any], status: int) -> int:
 def _wanted(request: dict[str, Any]) -> Wanted:
     made = request.get("made")
     if made is not None:
-        if not isinstance(made, list) or not all(wire.matches(wire.MADE, item) for item in made):
+        if not wire.are_made(made):
             raise wire.Refused("invalid", "made is no list of names")
         made = tuple(made)
     handle = request.get("handle")
-    if handle is not None and (
-        not isinstance(handle, dict)
-        or not all(
-            wire.matches(wire.MADE, key) and wire.matches(wire.OPAQUE, value)
-            for key, value in handle.items()
-        )
-    ):
+    if handle is not None and not wire.is_handle(handle):
         raise wire.Refused("invalid", "handle is no object of texts")
     return Wanted(
         wire.checked(request, "volume", wire.NAME),

@@ -5,11 +5,14 @@ The core and the drivers share these limits and forms, so that both refuse the s
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 from typing import Any
 
 VERSION = 1
 VERBS = ("info", "list", "present", "revoke")
+CHANGING = ("present", "revoke")  #: the verbs that change something at the array
 CODES = (
     "invalid",
     "not_found",
@@ -28,6 +31,7 @@ TEMPORARY = ("busy", "unreachable", "timeout")
 MODELS = ("own", "shared")
 STATES = ("ready", "offline", "busy", "gone")
 TIME_SOURCES = ("array", "name", "none")
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 OK, FAILED, TRY_AGAIN = 0, 1, 75
 
 LONGEST_REQUEST = 1 << 20  # bytes
@@ -74,8 +78,8 @@ def checked(request: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str
     What a driver types at an array comes through here: no line end, space, quote or semicolon.
     """
     value = request.get(name)
-    if isinstance(value, str) and pattern.fullmatch(value):
-        return value
+    if matches(pattern, value):
+        return str(value)
     raise Refused("invalid", f"{name} is {'missing' if value is None else 'malformed'}")
 
 
@@ -86,6 +90,28 @@ def member(request: dict[str, Any], name: str, kind: Any, default: Any) -> Any:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise Refused("invalid", f"{name} is malformed")
     return value
+
+
+def are_made(value: object) -> bool:
+    """Tell whether a value is a list of what a driver made."""
+    return isinstance(value, list) and all(matches(MADE, each) for each in value)
+
+
+def is_handle(value: object) -> bool:
+    """Tell whether a value is an object of short names and opaque texts."""
+    return isinstance(value, dict) and all(
+        matches(MADE, name) and matches(OPAQUE, each) for name, each in value.items()
+    )
+
+
+def written_time(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as the protocol has it: 2010-05-03T04:00:01Z."""
+    return time.strftime(_TIME, time.gmtime(seconds))
+
+
+def read_time(text: str) -> float:
+    """Return the seconds since 1970; raise ValueError, TypeError or OverflowError."""
+    return float(calendar.timegm(time.strptime(text, _TIME)))
 
 
 def one_line(text: str) -> str:

@@ -70,7 +70,7 @@ def read(host: Host, target: str) -> Claim:
     """Return the claim on a target; an empty one if there is none, or it is from another boot."""
     text = host.read(f"{FOLDER}/claims/{target}") or ""
     values = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-    if not values or values.get("boot") != _boot(host):
+    if not values or values.get("boot") != boot(host):
         return Claim()
     try:
         return Claim(
@@ -115,7 +115,7 @@ def write(host: Host, target: str, claim: Claim) -> None:
         "used": f"{claim.used:.3f}",
         "asked_by": f"{claim.asked_by}",
         "others": " ".join(claim.others),
-        "boot": _boot(host),
+        "boot": boot(host),
     }
     text = "".join(f"{name} {value}\n" for name, value in values.items() if value)
     write_file(host, f"claims/{target}", text)
@@ -263,5 +263,6 @@ def _exists(host: Host, pair: tuple[int, int], inodes: dict[int, int]) -> bool:
     return folder is not None and folder.st_ino == inode
 
 
-def _boot(host: Host) -> str:
+def boot(host: Host) -> str:
+    """Return the name of this boot."""
     return host.read("/proc/sys/kernel/random/boot_id") or "-"

@@ -81,8 +81,7 @@ class Search(NamedTuple):
             with suppress(errors.TooOften):
                 answer = self.ask(portal)
                 if isinstance(answer, str):
-                    lines = filter(None, map(portals.from_send_targets, answer.split("\n")))
-                    return {keys.fold(name) for name, _ in lines}
+                    return {keys.fold(name) for name, _ in list_offers(answer)}
         return set()
 
     def _offered(self, obstacles: list[Obstacle], is_known: bool) -> list[node_records.Record]:
@@ -278,13 +277,17 @@ def connection_error(portal: portals.Portal, until: float) -> str:
     return ""
 
 
+def list_offers(text: str) -> list[tuple[str, portals.Portal]]:
+    """Return target and portal of each line of a discovery's answer that has them."""
+    # Not splitlines(), which also ends a line at some characters of a name that is not ASCII.
+    return [offer for line in text.split("\n") if (offer := portals.from_send_targets(line))]
+
+
 def offered_records(target: str, text: str) -> list[node_records.Record]:
     """Return records that do not exist yet, one for each portal that a discovery's answer names."""
-    # Not splitlines(), which also ends a line at some characters of a name that is not ASCII.
-    offers = filter(None, map(portals.from_send_targets, text.split("\n")))
     return [
         node_records.Record(name, portal, "")
-        for name, portal in offers
+        for name, portal in list_offers(text)
         if keys.fold(name) == target
     ]
 

@@ -27,6 +27,11 @@ class Record(NamedTuple):
     path: str  #: of its folder; "" when the record does not exist yet
 
 
+def list_targets(host: Host) -> set[str]:
+    """Return the folded names of the targets that have a node record."""
+    return {keys.fold(name) for folder in FOLDERS for name in host.names(folder)}
+
+
 def find_all(host: Host, target: str) -> list[Record]:
     """Return the records of `target`, a folded name: one for each portal, in order."""
     records: dict[portals.Portal, Record] = {}

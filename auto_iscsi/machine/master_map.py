@@ -109,7 +109,7 @@ def _read(host: Host, file: str, depth: int, is_ours: IsOurs) -> list[Line]:
             elif (path := source.partition("file:")[2] or f"/etc/{source}") != file:
                 ours += _read(host, path, depth + 1, is_ours)
         elif words[0].startswith("/") and len(words) > 1:
-            program = words[1].partition(":")[2] if ":" in words[1] else words[1]
+            program = _path(words[1])
             if is_ours(host, words[1]):
                 rest = " ".join(words[2:])
                 ours.append(
@@ -148,8 +148,13 @@ def _is_program(host: Host, map_name: str) -> bool:
     """Tell whether a line's map is our program, or a link to it."""
     if not map_name.startswith(("/", "program:", "exec:")):
         return False
-    path = map_name.partition(":")[2] if ":" in map_name else map_name
+    path = _path(map_name)
     return os.path.basename(path) == PROGRAM or host.link(path) == PROGRAM
+
+
+def _path(map_name: str) -> str:
+    """Return a line's map without its type, as `program:`."""
+    return map_name.partition(":")[2] if ":" in map_name else map_name
 
 
 def _is_volumes(host: Host, map_name: str) -> bool:

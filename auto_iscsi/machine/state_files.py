@@ -56,7 +56,7 @@ def write(
                 os.close(handle)
             os.rename(draft, path)
             if durable:
-                _sync_folder(folder)
+                sync_folder(folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(draft)
@@ -77,7 +77,7 @@ def make_folder(path: str) -> None:
             os.mkdir(path, 0o700)
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
     """Return when the names in a folder are on the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

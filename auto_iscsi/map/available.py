@@ -95,8 +95,7 @@ def has_link(request: Request, up: Sequence[Session]) -> bool:
 
 def selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.Disk]:
     """Return the disks of sessions that the configuration selects."""
-    disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
-    return [disk for disk in disks if scsi_disks.is_selected(disk, request.settings)]
+    return scsi_disks.list_selected(request.host, up, request.settings)
 
 
 def without_session(request: Request) -> Mountable | None:

@@ -48,7 +48,10 @@ def keep(request: Request, tree: Mountable) -> None:
     """Keep a tree, if possible. The caller holds the target."""
     host = request.host
     up = [each for each in sessions.find_all(host, request.target) if each.up]
-    disks = [*_selected_disks(request, up), *(d for _, d in _disks_of_others(request))]
+    disks = [
+        *scsi_disks.list_selected(host, up, request.settings),
+        *(d for _, d in _disks_of_others(request)),
+    ]
     names = [identity.disk_name(host, disk.path) for disk in disks]
     lines: list[tuple[str, ...]] = [("disk", name) for name in names]
     for offset, device, fstype, options, volume, is_guessed in tree.filesystems:
@@ -69,7 +72,7 @@ def find(request: Request, up: Sequence[Session]) -> Mountable | None:
     if kept is None:
         return None
     host, settings = request.host, request.settings
-    disks = _selected_disks(request, up)
+    disks = scsi_disks.list_selected(host, up, request.settings)
     if not kept.disks.issuperset(identity.disk_name(host, disk.path) for disk in disks):
         return None
     paths = {disk.path for disk in disks}
@@ -122,11 +125,6 @@ def forget_gone(host: Host, claimed: Sequence[str]) -> None:
                 os.unlink(host.path(f"{TREES}/{name}"))
 
 
-def _selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.Disk]:
-    disks = [disk for session in up for disk in scsi_disks.list_all(request.host, session)]
-    return [disk for disk in disks if scsi_disks.is_selected(disk, request.settings)]
-
-
 def _disks_of_others(request: Request) -> list[tuple[str, scsi_disks.Disk]]:
     """Return the selected disks of the targets that the setting `with` names, each with these."""
     return [
@@ -134,7 +132,7 @@ def _disks_of_others(request: Request) -> list[tuple[str, scsi_disks.Disk]]:
         for other in request.others
         for session in sessions.find_all(request.host, other.target)
         if session.up
-        for disk in _selected_disks(other, [session])
+        for disk in scsi_disks.list_selected(request.host, [session], other.settings)
     ]
 
 

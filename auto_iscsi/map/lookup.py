@@ -143,7 +143,13 @@ def _settings_of(host: Host, target: str) -> Settings:
 
 def bring_up(request: Request) -> Mountable:
     """Return what one of a lookup's other targets shows; raise Failure."""
-    return _through_sessions(request) or _brought_up(request)
+    try:
+        return _through_sessions(request) or _brought_up(request)
+    except errors.TwinVolumes:
+        from auto_iscsi.map import undo_login
+
+        undo_login.log_out(request)
+        raise
 
 
 def _through_sessions(request: Request) -> Mountable | None:

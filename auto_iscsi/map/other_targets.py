@@ -66,7 +66,7 @@ def list_names(host: Host, target: str, settings: Settings, until: float) -> lis
 
 def known(host: Host) -> set[str]:
     """Return the targets, folded, of which there is a node record or a session."""
-    names = {keys.fold(name) for folder in node_records.FOLDERS for name in host.names(folder)}
+    names = node_records.list_targets(host)
     return names | {keys.fold(session.target) for session in sessions.list_all(host)}
 
 
@@ -124,7 +124,7 @@ def requests(
 
 
 def bring_up(
-    request: Request, content: Mountable, content_of: Callable[[Request], Mountable]
+    request: Request, content: Mountable, content_of: Callable[[Request], Mountable | None]
 ) -> Found:
     """Bring up the other targets, if a volume group can need them; return what they have.
 
@@ -138,31 +138,22 @@ def bring_up(
         try:
             shown = content_of(other)
         except errors.Failure as failure:
-            if isinstance(failure, errors.TwinVolumes):
-                from auto_iscsi.map import undo_login
-
-                undo_login.log_out(other)
             notes.append(failure.reason)
             continue
-        members += _members(other, shown)
-        notes += [f"{other.target}: {note}" for note in shown.notes]
+        if shown:
+            members += _members(other, shown)
+            notes += [f"{other.target}: {note}" for note in shown.notes]
     return Found(tuple(members), tuple(notes))
 
 
 def look(request: Request, content: Mountable) -> Found:
     """Return what the other targets have that are up. Nothing is changed."""
-    if not _is_needed(content):
-        return Found((), ())
-    members: list[Filesystem] = []
-    notes: list[str] = []
-    for other in request.others:
-        try:
-            shown = available.through_sessions(other).mountable
-        except errors.Failure as failure:
-            notes.append(failure.reason)
-            continue
-        members += _members(other, shown) if shown else []
-    return Found(tuple(members), tuple(notes))
+
+    def content_of(other: Request) -> Mountable | None:
+        shown = available.through_sessions(other).mountable
+        return shown and shown._replace(notes=())
+
+    return bring_up(request, content, content_of)
 
 
 def for_explain(request: Request) -> Request:

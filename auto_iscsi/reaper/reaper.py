@@ -21,7 +21,6 @@ from auto_iscsi.reaper import decisions, logout
 from auto_iscsi.san import catalogue, links, presenting
 
 AT_ONCE = 8  # targets that are worked on at the same time
-_SAN_TIME = 300.0  # seconds for all SANs
 Say = Callable[[str], None]
 
 
@@ -92,8 +91,8 @@ def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outc
         _tidy(host)
         with contextlib.suppress(errors.Failure):  # `auto-iscsi check` reports a wrong file
             links.update(host, catalogue.read(host))
-        revoked = presenting.finish(host, time.monotonic() + _SAN_TIME) if with_san else []
-        return Outcome(ended, revoked=revoked)
+        until = time.monotonic() + presenting.FINISHING
+        return Outcome(ended, revoked=presenting.finish(host, until) if with_san else [])
     finally:
         claims.unlock(host, "reap", handle)
 

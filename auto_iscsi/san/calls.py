@@ -97,7 +97,7 @@ def present(
     host: Host, san: San, snapshot: Snapshot, lease: str, until: float
 ) -> protocol.Presented:
     """Have a snapshot presented to this host, read-only; raise SanFailure."""
-    request = {**snapshot._asdict(), **_ourselves(host), "lease": lease, "readonly": True}
+    request = _about(host, snapshot, lease)
     with _slot(host, san, until):
         return replies.presented(_ask(host, san, "present", request, until), san.name)
 
@@ -113,10 +113,7 @@ def revoke(
 ) -> protocol.Revoked:
     """Have undone what a lease made; made None: the driver finds out. Raise SanFailure."""
     request = {
-        **snapshot._asdict(),
-        **_ourselves(host),
-        "lease": lease,
-        "readonly": True,
+        **_about(host, snapshot, lease),
         "made": None if made is None else list(made),
         "handle": handle,
     }
@@ -134,7 +131,8 @@ def initiator(host: Host) -> str:
     return ""
 
 
-def _ourselves(host: Host) -> dict[str, str]:
+def _about(host: Host, snapshot: Snapshot, lease: str) -> dict[str, Any]:
+    """Return what present and revoke say: which snapshot, for which host, under which lease."""
     name = initiator(host)
     if not name:
         raise errors.Failure(
@@ -142,7 +140,9 @@ def _ourselves(host: Host) -> dict[str, str]:
             "see InitiatorName in /etc/iscsi/initiatorname.iscsi",
         )
     own = (host.read("/proc/sys/kernel/hostname") or "host").partition(".")[0]
-    return {"initiator": name, "host": own if wire.matches(wire.HOST, own) else "host"}
+    host_name = own if wire.matches(wire.HOST, own) else "host"
+    ourselves = {"initiator": name, "host": host_name}
+    return {**snapshot._asdict(), **ourselves, "lease": lease, "readonly": True}
 
 
 def _ask(host: Host, san: San, verb: str, request: dict[str, Any], until: float) -> dict[str, Any]:

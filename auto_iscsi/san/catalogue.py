@@ -94,7 +94,7 @@ def state(host: Host) -> str:
     files = [
         (name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in file_cache.list_existing(host)
     ]
-    known = [auto_iscsi.__version__, files, sorted(_known(host))]
+    known = [auto_iscsi.__version__, files, sorted(node_records.list_targets(host))]
     known.append(sorted({session.target for session in sessions.list_all(host)}))
     folder = rate_limit.OFFERS
     known.append([(name, rate_limit.last_offer(host, name)[1]) for name in host.names(folder)])
@@ -114,7 +114,7 @@ def read(host: Host, volume: str = "") -> Catalogue:
     connected = {keys.fold(session.target) for session in sessions.list_all(host)}
     entries: list[Entry] = []
     unnamed: list[Unnamed] = []
-    for target in sorted(_known(host) | connected | offered.targets):
+    for target in sorted(node_records.list_targets(host) | connected | offered.targets):
         if volume not in target:
             continue
         try:
@@ -196,8 +196,3 @@ def now(entries: Sequence[Entry]) -> datetime:
     return datetime.fromtimestamp(time.time()).astimezone(
         entries[0].time.tzinfo if entries else None
     )
-
-
-def _known(host: Host) -> set[str]:
-    """Return the targets, folded, that open-iscsi has a node record of."""
-    return {keys.fold(name) for folder in node_records.FOLDERS for name in host.names(folder)}

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors
 from auto_iscsi.drivers import protocol, wire
 from auto_iscsi.iscsi import claims
+from auto_iscsi.machine import state_files
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import calls
 
@@ -84,7 +85,7 @@ def begin(host: Host, san: str, snapshot: protocol.Snapshot, uid: str, user: str
         PRESENTING,
         time.time(),
         time.time(),
-        boot(host),
+        claims.boot(host),
         uid,
         user,
         snapshot.presented,
@@ -95,7 +96,7 @@ def begin(host: Host, san: str, snapshot: protocol.Snapshot, uid: str, user: str
 
 def advance(host: Host, lease: Lease, state: str, **members: Any) -> Lease:
     """Write that a lease comes to a state; return it. The caller holds the volume."""
-    lease = lease._replace(state=state, changed=time.time(), boot=boot(host), **members)
+    lease = lease._replace(state=state, changed=time.time(), boot=claims.boot(host), **members)
     write(host, lease)
     return lease
 
@@ -111,11 +112,7 @@ def end(host: Host, lease: Lease) -> None:
     folder = host.path(FOLDER)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/{lease.lease}")
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    state_files.sync_folder(folder)
 
 
 def read(host: Host, name: str) -> Lease | Damaged | None:
@@ -183,8 +180,3 @@ def hold_volume(host: Host, san: str, volume: str, until: float) -> Iterator[Non
         yield
     finally:
         claims.unlock(host, name, handle)
-
-
-def boot(host: Host) -> str:
-    """Return the name of this boot."""
-    return host.read("/proc/sys/kernel/random/boot_id") or "-"

@@ -50,9 +50,9 @@ def remembered(host: Host, sections: Sequence[config_files.Section]) -> Offers:
         if age < 0:
             continue
         answered.add(portal)
-        for offer in filter(None, map(portals.from_send_targets, text.split("\n"))):
-            targets.add(keys.fold(offer[0]))
-            answered.add(offer[1]._replace(tpgt=-1))
+        for target, offered in discovery.list_offers(text):
+            targets.add(keys.fold(target))
+            answered.add(offered._replace(tpgt=-1))
     return Offers(frozenset(targets), tuple(answered))
 
 

@@ -31,6 +31,7 @@ from auto_iscsi.san.leases import Lease
 
 #: For so long, a snapshot that is presented and has no session is left to the run that wants it.
 GRACE = 120.0
+FINISHING = 300.0  #: seconds for all that finish() does
 _MINUTE = 60.0
 _BACK_OFF = (60.0, 3600.0)  # seconds from one failed revoke to the next, at least and at most
 _DRAFT_AGE = 3600.0
@@ -257,7 +258,7 @@ def decide(host: Host, lease: Lease) -> Decision:
         if 0 <= age < pause:
             why = f"revoke failed {lease.attempts}x, again in {pause - age:.0f} s: {lease.why}"
             return Decision(WAIT, why)
-    elif lease.boot == leases.boot(host) and 0 <= age < GRACE:
+    elif lease.boot == claims.boot(host) and 0 <= age < GRACE:
         return Decision(WAIT, f"{lease.state} since {age:.0f} s: left to the run that wants it")
     return Decision(REVOKE, f"{lease.state}, and no session")
 

@@ -7,9 +7,7 @@ reply (another exit status, no JSON, too long, killed) is `internal` with effect
 
 from __future__ import annotations
 
-import calendar
 import json
-import time
 from typing import Any, NamedTuple, NoReturn
 
 from auto_iscsi import errors, portals, wording
@@ -61,7 +59,7 @@ def read(answer: Answer, san: str, verb: str, file: str = "") -> dict[str, Any]:
         reply = None
     if answer.is_late and not isinstance(reply, dict):
         hint = _HINTS["timeout"].format(file=file)
-        effect = "unknown" if verb in ("present", "revoke") else "none"
+        effect = "unknown" if verb in wire.CHANGING else "none"
         why = f"{what}: the driver did not answer within {answer.seconds:.0f} s"
         raise errors.SanFailure(why, hint, "timeout", effect)
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
@@ -78,7 +76,7 @@ def read(answer: Answer, san: str, verb: str, file: str = "") -> dict[str, Any]:
 
 def broken(what: str, verb: str, why: str) -> errors.SanFailure:
     """Return the failure for a driver that does not keep to the protocol."""
-    effect = "unknown" if verb in ("present", "revoke") else "none"
+    effect = "unknown" if verb in wire.CHANGING else "none"
     hint = "auto-iscsi san test DRIVER shows what is wrong with a driver"
     return errors.SanFailure(f"{what}: {why}", hint, "internal", effect)
 
@@ -91,7 +89,7 @@ def _error(what: str, verb: str, error: Any, file: str) -> errors.SanFailure:
     seconds = error.get("retry_after_s")
     is_number = isinstance(seconds, int) and not isinstance(seconds, bool)
     retry_after = min(max(seconds, 0), 3600) if is_number else 0
-    changes = verb in ("present", "revoke")
+    changes = verb in wire.CHANGING
     effect = "none" if error.get("effect") == "none" or not changes else "unknown"
     shown = wording.one_line(wire.one_line(message)) or "no reason given"
     hint = _HINTS.get(code, "").format(file=file)
@@ -144,7 +142,7 @@ def _snapshot(member: dict[str, Any]) -> protocol.Snapshot:
     created, text = None, member.get("created")
     if text is not None:
         try:
-            created = float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+            created = wire.read_time(text)
         except (TypeError, ValueError, OverflowError):
             _wrong("created", "is no time such as 2010-05-03T04:00:01Z")
     state, source = member.get("state", "ready"), member.get("created_from", "none")
@@ -209,7 +207,7 @@ def revoked(reply: dict[str, Any], san: str) -> protocol.Revoked:
 
 def _made(reply: dict[str, Any]) -> tuple[str, ...]:
     made = reply.get("made", [])
-    if not isinstance(made, list) or not all(wire.matches(wire.MADE, each) for each in made):
+    if not wire.are_made(made):
         _wrong("made", "is no list of small words")
     return tuple(made)
 
@@ -218,11 +216,8 @@ def _handle(reply: dict[str, Any]) -> dict[str, str] | None:
     handle = reply.get("handle")
     if handle is None:
         return None
-    if not isinstance(handle, dict) or len(handle) > 64:
+    if not wire.is_handle(handle) or len(handle) > 64:
         _wrong("handle", "is no object of texts")
-    for name, value in handle.items():
-        if not wire.matches(wire.MADE, name) or not wire.matches(wire.OPAQUE, value):
-            _wrong("handle", "is no object of texts")
     return dict(handle)
 
 
@@ -237,9 +232,9 @@ def _check_portal(text: Any) -> None:
 
 def _text(members: dict[str, Any], name: str, pattern: Any) -> str:
     value = members.get(name)
-    if not isinstance(value, str) or not pattern.fullmatch(value):
+    if not wire.matches(pattern, value):
         _wrong(name, "is missing" if value is None else "does not have its form")
-    return value
+    return str(value)
 
 
 def _flag(members: dict[str, Any], name: str, default: bool) -> bool:

@@ -59,6 +59,16 @@ def is_cleared(vm: Machine, before: str) -> bool:
     return job.until(is_as_before)
 
 
+def all_ended(vm: Machine, seconds: float = 60) -> bool:
+    """Run the reaper until no session is left; say whether that was reached in time."""
+    return bool(
+        job.until(
+            lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False, timeout=120).status,
+            seconds,
+        )
+    )
+
+
 def all_unmounted(vm: Machine, iqn: str) -> bool:
     """Wait until automount has unmounted a key with all that is below it."""
     return job.until(

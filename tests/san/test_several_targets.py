@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
+from tests.san.reaping import all_ended
 from tests.san.snapshot import checksum
 
 SETTINGS = (
@@ -67,16 +68,6 @@ def server(vm: Machine, san: San) -> list[LiveDisk]:
     return disks
 
 
-def reaped(vm: Machine) -> bool:
-    """Wait until the reaper has ended all sessions."""
-    return bool(
-        job.until(
-            lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False, timeout=120).status,
-            120,
-        )
-    )
-
-
 def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san: San) -> None:
     disks = server(vm, san)
     before, left = [checksum(vm, disk) for disk in disks], vm.run(LEFT, check=False).stdout
@@ -108,7 +99,7 @@ def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san
     other = f"{job.ROOT}/{job.BETA}"
     assert vm.run(f"cat {other}/vg0-both/new1", timeout=300).stdout == "srv1\n"
     assert job.expired(vm, job.ALPHA, 150) and job.expired(vm, job.BETA, 150)
-    assert reaped(vm)
+    assert all_ended(vm, 120)
     assert vm.run(LEFT, check=False).stdout == left
     for _ in range(3):
         lookups = [
@@ -116,13 +107,13 @@ def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san
         ]
         for lookup in lookups:
             assert "vg0-both" in lookup.wait().stdout
-        assert reaped(vm)
+        assert all_ended(vm, 120)
     # One that cannot be reached is named, and what is whole is shown.
     beta.revoke()
     assert vm.run(f"cat {root}/vg0-root/usr/new1", timeout=300).stdout == "usr1\n"
     assert vm.run(f"ls {root}").lines == ["p1", "vg0-root"]
     line = job.last_message(vm)
     assert f"{job.BETA}: login" in line and "vg0-home is left out" in line, line
-    assert job.expired(vm, job.ALPHA, 150) and reaped(vm)
+    assert job.expired(vm, job.ALPHA, 150) and all_ended(vm, 120)
     assert vm.run(LEFT, check=False).stdout == left
     assert [checksum(vm, disk) for disk in disks] == before

@@ -7,6 +7,7 @@ import pytest
 from tests.san import job, killer
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
+from tests.san.reaping import all_ended
 from tests.san.snapshot import checksum
 
 #: What a host without a device of ours shows: no map, no store.
@@ -68,15 +69,6 @@ def group(vm: Machine, san: San) -> tuple[LiveDisk, LiveDisk]:
     return first, second
 
 
-def clear(vm: Machine) -> bool:
-    """Wait until the reaper has ended all sessions."""
-    return bool(
-        job.until(
-            lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False, timeout=120).status
-        )
-    )
-
-
 @pytest.mark.parametrize("read_only", [True, False], ids=["protected", "writable"])
 def test_each_kind_is_shown_or_named(vm: Machine, san: San, read_only: bool) -> None:
     disks = group(vm, san)
@@ -113,7 +105,7 @@ def test_each_kind_is_shown_or_named(vm: Machine, san: San, read_only: bool) -> 
     assert vm.run(f"cat {root}/vg1-twice/new8", timeout=100).stdout == "twice8\n"
     assert any("/vg1-thin is left out: " in line and "missing" in line for line in job.messages(vm))
     assert job.expired(vm, job.ALPHA) and job.expired(vm, job.BETA)
-    assert clear(vm)
+    assert all_ended(vm)
     assert vm.run(LEFT, check=False).stdout == left
     assert [checksum(vm, disk) for disk in disks] == before
 
@@ -138,7 +130,7 @@ def test_a_lookup_killed_at_each_step_leaves_nothing_that_stays(vm: Machine, san
                 device = entry.rpartition('":')[2].rstrip('"\n ')
                 text = vm.run(f"mount -o ro {device} /mnt && cat /mnt/new8; umount /mnt").stdout
                 assert text == "thin8\n", (when, call)
-            assert clear(vm), (when, call)
+            assert all_ended(vm), (when, call)
             assert vm.run(LEFT, check=False).stdout == left, (when, call)
     for call in range(1, 6):  # the overlay, the volume, the pool, two devices
         vm.run(["auto-iscsi", "lookup", job.ALPHA], timeout=180)
@@ -147,7 +139,7 @@ def test_a_lookup_killed_at_each_step_leaves_nothing_that_stays(vm: Machine, san
             job.until(lambda: vm.run(["auto-iscsi", "reap"], check=False, timeout=180).status)
         )
         killer.disarm(vm)
-        assert clear(vm), call
+        assert all_ended(vm), call
         assert vm.run(LEFT, check=False).stdout == left, call
     assert killed == 15
     assert [checksum(vm, disk) for disk in disks] == before
