@@ -80,6 +80,7 @@ test-san: deb rpm standalone ## test with a real SAN in the virtual machine
 	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
 
 .PHONY: soak
+soak: export BED_CPUS = 2
 soak: deb ## run users, kills and restarts in the virtual machine (SECONDS=600)
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)

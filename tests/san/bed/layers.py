@@ -147,6 +147,7 @@ def booted(suite: str | None = None, *, icount: bool = False) -> Layer:
         (HERE / "initrd.py").read_bytes(),
         (HERE / "hardware.py").read_bytes(),
         os.environ.get("BED_ACCEL", ""),
+        hardware.cpus(),
         str(icount),
         version.stdout,
     )
