@@ -5,6 +5,10 @@ dmsetup itself waits until udev has made the links of a new device.
 
 from __future__ import annotations
 
+import fcntl
+import os
+
+from auto_iscsi import errors
 from auto_iscsi.disks import our_devices
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from auto_iscsi.machine.host import Host
 
 FOLDER = "/dev/mapper"  #: where udev makes the links
+_BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _LONGEST_REASON = 300  # characters of what dmsetup printed
 
 
@@ -62,3 +67,21 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
         if is_ours and values.get("Tables present") == "None":
             found.append(values.get("Name", ""))
     return found
+
+
+def make_read_only(host: Host, target: str, node: str) -> None:
+    """Make a device of ours (dm-N) read-only that was made writable; raise Failure.
+
+    Its table stays as it is: a read-only one in its place takes two runs of dmsetup more, and an
+    event of udev's.
+    """
+    try:
+        handle = os.open(host.path(f"/dev/{node}"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(handle, _BLKROSET, (1).to_bytes(4, "little"))
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise errors.Failure(
+            f"{target}: {our_devices.name(host, node)} cannot be made read-only: {error.strerror}"
+        ) from error

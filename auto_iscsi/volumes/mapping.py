@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 import zlib
 
@@ -24,7 +22,6 @@ from auto_iscsi.volumes import (
 
 SECTOR = 512  #: bytes; the unit of device-mapper's tables
 PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
-_BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _STEP = 0.05  # seconds between two looks at udev's records
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
@@ -70,7 +67,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     if why := device_mapper.create(host, until, mapping.name, "--concise", concise):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
     if mapping.is_protected_later:
-        _protect(host, target, mapping)
+        device_mapper.make_read_only(host, target, find(host, mapping))
 
 
 def wait_for_udev(host: Host, target: str, node: str, until: float) -> None:
@@ -83,22 +80,6 @@ def wait_for_udev(host: Host, target: str, node: str, until: float) -> None:
             name_ = our_devices.name(host, node)
             raise errors.Busy(f"{target}: udev has not examined {name_} yet", "udevadm settle")
         time.sleep(_STEP)
-
-
-def _protect(host: Host, target: str, mapping: Mapping) -> None:
-    """Make a device read-only that could not be made so; raise Failure."""
-    try:
-        handle = os.open(
-            host.path(f"/dev/{find(host, mapping)}"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        )
-        try:
-            fcntl.ioctl(handle, _BLKROSET, (1).to_bytes(4, "little"))
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise errors.Failure(
-            f"{target}: {mapping.name} cannot be made read-only: {error.strerror}"
-        ) from error
 
 
 def find(host: Host, mapping: Mapping) -> str:

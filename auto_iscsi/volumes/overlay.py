@@ -68,7 +68,7 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
     node = our_devices.find(host, device.number)
     try:
         _replay(host, target, name, fstype, until)
-        _make_read_only(host, target, name, until)
+        device_mapper.make_read_only(host, target, node)
     except errors.Failure:
         remove(host, target, node, until)
         raise
@@ -97,7 +97,7 @@ def _finish(
     is_dirty = bounded.run(lambda: superblock.is_node_dirty(host, family, node), until, target)
     if is_dirty is not False or _is_full(host, name, until):
         return None
-    _make_read_only(host, target, name, until)
+    device_mapper.make_read_only(host, target, node)
     return find_laid(host, device)
 
 
@@ -259,15 +259,3 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
             f"{target}: the journal cannot be replayed into an overlay: {why}",
             "dmesg says why; journal = skip mounts it without its newest files",
         )
-
-
-def _make_read_only(host: Host, target: str, name: str, until: float) -> None:
-    """Load the overlay's table once more, read-only.
-
-    resume suspends the device for the change of tables by itself (drivers/md/dm-ioctl.c,
-    do_resume). One that we suspend would stay so when we are killed, and hang whoever reads it.
-    """
-    _, table = device_mapper.run(host, until, "table", name)
-    for words in (("reload", "--readonly", name, "--table", table), ("resume", name)):
-        if why := device_mapper.why_not(host, until, *words):
-            raise errors.Failure(f"{target}: overlay {name} cannot be made read-only: {why}")

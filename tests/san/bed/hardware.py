@@ -1,10 +1,10 @@
 """The hardware of the guest, as QEMU's arguments.
 
 A state can be resumed only on the hardware on which it was saved, so the key of every saved state
-includes this file. The guest has one processor, because two guests run at a time: on a host with two
-processors, their tests take 60 % of the time that they take with two each. $BED_CPUS asks for more.
-With icount it always has one, and virtual time: one nanosecond per instruction, within some percent
-the same in each run.
+includes this file. The guest has one processor, because two guests run at a time: on a host with
+two processors, their tests take 60 % of the time that they take with two each. $BED_CPUS asks for
+more. With icount it always has one, and virtual time: one nanosecond per instruction, within some
+percent the same in each run.
 """
 
 from __future__ import annotations
