@@ -181,26 +181,28 @@ class Search(NamedTuple):
     ) -> tuple[iscsiadm.Answer, str] | None:
         """Return what a portal offers, and what to do if it offers nothing.
 
-        An answer of the last two seconds to a lookup of any target will do. Several lookups take
-        turns, so that all but the first find such an answer. Return None when the discovery before
-        ours has no answer within `patience` seconds, or within the limit.
+        An answer of the last two seconds to a lookup of any target will do, or one that has come
+        since we wait. Several lookups take turns, so that all but the first find such an answer,
+        however slow the portal is. Return None when the discovery before ours has no answer within
+        `patience` seconds, or within the limit.
         """
         name = offer_name(portal, self.settings)
         until = limit.end if patience is None else min(limit.end, time.monotonic() + patience)
+        began = claims.now()
         handle = claims.lock(self.host, f"discovery/{portal}", until)
         if handle is None:
             return None
         still_runs = False
         try:
-            text = rate_limit.recent_offer(self.host, name)
+            text = rate_limit.recent_offer(self.host, name, claims.now() - began)
             if text is not None:
                 return iscsiadm.Answer(iscsiadm.SUCCESS, text), ""
-            began = rate_limit.begin(self.host, f"{portal}", self.settings.attempts, self.until)
+            attempt = rate_limit.begin(self.host, f"{portal}", self.settings.attempts, self.until)
             still_runs = True
             answer, hint = self._discover_in_turn(portal, handle, credentials, limit)
             still_runs = answer.status is None
             if answer.status in (iscsiadm.SUCCESS, iscsiadm.NO_OBJS_FOUND):
-                rate_limit.undo(self.host, f"{portal}", began, self.until)
+                rate_limit.undo(self.host, f"{portal}", attempt, self.until)
                 rate_limit.remember_offer(self.host, name, answer.text)
             return answer, hint
         finally:

@@ -70,10 +70,13 @@ def subjects(host: Host, age: float) -> set[str]:
     return {subject for when, subject in _read(host) if claims.now() - when >= age}
 
 
-def recent_offer(host: Host, portal: str) -> str | None:
-    """Return a portal's answer to a discovery in the last two seconds, None if there was none."""
+def recent_offer(host: Host, portal: str, waited: float = 0.0) -> str | None:
+    """Return a portal's answer to a discovery in the last two seconds, None if there was none.
+
+    Whoever has waited for his turn for longer takes an answer that has come since then.
+    """
     age, text = last_offer(host, portal)
-    return text if 0 <= age < OFFER_LIFETIME else None
+    return text if 0 <= age < max(OFFER_LIFETIME, waited) else None
 
 
 def last_offer(host: Host, portal: str) -> tuple[float, str]:

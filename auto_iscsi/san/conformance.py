@@ -25,6 +25,7 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 _INITIATOR = "iqn.1993-08.org.debian:01:auto-iscsi-san-test"
 _GONE = "auto-iscsi-test-that-does-not-exist"
 _HOSTILE = ("v\nshow", "v;show", "$(reboot)", "../../etc", "-option", "v w", "v\0w", "", "v" * 300)
+_MEMBERS = ("volume", "snapshot", "id", "initiator", "lease")
 #: Seconds after which a present is ended, once by SIGTERM and once by SIGKILL.
 _MOMENTS = (0.02, 0.1, 0.3)
 _ATTEMPTS = 5  # at what answers busy
@@ -201,8 +202,9 @@ def _garbage(suite: _Suite) -> str:
 
 
 def _hostile(suite: _Suite) -> str:
+    """Send each text as the volume of list, and by turns as each member of present and revoke."""
     wanted = suite.wanted(_lease()) if suite.san.present and suite.snapshot else None
-    for text in _HOSTILE:
+    for turn, text in enumerate(_HOSTILE):
         if text:
             reply = suite.ask("list", volume=text, presented_only=False, initiator=_INITIATOR)
             if not isinstance(reply, errors.SanFailure):
@@ -210,12 +212,12 @@ def _hostile(suite: _Suite) -> str:
             _require(reply, ("invalid", "not_found"), f"list of volume {text!r}")
         if wanted is None:
             continue
-        for member in ("volume", "snapshot", "id", "initiator", "lease"):
-            for verb in ("present", "revoke"):
-                reply = suite.ask(verb, **{**wanted, member: text, "made": None, "handle": None})
-                if not isinstance(reply, errors.SanFailure):
-                    raise _Failed(f"{verb} with {member} {text!r} gets ok")
-                _require(reply, ("invalid", "not_found"), f"{verb} with {member} {text!r}")
+        for verb, place in (("present", turn), ("revoke", turn + 2)):
+            member = _MEMBERS[place % len(_MEMBERS)]
+            reply = suite.ask(verb, **{**wanted, member: text, "made": None, "handle": None})
+            if not isinstance(reply, errors.SanFailure):
+                raise _Failed(f"{verb} with {member} {text!r} gets ok")
+            _require(reply, ("invalid", "not_found"), f"{verb} with {member} {text!r}")
     if wanted is not None:
         suite.require_clean("hostile requests")
     return f"{len(_HOSTILE)} hostile texts are refused" + ("" if wanted else " by list")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
-from auto_iscsi import errors
-from auto_iscsi.iscsi import claims, rate_limit
+from auto_iscsi import errors, portals
+from auto_iscsi.config import schema
+from auto_iscsi.iscsi import claims, discovery, rate_limit
 from tests.tree.machine import VOL1, VOL10, Machine
 
 NAMES = [f"iqn.2001-05.com.equallogic:invented-{number}" for number in range(12)]
@@ -24,6 +28,28 @@ def test_lookups_of_invented_names_share_one_discovery(machine: Machine) -> None
     # A target that is presented now is found as soon as the remembered answer is too old.
     machine.target(VOL10, portal, record=False)
     machine.wait_for(lambda: machine.lookup(VOL10).status == 0, "a new target")
+
+
+def test_an_answer_that_came_while_a_lookup_waited_is_not_asked_for_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow portal: its answer is too old for everybody else when the next lookup has its turn."""
+    monkeypatch.setattr(rate_limit, "OFFER_LIFETIME", 0.0)
+    portal = portals.parse(machine.portal())
+    host, settings = machine.host, schema.resolve([], VOL1)
+    until = time.monotonic() + 30
+    search = discovery.Search(host, VOL1, settings, until)
+    handle = claims.lock(host, f"discovery/{portal}", until)
+    assert handle is not None
+    answers: list[object] = []
+    waiting = threading.Thread(target=lambda: answers.append(search.ask(portal)))
+    waiting.start()
+    waiting.join(0.3)
+    rate_limit.remember_offer(host, str(portal), "offered")
+    claims.unlock(host, f"discovery/{portal}", handle)
+    waiting.join(30)
+    assert answers == ["offered"]
+    assert not machine.runs("discovery")
 
 
 def test_after_some_failed_logins_a_target_is_not_asked_again_yet(machine: Machine) -> None:
