@@ -3,8 +3,8 @@
     python3 tests/all.py PACKAGE [pytest's arguments]
 
 PACKAGE is the .deb that `make deb` builds. A part that fails does not stop the parts after it: only
-those that need what it should have made are left out. At the end, each part has one line; the exit
-status is 1 if anything failed, 130 after Ctrl-C.
+those that need what it should have made are left out. At the end, each part has one line, and the
+tests that took longest are listed; the exit status is 1 if anything failed, 130 after Ctrl-C.
 
 The parts run one after the other, because each uses all processors. This script has nothing but the
 standard library: it runs before tests/prepare has installed anything.
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = ("tests/prepare", "run", "python3")
 DISK = 4  #: GB: two images with their saved states, virtual environments, what the tests write
 NO_TESTS = 5  #: pytest's exit status when it has selected no test
+LONGEST = 10  #: tests that are listed at the end
 PATIENCE = 60.0  #: seconds that a part gets to end its virtual machines after Ctrl-C
 
 
@@ -51,6 +52,7 @@ class Outcome(NamedTuple):
     skipped: int = 0
     seconds: float = 0.0
     note: str = ""
+    tests: Sequence[tuple[float, str]] = ()  #: seconds and name of each test
 
 
 def pytest_part(name: str, does: str, *words: str, needs: Sequence[str] = ()) -> Part:
@@ -158,12 +160,14 @@ def run(part: Part, arguments: Sequence[str]) -> Outcome:
             if status:
                 break
         passed, failed, skipped = counts(Path(folder))
+        tests = times(Path(folder))
     note = ""
     if status == NO_TESTS and arguments:
         status, note = 0, "no test selected"
     elif status and not failed:
         failed, note = 1, f"exit status {status}"
-    return Outcome(part.name, status, passed, failed, skipped, time.monotonic() - began, note)
+    seconds = time.monotonic() - began
+    return Outcome(part.name, status, passed, failed, skipped, seconds, note, tests)
 
 
 def start(words: Sequence[str]) -> int:
@@ -205,12 +209,24 @@ def counts(folder: Path) -> tuple[int, int, int]:
     return max(total - failed - skipped, 0), failed, skipped
 
 
+def times(folder: Path) -> list[tuple[float, str]]:
+    """Return how many seconds each test took, and its name, from the results in a folder."""
+    return [
+        (float(case.get("time", 0)), f"{case.get('classname', '')}::{case.get('name', '')}")
+        for file in folder.glob("*.xml")
+        for case in xml.etree.ElementTree.parse(file).iter("testcase")
+    ]
+
+
 def report(outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Print one line for each part, and the total."""
+    """Print one line for each part, the tests that took longest, and the total."""
     say("", f"{'part':<12}{'passed':>8}{'failed':>8}{'skipped':>9}{'time':>9}")
     for one in outcomes:
         numbers = f"{one.passed:>8}{one.failed:>8}{one.skipped:>9}{spell(one.seconds):>9}"
         say(f"{one.name:<12}{numbers}  {one.note}".rstrip())
+    longest = sorted((test for one in outcomes for test in one.tests), reverse=True)[:LONGEST]
+    if longest:
+        say("the longest tests:", *(f"{spell(took):>9}  {name}" for took, name in longest))
     passed, failed = sum(one.passed for one in outcomes), sum(one.failed for one in outcomes)
     say(f"{passed} passed, {failed} failed in {seconds / 60:.{0 if seconds > 600 else 1}f} min")
 

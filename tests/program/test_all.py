@@ -102,6 +102,14 @@ def test_when_all_pass_the_status_is_0(file: Path) -> None:
     assert done.row("first")[1:4] == ["2", "0", "0"]
 
 
+def test_the_tests_that_took_longest_are_listed(file: Path) -> None:
+    file.write_text("import time\ndef test_quick(): pass\ndef test_slow(): time.sleep(1)\n")
+    lines = run(pytest_on("first", file)).out.splitlines()
+    listed = lines[lines.index("the longest tests:") + 1 :]
+    assert [line.partition("::")[2] for line in listed[:2]] == ["test_slow", "test_quick"]
+    assert listed[0].split()[:2] == ["1", "s"]
+
+
 def test_a_part_whose_needs_failed_is_not_run_and_says_so() -> None:
     done = run(shell("build", "exit 2"), shell("uses", "echo ran", needs="build"))
     assert done.status == 1
