@@ -143,7 +143,7 @@ def calls(command: Sequence[str], trace: Path) -> int:
 
 
 def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
-    """Return pairs of hosts: one has few, the other many sessions, records, sections or claims."""
+    """Return pairs of hosts: one has few, the other many sessions, snapshots and so on."""
 
     def many(number: int) -> dict[str, Content]:
         files: dict[str, Content] = {}
@@ -151,9 +151,12 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
             files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
         return files
 
-    def records(number: int) -> dict[str, Content]:
+    def snapshots(number: int) -> dict[str, Content]:
+        """Return the node records of the snapshots of 100 volumes."""
+        array = "iqn.2001-05.com.equallogic:0-8a0906"
         return {
-            f"/etc/iscsi/nodes/iqn.2001-05.com.equallogic:0-{n:05}/10.0.0.1,3260,1/default": ""
+            f"/etc/iscsi/nodes/{array}-1c20da503-{n:014x}-vm-{n % 100:02}-2026-{1 + n // 100 % 12:02}-"
+            f"{1 + n // 1200:02}-04:00:01.{n}/10.0.0.1,3260,1/default": ""
             for n in range(number)
         }
 
@@ -165,7 +168,7 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
 
     kinds = {
         "sessions": (many, 10, 1000),
-        "node records": (records, 10, 10000),
+        "snapshots": (snapshots, 10, 10000),
         "sections": (sections, 10, 1000),
         "sections, more": (sections, 10, 10000),
         "claims": (claims, 10, 10000),
@@ -238,10 +241,14 @@ def _grown(pairs: Mapping[str, tuple[Machine, Machine]], rounds: int) -> list[Ro
 
 
 def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
-    """Time the verbs that go through all sessions."""
+    """Time the verbs that go through all sessions, or through all snapshots."""
     rows = []
-    few, lots = next(iter(pairs.values()))
-    for verb in ("status", "reap --dry-run"):
+    for verb, kind in (
+        ("status", "1,000 sessions"),
+        ("reap --dry-run", "1,000 sessions"),
+        ("list --offline", "10,000 snapshots"),
+    ):
+        few, lots = next(pair for label, pair in pairs.items() if label.endswith(kind))
         took = []
         for machine in (few, lots):
             command = [str(DIST / "auto-iscsi"), "--root", str(machine.root), *verb.split()]
@@ -253,11 +260,11 @@ def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
         else:
             rows.append(
                 Row(
-                    f"{verb}, 10 → 1,000 sessions",
+                    f"{verb}, 10 → {kind}",
                     f"{took[1] / took[0]:.2f}",
                     "",
                     "",
-                    f"{took[1]:.2f} s with 1,000; the goal is 2 s",
+                    f"{took[1]:.2f} s with {kind.split()[0]}; the goal is 2 s",
                 )
             )
     return rows
