@@ -45,11 +45,11 @@ def parse(text: str) -> Key:
     """Return the key `text`; raise BadKey when it is not the name of an iSCSI target."""
     if len(text) > LONGEST:
         raise errors.BadKey(
-            f"key {_shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
+            f"key {shown(text)} refused: {len(text)} characters, a name has {LONGEST} at most"
         )
     if not text.isascii() or not _is_name(fold(text)):
         raise errors.BadKey(
-            f"key {_shown(text)} refused: not an iSCSI target name",
+            f"key {shown(text)} refused: not an iSCSI target name",
             "expected iqn.YYYY-MM.DOMAIN[:NAME], eui.16-HEX-DIGITS or naa.16-OR-32-HEX-DIGITS",
         )
     return Key(text, fold(text))
@@ -81,6 +81,6 @@ def _is_label(text: str) -> bool:
     return _LABEL.issuperset(text) and text[:1] not in ("", "-") and text[-1] != "-"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return a refused key for the log: in quotes, ASCII, not too long."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

@@ -155,8 +155,8 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
         """Return the node records of the snapshots of 100 volumes."""
         array = "iqn.2001-05.com.equallogic:0-8a0906"
         return {
-            f"/etc/iscsi/nodes/{array}-1c20da503-{n:014x}-vm-{n % 100:02}-2026-{1 + n // 100 % 12:02}-"
-            f"{1 + n // 1200:02}-04:00:01.{n}/10.0.0.1,3260,1/default": ""
+            f"/etc/iscsi/nodes/{array}-1c20da503-{n:014x}-vm-{n % 100:02}-2026-"
+            f"{1 + n // 100 % 12:02}-{1 + n // 1200:02}-04:00:01.{n}/10.0.0.1,3260,1/default": ""
             for n in range(number)
         }
 

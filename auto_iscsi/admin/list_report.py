@@ -32,7 +32,7 @@ class Options(NamedTuple):
     subject: str  #: "" for all volumes, VOLUME, or VOLUME@WHEN
     since: str  #: a day, or "" for no limit
     until: str  #: likewise
-    offline: bool  #: ask no portal
+    offline: bool  #: ask no portal and no SAN
 
 
 def report(host: Host, options: Options, paint: output.Paint) -> output.Report:
@@ -97,7 +97,7 @@ def _rows(host: Host, entries: Sequence[catalogue.Entry]) -> list[_Row]:
             entry,
             now - entry.time.timestamp(),
             _size(host, entry.target) if entry.has_session else None,
-            tuple(points.get(entry.target, ())),
+            tuple(points.get(entry.key.lower(), ())),
         )
         for entry in entries
     ]
@@ -122,11 +122,11 @@ def _lines(
             wording.duration(row.age),
             wording.size(row.size) if row.size else "-",
             _state(row),
-            row.entry.target,
+            row.entry.key,
         )
         for row in rows
     ]
-    header = ("VOLUME", "TIME", "AGE", "SIZE", "STATE", "TARGET")
+    header = ("VOLUME", "TIME", "AGE", "SIZE", "STATE", "KEY")
     lines = output.table(header, cells, paint) if cells else []
     volumes = len({row.entry.volume for row in rows})
     lines.append(
@@ -143,6 +143,8 @@ def _state(row: _Row) -> str:
         return "mounted"
     if row.entry.has_session:
         return "session"
+    if row.entry.san:
+        return "presented" if row.entry.is_presented else "at the SAN"
     return "gone" if row.entry.is_gone else "-"
 
 
@@ -152,7 +154,10 @@ def _data(row: _Row) -> dict[str, Any]:
         "volume": row.entry.volume,
         "time": row.entry.time.isoformat(),
         "age_seconds": round(row.age),
-        "target": row.entry.target,
+        "key": row.entry.key,
+        "target": row.entry.target or None,
+        "san": row.entry.san or None,
+        "presented": row.entry.is_presented,
         "size": row.size,
         "session": row.entry.has_session,
         "gone": row.entry.is_gone,

@@ -31,7 +31,7 @@ def report(
     count = wording.counted(len(done.changes), "file")
     lines.append(f"{verb} {count} of {volume} of {entry.text} to {options.destination}")
     data = {
-        "target": entry.target,
+        "target": entry.key,
         "path": path,
         "destination": options.destination,
         "dry_run": options.dry_run,

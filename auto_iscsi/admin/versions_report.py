@@ -65,8 +65,8 @@ def report(
         "volume": volume,
         "path": path,
         "versions": [_data(group) for group in groups],
-        "missing": [entry.target for entry in missing],
-        "failed": [{"target": each.entry.target, "reason": str(each.failure)} for each in failed],
+        "missing": [entry.key for entry in missing],
+        "failed": [{"target": each.entry.key, "reason": str(each.failure)} for each in failed],
     }
     return output.Report(1 if failed or not groups else 0, lines, data)
 
@@ -108,5 +108,5 @@ def _data(group: _Group) -> dict[str, Any]:
         "group": version.group,
         "mode": f"{version.mode:04o}",
         "sha256": version.digest or None,
-        "snapshots": [entry.target for entry in group.entries],
+        "snapshots": [entry.key for entry in group.entries],
     }

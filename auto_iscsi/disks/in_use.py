@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
@@ -73,8 +74,15 @@ class _UsedDevices(NamedTuple):
     inside: dict[str, list[str]]  #: processes below an autofs mount point, by target
 
 
-def find_uses(host: Host, groups: Sequence[Sequence[scsi_disks.Disk]]) -> list[Usage]:
-    """Return the usage of each of several groups of disks: those of one session each."""
+def find_uses(
+    host: Host,
+    groups: Sequence[Sequence[scsi_disks.Disk]],
+    targets: Mapping[str, str] = MappingProxyType({}),
+) -> list[Usage]:
+    """Return the usage of each of several groups of disks: those of one session each.
+
+    targets: those of keys that are no target's name, by the key in small letters.
+    """
     open_devices, inside = _process_links(host)
     used = _UsedDevices(
         _mounted_devices(host), _swap_devices(host), _loop_backings(host), open_devices, inside
@@ -90,16 +98,19 @@ def find_uses(host: Host, groups: Sequence[Sequence[scsi_disks.Disk]]) -> list[U
         uses = [use for node in nodes for use in _uses(host, node, used)]
         if not any(use.what == "mounted" for use in uses):
             for target in dict.fromkeys(keys.fold(disk.session.target) for disk in disks):
-                uses += [Use("inside", process) for process in used.inside.get(target, ())]
+                for key in (target, *(key for key, of in targets.items() if of == target)):
+                    uses += [Use("inside", process) for process in used.inside.get(key, ())]
         usages.append(Usage(tuple(dict.fromkeys(uses)), tuple(nodes)))
     return usages
 
 
-def dead_mounts(host: Host, existing: Collection[str]) -> dict[str, tuple[Use, ...]]:
+def dead_mounts(
+    host: Host, existing: Collection[str], targets: Mapping[str, str]
+) -> dict[str, tuple[Use, ...]]:
     """Return the mounts of keys whose disk is gone from the kernel, by target.
 
     They outlive their session, and nothing but umount(8) ends them. `existing`: the numbers of
-    disks that are there.
+    disks that are there. `targets`: see find_uses().
     """
     mounted = mounts.list_all(host)
     roots = tuple(f"{mount.point}/" for mount in mounted if mount.fstype == "autofs")
@@ -110,7 +121,8 @@ def dead_mounts(host: Host, existing: Collection[str]) -> dict[str, tuple[Use, .
         if not (root and is_device) or mount.number in existing or not _is_gone(host, mount):
             continue
         with contextlib.suppress(errors.BadKey):
-            target = keys.parse(mount.point[len(root) :].partition("/")[0]).target
+            key = mount.point[len(root) :].partition("/")[0]
+            target = targets.get(key.lower()) or keys.parse(key).target
             dead[target] = (*dead.get(target, ()), Use("mounted", mount.point))
     return dead
 

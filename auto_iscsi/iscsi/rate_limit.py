@@ -13,9 +13,11 @@ attempt: its time (seconds of CLOCK_BOOTTIME) and its target or portal.
 
 from __future__ import annotations
 
+import os
+
 from auto_iscsi import errors
 from auto_iscsi.iscsi import claims
-from auto_iscsi.lean_stdlib import TYPE_CHECKING
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, suppress
 from auto_iscsi.machine.host import Host
 
 if TYPE_CHECKING:
@@ -94,6 +96,12 @@ def last_offer(host: Host, portal: str) -> tuple[float, str]:
 def remember_offer(host: Host, portal: str, text: str) -> None:
     """Keep a portal's answer to a discovery, for two seconds."""
     claims.write_file(host, f"offered/{portal}", f"{claims.now():.3f}\n{text}")
+
+
+def forget_offer(host: Host, portal: str) -> None:
+    """Forget what a portal offered: something was presented there since."""
+    with suppress(FileNotFoundError):
+        os.unlink(host.path(f"{OFFERS}/{portal}"))
 
 
 def _change(host: Host, until: float, change: Callable[[list[tuple[float, str]]], None]) -> None:

@@ -16,7 +16,7 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import deadline, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
-from auto_iscsi.map.request import Request
+from auto_iscsi.map.request import Place, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,16 +31,19 @@ _STEP = 0.02  # seconds between two looks at the mounts
 _RECENT = 300.0  # seconds; a mount of the shipped master line cannot have expired by then
 
 
-def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
+def lookup(
+    host: Host, text: str, log: Callable[[str], object] = str, place: Place | None = None
+) -> str:
     """Return the map entry for the key `text`, logging in when need be; raise Failure.
 
-    `log` is given at most one line, which belongs in the log beside the entry.
+    `log` is given at most one line, which belongs in the log beside the entry. `place`: where a
+    SAN has presented what the key names; without it, the key is the name of a target.
     """
-    key = keys.parse(text)
+    key = place.key if place else keys.parse(text)
     began = time.monotonic()
     with deadline.limit(_READING, key.target):
         resolved = settings_cache.find(host, key.target)
-    settings = resolved.settings
+    settings = place.adapt(resolved.settings) if place else resolved.settings
     if not settings.enabled:
         raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
@@ -55,6 +58,8 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
         deadline.limit(left, key.target) as until,
         claims.hold_target(host, key.target, until, others),
     ):
+        if place:
+            place.begin(settings, until)
         request = Request(host, key, settings, until, claims.read(host, key.target))
         if others:
             request = request._replace(others=other_targets.requests(request, others, _settings_of))

@@ -28,6 +28,10 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
 
 
 def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
+    if "@" in text:  # no target's name has one
+        from auto_iscsi.map import at_san
+
+        return at_san.lookup(host, text, log)
     keys.parse(text)  # most wrong keys are refused before the rest is even imported
     from auto_iscsi.map import lookup  # here, so that a broken installation is one line, too
 

@@ -8,13 +8,28 @@ from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import state_files
 
 if TYPE_CHECKING:
-    from auto_iscsi import keys
+    from typing import Callable
+
+    from auto_iscsi import keys, portals
     from auto_iscsi.config.settings import Settings
     from auto_iscsi.iscsi import claims
     from auto_iscsi.machine.host import Host
 
 
 TREES = f"{state_files.FOLDER}/trees"  #: by target, what its filesystems came to (kept_tree)
+
+
+class Place(NamedTuple):
+    """Where a SAN has presented what a key names (at_san)."""
+
+    key: keys.Key
+    portals: tuple[portals.Portal, ...]
+    lun: int
+    begin: Callable[[Settings, float], None]  #: called when the target is held; raises Failure
+
+    def adapt(self, settings: Settings) -> Settings:
+        """Return the settings with the portals and the LUN that the SAN has named."""
+        return settings._replace(portals=self.portals, lun=self.lun)
 
 
 class Request(NamedTuple):

@@ -19,6 +19,7 @@ from auto_iscsi.config import config_files, schema
 from auto_iscsi.disks import identity, in_use, multipath, scsi_disks
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
+from auto_iscsi.san import leases
 
 END, KEEP, REPORT = "end", "keep", "report"
 _AT_ONCE = 64  # targets that are held at the same time
@@ -125,7 +126,7 @@ def _list_subjects(host: Host, targets: Sequence[str]) -> list[_Subject]:
     existing = [session for target in targets for session in sessions.find_all(host, target)]
     existing = existing if targets else sessions.list_all(host)
     disks = [scsi_disks.list_all(host, session) for session in existing]
-    usages = in_use.find_uses(host, disks)
+    usages = in_use.find_uses(host, disks, leases.targets_by_key(host))
     return [
         _Subject(keys.fold(session.target), session, its_disks, usage)
         for session, its_disks, usage in zip(existing, disks, usages)
@@ -207,7 +208,7 @@ def _dead_mounts(
 ) -> dict[str, tuple[in_use.Use, ...]]:
     """Return what is mounted although its disk is gone, by target, or of the held one only."""
     existing = {node.number for subject in subjects for node in subject.usage.nodes}
-    dead = in_use.dead_mounts(host, existing)
+    dead = in_use.dead_mounts(host, existing, leases.targets_by_key(host))
     return {target: uses for target, uses in dead.items() if held in ("", target)}
 
 

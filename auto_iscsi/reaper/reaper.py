@@ -92,7 +92,8 @@ def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outc
         with contextlib.suppress(errors.Failure):  # `auto-iscsi check` reports a wrong file
             links.update(host, catalogue.read(host))
         until = time.monotonic() + presenting.FINISHING
-        return Outcome(ended, revoked=presenting.finish(host, until) if with_san else [])
+        gone = {each.target for each in ended if each.sids}
+        return Outcome(ended, revoked=presenting.finish(host, until, gone) if with_san else [])
     finally:
         claims.unlock(host, "reap", handle)
 

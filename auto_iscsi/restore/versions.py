@@ -69,12 +69,12 @@ def find(
         try:
             for number, one in enumerate(concurrent.futures.as_completed(begun), 1):
                 result = one.result()
-                results[result.entry.target] = result
+                results[result.entry.key] = result
                 say(f"{number} of {len(entries)} snapshots")
         except BaseException:  # ^C: what has begun ends its session, nothing else begins
             pool.shutdown(cancel_futures=True)
             raise
-    return [results[entry.target] for entry in entries]
+    return [results[entry.key] for entry in entries]
 
 
 def _versions(root: int, pattern: str, with_digest: bool) -> list[Version]:

@@ -17,6 +17,7 @@ from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine import master_map, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.reaper import logout
+from auto_iscsi.san import leases, presenting
 from auto_iscsi.san.catalogue import Entry
 
 _EXPIRY = 10.0  # seconds that automount gets to unmount a tree
@@ -40,30 +41,36 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
     Without `keep`, a session that the visit has opened ends with the block.
     """
     there = {keys.fold(session.target) for session in sessions.list_all(host)}
-    point = f"{root}/{entry.target}"
+    point = f"{root}/{entry.key}"
     try:
         folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise errors.Failure(
             f"{point}: {(error.strerror or '').lower()}",
-            f"journalctl -u autofs says why; or run auto-iscsi explain {entry.target}",
+            f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
         ) from error
-    claim = claims.read(host, entry.target)
+    # What was not presented before is only known by its target now.
+    target = leases.targets_by_key(host).get(entry.named.lower(), entry.target)
+    claim = claims.read(host, target)
     try:
         yield folder
     finally:
         os.close(folder)
-        if not (entry.target in there or keep):
+        if not (target in there or keep):
             opened = [name for name in claim.others if name not in there]
-            _end(host, root, entry.target, claim, opened)
+            _end(host, root, point, target, claim, opened)
+            if entry.san:
+                until = time.monotonic() + presenting.FINISHING
+                presenting.finish(host, until, {target})
 
 
-def _end(host: Host, root: str, target: str, visit: claims.Claim, others: Collection[str]) -> None:
+def _end(
+    host: Host, root: str, point: str, target: str, visit: claims.Claim, others: Collection[str]
+) -> None:
     """Unmount a snapshot and end its session, unless somebody else uses it.
 
     others: the targets that the setting `with` names, and that had no session before.
     """
-    point = f"{root}/{target}"
     inside = [m for m in mounts.list_all(host) if f"{m.point}/".startswith(f"{point}/")]
     null = os.open(os.devnull, os.O_RDWR)
     try:

@@ -74,12 +74,12 @@ def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
     Whoever comes while the driver is asked waits for its answer. What is presented may have changed
     meanwhile: present() wants a fresh list.
     """
-    name = f"{FOLDER}/{san.name}.list"
+    name = list_file(san.name)[len(claims.FOLDER) + 1 :]
     handle = claims.lock(host, f"{name}.lock", until)
     if handle is None:
         raise errors.Busy(f"{san.name}: another run asks for the snapshots", "try again")
     try:
-        when, _, text = (host.read(f"{claims.FOLDER}/{name}") or "").partition("\n")
+        when, _, text = (host.read(list_file(san.name)) or "").partition("\n")
         with contextlib.suppress(ValueError, TypeError):
             if 0 <= claims.now() - float(when) < LIST_LIFETIME:
                 members, complete, left_out = json.loads(text)
@@ -91,6 +91,21 @@ def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
         return listing
     finally:
         claims.unlock(host, f"{name}.lock", handle)
+
+
+def list_file(san: str) -> str:
+    """Return the file that keeps what a SAN's driver listed last."""
+    return f"{claims.FOLDER}/{FOLDER}/{san}.list"
+
+
+def remembered(host: Host, san: San) -> tuple[protocol.Snapshot, ...]:
+    """Return the snapshots that recent_snapshots() returned last; nothing if there was no call."""
+    _, _, text = (host.read(list_file(san.name)) or "").partition("\n")
+    try:
+        found = [protocol.Snapshot(*each) for each in json.loads(text)[0]]
+    except (ValueError, TypeError, IndexError, KeyError):
+        return ()
+    return tuple(each for each in found if san.has_volume(each.volume))
 
 
 def present(

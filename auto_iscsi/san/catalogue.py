@@ -1,15 +1,18 @@
-"""List the snapshots that this host knows: node records, sessions, and what portals offer.
+"""List the snapshots that this host knows, of targets and of SANs.
 
-`read` asks nothing over the network; `refresh` asks the portals first (san/offers).
+Targets come from node records, sessions, and what portals offer (san/offers); their names are taken
+apart. Of a SAN, the driver lists the snapshots, whether presented or not (san/listings). `read`
+asks nothing over the network; `refresh` asks the portals and the drivers first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import zoneinfo
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime, timezone, tzinfo
 from typing import NamedTuple
 
 import auto_iscsi
@@ -18,7 +21,7 @@ from auto_iscsi.config import config_files, file_cache, patterns, schema, values
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.iscsi import node_records, rate_limit, sessions
 from auto_iscsi.machine.host import Host
-from auto_iscsi.san import names, offers
+from auto_iscsi.san import listings, names, offers
 
 _ASKING = 30.0  # seconds for all portals together
 
@@ -28,11 +31,19 @@ class Entry(NamedTuple):
 
     volume: str
     time: datetime  #: in the time zone of its name
-    target: str  #: folded
+    target: str  #: folded; "" if a SAN has it and it is not presented
     has_session: bool
     template: str  #: the one that took the name apart
     link_format: str = values.LINK_FORMAT  #: the setting
     is_gone: bool = False  #: its portals have answered and do not offer it, and it has no session
+    san: str = ""  #: whose driver lists it
+    named: str = ""  #: VOLUME@SNAPSHOT, as that driver calls it
+    is_presented: bool = True
+
+    @property
+    def key(self) -> str:
+        """The key below the target root."""
+        return self.named or self.target
 
     @property
     def text(self) -> str:
@@ -72,7 +83,7 @@ class Catalogue(NamedTuple):
 
 
 def refresh(host: Host) -> tuple[Catalogue, list[str]]:
-    """Ask the portals, and return the catalogue, and why a portal did not answer.
+    """Ask portals and drivers, and return the catalogue, and why one of them did not answer.
 
     Raise BadConfiguration.
     """
@@ -81,12 +92,13 @@ def refresh(host: Host) -> tuple[Catalogue, list[str]]:
 
 
 def ask(host: Host, seconds: float = _ASKING) -> list[str]:
-    """Ask the portals of the configuration; return why, for each that did not answer.
+    """Ask the portals of the configuration and the SANs; return why, for each without an answer.
 
     seconds: for all of them together. Raise BadConfiguration.
     """
     sections = config_files.load(host, remember=False)
-    return offers.ask(host, sections, time.monotonic() + seconds)
+    until = time.monotonic() + seconds
+    return [*offers.ask(host, sections, until), *listings.ask(host, until)]
 
 
 def state(host: Host) -> str:
@@ -94,9 +106,11 @@ def state(host: Host) -> str:
     files = [
         (name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in file_cache.list_existing(host)
     ]
-    known = [auto_iscsi.__version__, files, sorted(node_records.list_targets(host))]
+    known: list[object] = [auto_iscsi.__version__, files, sorted(node_records.list_targets(host))]
     known.append(sorted({session.target for session in sessions.list_all(host)}))
     folder = rate_limit.OFFERS
+    with contextlib.suppress(errors.NotPermitted):
+        known.append(listings.state(host))
     known.append([(name, rate_limit.last_offer(host, name)[1]) for name in host.names(folder)])
     return hashlib.sha256(repr(known).encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -112,10 +126,10 @@ def read(host: Host, volume: str = "") -> Catalogue:
     chosen = _Choice(sections)
     offered = offers.remembered(host, sections)
     connected = {keys.fold(session.target) for session in sessions.list_all(host)}
-    entries: list[Entry] = []
-    unnamed: list[Unnamed] = []
+    entries, unnamed = _of_sans(host, chosen, connected, volume)
+    ours = {entry.target for entry in entries}
     for target in sorted(node_records.list_targets(host) | connected | offered.targets):
-        if volume not in target:
+        if volume not in target or target in ours:
             continue
         try:
             settings = chosen.settings(keys.parse(target).target)
@@ -147,8 +161,56 @@ def read(host: Host, volume: str = "") -> Catalogue:
                     is_gone,
                 )
             )
+    entries = _without_copies(entries)
     entries.sort(key=lambda entry: (entry.volume, -entry.time.timestamp(), entry.target))
     return Catalogue(tuple(entries), tuple(unnamed), digest)
+
+
+def _of_sans(
+    host: Host, chosen: _Choice, connected: set[str], volume: str
+) -> tuple[list[Entry], list[Unnamed]]:
+    """Return what the SANs' drivers list, of all volumes or of one."""
+    entries: list[Entry] = []
+    unnamed: list[Unnamed] = []
+    for each in listings.remembered(host):
+        if volume not in ("", each.volume.lower()):
+            continue
+        try:
+            settings = chosen.settings(each.key)
+        except errors.BadConfiguration as failure:
+            unnamed.append(Unnamed(each.key, failure.reason))
+            continue
+        if each.created is None:
+            unnamed.append(Unnamed(each.key, f"the SAN {each.san} does not tell when it was taken"))
+        elif settings.enabled:
+            moment = datetime.fromtimestamp(each.created, timezone.utc)
+            entries.append(
+                Entry(
+                    each.volume.lower(),
+                    moment.astimezone(zone(settings.timezone)),
+                    each.target,
+                    each.target in connected,
+                    "",
+                    settings.link_format,
+                    san=each.san,
+                    named=each.key,
+                    is_presented=each.is_presented,
+                )
+            )
+    return entries, unnamed
+
+
+def _without_copies(entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out what a driver lists and what is known as a target, too: somebody else presented it.
+
+    The SAN's name for a snapshot and the target's name tell the same volume and second.
+    """
+    known = {(each.volume, int(each.time.timestamp())) for each in entries if not each.san}
+    return [
+        each
+        for each in entries
+        if not each.san or each.target or (each.volume, int(each.time.timestamp())) not in known
+    ]
 
 
 class _Choice:

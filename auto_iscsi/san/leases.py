@@ -62,6 +62,11 @@ class Lease(NamedTuple):
         return f"{self.san}: {self.volume}@{self.snapshot}"
 
     @property
+    def key(self) -> str:
+        """The key of the snapshot below the target root."""
+        return f"{self.volume}@{self.snapshot}"
+
+    @property
     def wanted(self) -> calls.Snapshot:
         """The snapshot, as the driver knows it."""
         return calls.Snapshot(self.volume, self.snapshot, self.id)
@@ -155,6 +160,12 @@ def find(host: Host, san: str, snapshot_id: str) -> Lease | None:
         if (lease.san, lease.id) == (san, snapshot_id):
             return lease
     return None
+
+
+def targets_by_key(host: Host) -> dict[str, str]:
+    """Return the targets of what is presented, by their keys in small letters."""
+    known = list_all(host)[0]
+    return {lease.key.lower(): lease.target.iqn for lease in known if lease.target}
 
 
 def find_of_target(host: Host, target: str, lun: int | None = None) -> list[Lease]:

@@ -121,7 +121,7 @@ def _write_folder(host: Host, volume: str, entries: Sequence[Entry]) -> None:
     """Give a volume's directory these links, one after the other; the new ones come first."""
     root = master_map.target_root(host)
     named = names(entries)
-    wanted = {name: f"{root}/{entry.target}" for name, entry in named.items()}
+    wanted = {name: f"{root}/{entry.key}" for name, entry in named.items()}
     times = {name: entry.time.timestamp() for name, entry in named.items()}
     if named:
         newest = next(iter(named))

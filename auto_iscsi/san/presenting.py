@@ -16,6 +16,7 @@ import grp
 import os
 import pwd
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 from auto_iscsi import errors, keys
@@ -188,6 +189,8 @@ def begin_login(host: Host, lease: Lease, until: float) -> Lease:
         now = leases.read(host, lease.lease)
         if not isinstance(now, Lease) or now.state not in (leases.PRESENTED, leases.LOGGED_IN):
             raise errors.SanFailure(f"{lease.name}: it was revoked", "try again", "busy", "none")
+        if now.state == leases.LOGGED_IN:
+            return now
         return leases.advance(host, now, leases.LOGGED_IN)
 
 
@@ -242,16 +245,19 @@ def use_of(host: Host, lease: Lease) -> str:
                 return f"disk {disk.name} of session {session.sid} exists"
     if not target.shared and claims.read(host, target.iqn).asked:
         return "a login is under way"
+    names = (target.iqn, lease.key.lower())
     for mount in mounts.list_all(host):
-        if mount.fstype != "autofs" and keys.fold(mount.point.rpartition("/")[2]) == target.iqn:
+        if mount.fstype != "autofs" and keys.fold(mount.point.rpartition("/")[2]) in names:
             return f"it is mounted at {mount.point}"
     return ""
 
 
-def decide(host: Host, lease: Lease) -> Decision:
-    """Return what finish() would do with a lease now."""
+def decide(host: Host, lease: Lease, ended: Collection[str] = ()) -> Decision:
+    """Return what finish() would do with a lease now; `ended`: targets just logged out of."""
     if why := use_of(host, lease):
         return Decision(KEEP, why)
+    if lease.state == leases.LOGGED_IN and lease.target and lease.target.iqn in ended:
+        return Decision(REVOKE, "its session was ended")
     age = time.time() - lease.changed
     if lease.attempts:
         pause = min(_BACK_OFF[0] * 2 ** min(lease.attempts - 1, 10), _BACK_OFF[1])
@@ -263,11 +269,14 @@ def decide(host: Host, lease: Lease) -> Decision:
     return Decision(REVOKE, f"{lease.state}, and no session")
 
 
-def finish(host: Host, until: float) -> list[Finished]:
-    """Revoke what nobody needs, and what a killed run left half-way; return what was tried."""
+def finish(host: Host, until: float, ended: Collection[str] = ()) -> list[Finished]:
+    """Revoke what nobody needs, and what a killed run left half-way; return what was tried.
+
+    ended: the targets whose sessions the caller has ended.
+    """
     finished = []
     for lease in leases.list_all(host)[0]:
-        if decide(host, lease).action != REVOKE:
+        if decide(host, lease, ended).action != REVOKE:
             continue
         try:
             san = san_files.find(host, lease.san)

@@ -62,7 +62,7 @@ def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> E
     entries: the snapshots of one volume, the newest first, at least one. now: a time with a zone.
     """
     asked = when.strip().lower()
-    if named := [entry for entry in entries if entry.target == asked]:
+    if named := [entry for entry in entries if asked in (entry.key, entry.target)]:
         return named[0]
     if asked in ("latest", "oldest") or re.fullmatch(r"-\d{1,4}", asked):
         index = {"latest": 0, "oldest": len(entries) - 1}.get(asked)
@@ -87,7 +87,7 @@ def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> E
 
 def _only(entries: Sequence[Entry], chosen: Entry, volume: str, when: str) -> Entry:
     """Return the chosen snapshot; raise Ambiguous when another one has the same time."""
-    same = [entry.target for entry in entries if entry.time == chosen.time]
+    same = [entry.key for entry in entries if entry.time == chosen.time]
     if len(same) > 1:
         raise errors.Ambiguous(
             f"{volume}@{when}: {len(same)} snapshots have that time: {', '.join(same)}",

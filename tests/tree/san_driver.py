@@ -85,7 +85,7 @@ def present(wanted: protocol.Wanted, plan: dict[str, Any]) -> protocol.Presented
         raise wire.Refused(**plan["error"])
     iqn = plan.get("iqn") or f"iqn.2026-11.org.example:{wanted.volume}.{wanted.snapshot}"
     made = ["mark"] if mark.read_text() == wanted.lease else []
-    target = protocol.Target(iqn, ["127.0.0.1:3260"])
+    target = protocol.Target(iqn, [plan.get("portal", "127.0.0.1:3260")])
     return protocol.Presented(target, already, made, {"mark": "1"} if made else None)
 
 

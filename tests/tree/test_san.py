@@ -135,6 +135,76 @@ def test_who_is_not_allowed_is_refused_before_the_driver_is_asked(san: San) -> N
     assert ask(san, "root", "0").target
 
 
+# Visits
+
+
+def present_there(san: San) -> str:
+    """Have the initiator reach what the array presents; return the portal."""
+    portal = san.machine.target(IQN, record=False)
+    san.plan(present={"portal": portal})
+    return portal
+
+
+def test_a_visit_presents_and_the_reaper_revokes(san: San) -> None:
+    machine, portal = san.machine, present_there(san)
+    answer = machine.lookup(SNAPSHOT)
+    assert (answer.entry, answer.status) == (machine.entry(IQN, portal), 0), answer.log
+    assert san.calls() == ["info", "list", "present"]
+    assert san.presented() == [SNAPSHOT] and state(san) == leases.LOGGED_IN
+    # What is logged in is used as it is.
+    time.sleep(3.1)  # the next lookup would wait for the mount of this one
+    assert machine.lookup(SNAPSHOT).entry == answer.entry
+    assert san.calls() == [] and len(machine.sids()) == 1
+    machine.configure(f"portals = {portal}\nidle = 0\nlease = 1s")
+    time.sleep(1.1)
+    assert machine.reap("--wait", "20s").status == 0
+    assert (machine.sids(), san.presented(), san.leases()) == ([], [], [])
+    assert "revoke" in san.calls()
+
+
+def test_a_key_selects_only_what_the_san_lists(san: San) -> None:
+    present_there(san)
+    for key in ("vm-beta@gone", "vm-beta@mon*", "vm-beta@../../x", "vm-;x@monday", "@monday"):
+        answer = san.machine.lookup(key)
+        assert answer.status == 1 and len(answer.log.splitlines()) == 1, answer.log
+    assert set(san.calls()) <= {"info", "list"}
+    assert "no SAN has secret" in san.machine.lookup("secret@monday").log
+    assert san.calls() == [] and san.leases() == []
+
+
+def test_a_visit_of_somebody_who_may_not_present_asks_no_driver(san: San) -> None:
+    portal = present_there(san)
+    san.configure("allow = jo\n")
+    answer = san.machine.lookup(SNAPSHOT)
+    assert answer.status == 1 and "may not present" in answer.log
+    assert (san.calls(), san.leases()) == ([], [])
+    # What is presented already can be visited by everybody.
+    san.configure()
+    assert san.machine.lookup(SNAPSHOT).status == 0
+    san.configure("allow = jo\n")
+    time.sleep(3.1)
+    assert san.machine.lookup(SNAPSHOT).entry == san.machine.entry(IQN, portal)
+
+
+def test_what_a_san_has_is_in_the_catalogue_under_its_key(san: San) -> None:
+    def listed() -> list[tuple[str, str, bool]]:
+        done = san.machine.program(PROGRAM, "list", "--json")
+        data = json.loads(done.stdout)
+        assert [each["target"] for each in data["unnamed"]] == ["vm-gamma@monday"]
+        return [(each["key"], each["volume"], each["presented"]) for each in data["snapshots"]]
+
+    before = [("vm-beta@tuesday", "vm-beta", False), (SNAPSHOT, "vm-beta", False)]
+    assert listed() == before
+    assert set(san.calls()) == {"info", "list"}
+    present_there(san)
+    assert san.machine.lookup(SNAPSHOT).status == 0
+    assert listed() == [before[0], (SNAPSHOT, "vm-beta", True)]
+    folder = san.machine.root / "run/auto-iscsi/snapshots/vm-beta"
+    leads = {path.name: os.readlink(path) for path in folder.iterdir()}
+    assert set(leads.values()) == {"/iscsiauto/vm-beta@tuesday", f"/iscsiauto/{SNAPSHOT}"}
+    assert leads["latest"] == "/iscsiauto/vm-beta@tuesday"
+
+
 def test_a_session_keeps_it_presented(san: San) -> None:
     san.run("present", "eql", SNAPSHOT)
     san.machine.target(IQN, "127.0.0.1:3260", record=False)

@@ -1,0 +1,120 @@
+"""From a key VOLUME@SNAPSHOT to a map entry: have the snapshot presented first, if need be.
+
+Such a key selects one of the snapshots that the SANs' drivers list. What a user typed reaches no
+driver, and whoever may not present is refused before a driver is asked. A snapshot that is logged
+in is used as it is, by everybody, and no driver is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from auto_iscsi import errors, keys, portals
+from auto_iscsi.config import san_files
+from auto_iscsi.config.san_files import San
+from auto_iscsi.config.settings import Settings
+from auto_iscsi.drivers import protocol, wire
+from auto_iscsi.iscsi import audit, discovery, rate_limit, sessions
+from auto_iscsi.machine.host import Host
+from auto_iscsi.map import lookup as target_lookup
+from auto_iscsi.map.request import Place
+from auto_iscsi.san import calls, leases, presenting
+from auto_iscsi.san.leases import Lease
+
+
+def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
+    """Return the map entry for the key VOLUME@SNAPSHOT; raise Failure. `log`: see map/lookup."""
+    volume, _, name = text.partition("@")
+    if not (wire.matches(wire.NAME, volume) and wire.matches(wire.NAME, name)):
+        raise errors.BadKey(
+            f"key {keys.shown(text)} refused: not VOLUME@SNAPSHOT", "auto-iscsi list shows the keys"
+        )
+    lease = _find_logged_in(host, text) or _present(host, volume, name)
+    return target_lookup.lookup(host, text, log, _place(host, lease))
+
+
+def _place(host: Host, lease: Lease) -> Place:
+    """Return where the snapshot of a lease is presented."""
+    assert lease.target
+
+    def begin(settings: Settings, until: float) -> None:
+        if lease.state != leases.LOGGED_IN:  # what the portals offered before is out of date
+            for portal in settings.portals:
+                rate_limit.forget_offer(host, discovery.offer_name(portal, settings))
+        presenting.begin_login(host, lease, until)
+
+    named = tuple(portals.parse(text) for text in lease.target.portals)
+    return Place(keys.Key(lease.key, lease.target.iqn), named, lease.target.lun, begin)
+
+
+def _find_logged_in(host: Host, key: str) -> Lease | None:
+    """Return the lease of a snapshot that has a session."""
+    for lease in leases.list_all(host)[0]:
+        is_begun = lease.key == key and lease.state == leases.LOGGED_IN
+        if is_begun and lease.target:
+            known = sessions.find_all(host, lease.target.iqn)
+            if any(session.up for session in known):
+                return lease
+    return None
+
+
+def _present(host: Host, volume: str, name: str) -> Lease:
+    """Have a snapshot presented that one SAN lists; return its lease. Raise Failure."""
+    asker = presenting.Asker(*audit.find_asker(host))
+    sans = _list_allowed(host, volume, asker)
+    found = []
+    for san in sans:
+        until = time.monotonic() + san.timeout
+        if snapshot := _find(calls.recent_snapshots(host, san, until).snapshots, volume, name):
+            found.append((san, snapshot))
+    if not found:
+        raise _not_found(f"{volume}@{name}")
+    if len(found) > 1:
+        names = " and ".join(san.name for san, _ in found)
+        raise errors.Ambiguous(
+            f"{volume}@{name}: {names} have such a snapshot",
+            "let volumes of one of them leave the volume out",
+        )
+    san, snapshot = found[0]
+    until = time.monotonic() + 2 * san.timeout
+    if snapshot.presented:  # by whom is decided by a list of now
+        listed = calls.list_snapshots(host, san, until, volume=snapshot.volume).snapshots
+        snapshot = _find(listed, volume, name) or snapshot
+    return presenting.present(host, san, snapshot, asker, until)
+
+
+def _list_allowed(host: Host, volume: str, asker: presenting.Asker) -> list[San]:
+    """Return the SANs that may have a volume, and where this user may present; raise Failure."""
+    refusals: list[errors.NotAllowed] = []
+    allowed, is_known = [], False
+    for san_name in san_files.list_names(host):
+        san = san_files.find(host, san_name)
+        if not san.has_volume(volume):
+            continue
+        is_known = True
+        try:
+            presenting.require_allowed(san, asker)
+            allowed.append(san)
+        except errors.NotAllowed as refusal:
+            refusals.append(refusal)
+    if refusals and not allowed:
+        raise refusals[0]
+    if not is_known:
+        raise _not_found(volume)
+    return allowed
+
+
+def _find(
+    snapshots: tuple[protocol.Snapshot, ...], volume: str, name: str
+) -> protocol.Snapshot | None:
+    for snapshot in snapshots:
+        if (snapshot.volume, snapshot.snapshot) == (volume, name):
+            return snapshot
+    return None
+
+
+def _not_found(name: str) -> errors.NoSnapshot:
+    return errors.NoSnapshot(
+        f"no SAN has {name}, or its file does not name it in volumes", "auto-iscsi san list"
+    )

@@ -1,0 +1,75 @@
+"""Which snapshots do the SANs' drivers list, presented or not?
+
+`ask` asks the drivers, each at most once in five seconds (san/calls). `remembered` returns what
+each answered last since the boot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from auto_iscsi import errors
+from auto_iscsi.config import san_files
+from auto_iscsi.machine.host import Host
+from auto_iscsi.san import calls, leases
+
+_USABLE = ("ready", "offline")  # states of a snapshot that can be presented (docs/san-driver.md)
+
+
+class Listed(NamedTuple):
+    """A snapshot that a driver lists."""
+
+    san: str
+    volume: str
+    key: str  #: VOLUME@SNAPSHOT
+    created: float | None  #: seconds since 1970; None: the SAN does not tell
+    target: str  #: to which this host had it presented; "" if it had not
+    is_presented: bool  #: to this host, by whomever
+
+
+def ask(host: Host, until: float) -> list[str]:
+    """Ask each SAN's driver; return why, for each that did not answer. until: time.monotonic()."""
+    failures = []
+    for name in san_files.list_names(host):
+        try:
+            san = san_files.find(host, name)
+            calls.recent_snapshots(host, san, min(until, time.monotonic() + san.timeout))
+        except errors.Failure as failure:
+            failures.append(failure.reason)
+    return failures
+
+
+def remembered(host: Host) -> Iterator[Listed]:
+    """Yield what the drivers listed last. A SAN whose file is wrong has nothing."""
+    try:
+        known = leases.list_all(host)[0]
+    except errors.NotPermitted:
+        return
+    targets = {(lease.san, lease.id): lease.target for lease in known}
+    for name in san_files.list_names(host):
+        try:
+            san = san_files.find(host, name)
+        except errors.BadConfiguration:
+            continue
+        for each in calls.remembered(host, san):
+            target = targets.get((name, each.id))
+            if each.state in _USABLE:
+                yield Listed(
+                    name,
+                    each.volume,
+                    f"{each.volume}@{each.snapshot}",
+                    each.created,
+                    target.iqn if target else "",
+                    each.presented or target is not None,
+                )
+
+
+def state(host: Host) -> list[tuple[object, ...]]:
+    """Return what tells whether `remembered` has changed."""
+    names = san_files.list_names(host)
+    paths = [san_files.path_of(name) for name in names]
+    paths += [calls.list_file(name) for name in names]
+    known = [(s.st_ino, s.st_size, s.st_mtime_ns) if (s := host.stat(p)) else () for p in paths]
+    return [*known, *((each.lease, each.state) for each in leases.list_all(host)[0])]
