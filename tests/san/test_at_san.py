@@ -39,7 +39,7 @@ systemctl restart autofs
 
 
 def read(vm: Machine, path: str, user: str = "user") -> str:
-    return vm.run(["cat", path], user=user, check=False, timeout=200).stdout
+    return vm.run(["cat", path], user=user, cwd="/", check=False, timeout=200).stdout
 
 
 def audited(vm: Machine, event: str) -> list[str]:
