@@ -67,7 +67,9 @@ def list_parts(package: str) -> list[Part]:
     bed = (*RUN, "-m", "tests.san.bed", "build", "--deb", package)
     waiting = ("-n", "2")  # most of their time is waited
     make = ("make", "--no-print-directory", "build", "standalone", "deb", "rpm")
-    san = pytest_part("san", "the virtual machine, Debian 12", *waiting, needs=["build"])
+    # The long tests alone would take longer than all others (make test-san runs them).
+    place = "the virtual machine, Debian 12, without the long tests"
+    san = pytest_part("san", place, *waiting, "-m", "not long", needs=["build"])
     trixie = pytest_part("san", "", *waiting, "--bed-suite", "trixie", "-m", "core")
     return [
         Part("prepare", "Debian packages and the tests' Python", (("tests/prepare", "test"),)),
@@ -103,7 +105,7 @@ def announce() -> None:
         ["tests/prepare", "missing", "test"], cwd=ROOT, text=True, stdout=subprocess.PIPE
     ).stdout.split()
     say(
-        "make test runs every test. It needs",
+        "make test runs every test but the long ones of tests/san (make test-san). It needs",
         f"  time: up to an hour on 2 idle processors; this machine has {os.cpu_count()}",
         f"  disk: up to {DISK} GB, most of it in {cache}; {free:.0f} GB are free",
         f"  Debian packages: {'installs ' + ' '.join(missing) if missing else 'all installed'}",

@@ -46,6 +46,11 @@ class Entry(NamedTuple):
         return self.named or self.target
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Its names: that of its target, and that at the SAN."""
+        return tuple(filter(None, (self.target, self.named.partition("@")[2])))
+
+    @property
     def text(self) -> str:
         """The time as people write it."""
         return self.time.strftime("%Y-%m-%d %H:%M:%S")

@@ -62,7 +62,7 @@ def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> E
     entries: the snapshots of one volume, the newest first, at least one. now: a time with a zone.
     """
     asked = when.strip().lower()
-    if named := [entry for entry in entries if asked in (entry.key, entry.target)]:
+    if named := [entry for entry in entries if asked in entry.names]:
         return named[0]
     if asked in ("latest", "oldest") or re.fullmatch(r"-\d{1,4}", asked):
         index = {"latest": 0, "oldest": len(entries) - 1}.get(asked)
@@ -91,7 +91,7 @@ def _only(entries: Sequence[Entry], chosen: Entry, volume: str, when: str) -> En
     if len(same) > 1:
         raise errors.Ambiguous(
             f"{volume}@{when}: {len(same)} snapshots have that time: {', '.join(same)}",
-            "write the whole name of the target after the @",
+            "write the whole name of the target or of the snapshot after the @",
         )
     return chosen
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import struct
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.disk import Filesystem
 from tests.san.bed.machine import Machine
@@ -37,6 +39,7 @@ def zfs_label() -> bytes:
     return label + bytes(8)
 
 
+@pytest.mark.long
 def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None:
     def fs(kind: str, name: str = "marker") -> Filesystem:
         return san.fs(kind, {name: f"{kind}\n"})

@@ -211,6 +211,7 @@ def test_two_snapshots_share_the_record_and_a_password_opens_the_array(eql: Grou
     assert eql.present(password="wrong123")["error"]["code"] == "auth"
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_nothing_that_is_not_found_again(vm: Machine, eql: Group) -> None:
     iqn = f"{PREFIX}-{FIRST}"
     hangs, gone = f"test -e {FOLDER}/hangs", f"! pgrep -f '[g]roup_cli.py {FOLDER}'"

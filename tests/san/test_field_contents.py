@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -13,6 +15,7 @@ ALL_LUNS = f"{SETTINGS}fstype = auto\npartition = auto\nlun = all\n"
 SIGNATURES = "signatures of more than one filesystem"
 
 
+@pytest.mark.long
 def test_disks_with_a_history(vm: Machine, san: San) -> None:
     old = {
         kind: san.disk(whole=san.fs(kind, {"marker": f"old {kind}\n"}, label="old", size=size))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -37,6 +39,7 @@ for name in [*(name.encode() for name in names), latin.encode("latin-1")]:
 """
 
 
+@pytest.mark.long
 def test_three_hundred_targets_of_which_some_have_strange_names(vm: Machine, san: San) -> None:
     assert len(LONG) == 223
     san.target(NAMES[0])

@@ -10,7 +10,10 @@ from tests.san.bed.san import San
 from tests.san.snapshot import AUTO, OPTIONS, checksum, taken_in_use
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(each, marks=[] if each == "ext4" else pytest.mark.long) for each in OPTIONS],
+)
 def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, kind: str) -> None:
     disk = taken_in_use(vm, san, kind)
     protected, writable = f"{job.ARRAY}-{kind}-protected", f"{job.ARRAY}-{kind}-writable"

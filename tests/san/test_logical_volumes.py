@@ -81,7 +81,6 @@ def server(vm: Machine, san: San) -> LiveDisk:
     return disk
 
 
-@pytest.mark.core
 def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -> None:
     disk = server(vm, san)
     before = checksum(vm, disk)
@@ -145,6 +144,7 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
     assert checksum(vm, disk) == before
 
 
+@pytest.mark.long
 def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -> None:
     disk = server(vm, san)
     before = checksum(vm, disk)
@@ -193,7 +193,7 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
             "dd if=/dev/zero of={copy} bs=512 seek=$((96 * 2048 - 33)) count=33 conv=notrunc",
         ),
         (GPT, 512, 2, "dd if=/dev/zero of={copy} bs=512 seek=1 count=1 conv=notrunc"),
-        (LOGICAL, 512, 6, ""),
+        pytest.param(LOGICAL, 512, 6, "", marks=pytest.mark.core),
     ],
     ids=["4Kn", "no-second-GPT", "no-first-GPT", "logical"],
 )

@@ -139,6 +139,7 @@ def refusal(vm: Machine) -> str:
 AUTO = ALL.replace("partition = all", "partition = auto")
 
 
+@pytest.mark.long
 def test_what_is_missing_is_named_and_then_the_whole_disk_is_opened(vm: Machine, san: San) -> None:
     disk = whole(vm, san)
     before = checksum(vm, disk)
@@ -235,6 +236,7 @@ sync
 """
 
 
+@pytest.mark.long
 def test_a_system_in_luks_behind_multipathd_survives_the_loss_of_a_path(
     vm: Machine, san: San
 ) -> None:

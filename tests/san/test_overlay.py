@@ -32,11 +32,12 @@ def overlays(vm: Machine) -> list[str]:
 @pytest.mark.parametrize(
     ("read_only", "visits"),
     [
-        pytest.param(True, 10, id="protected", marks=pytest.mark.core),
-        pytest.param(False, 3, id="writable"),
+        pytest.param(True, 2, id="protected", marks=pytest.mark.core),
+        pytest.param(True, 10, id="protected, ten", marks=pytest.mark.long),
+        pytest.param(False, 2, id="writable"),
     ],
 )
-def test_in_ten_visits_all_files_are_there_and_no_lun_changes(
+def test_all_files_are_there_and_no_lun_changes(
     vm: Machine, san: San, read_only: bool, visits: int
 ) -> None:
     disks = {kind: taken_in_use(vm, san, kind) for kind in ("ext3", *OPTIONS)}
@@ -101,7 +102,7 @@ def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, s
     killer.prepare(vm)
     killed = 0
     for when in ("before", "after"):
-        for call in range(1, 6):
+        for call in (1, 2):  # the overlay is made, and its store looked at
             killer.arm(vm, call, when)
             killed += vm.run(["auto-iscsi", "lookup", job.ALPHA], check=False).status != 0
             killer.disarm(vm)
@@ -110,7 +111,7 @@ def test_a_lookup_killed_at_each_step_is_finished_by_the_next_one(vm: Machine, s
             assert f'":/dev/mapper/{name}"' in entry, (when, call)
             vm.run(f"mount -o ro /dev/mapper/{name} /mnt && cat /mnt/new8 && umount /mnt")
             vm.run(["dmsetup", "remove", name])
-    assert killed == 10
+    assert killed == 4
     assert job.until(lambda: vm.run("auto-iscsi reap; iscsiadm -m session", check=False).status)
     assert vm.run(LEFT, check=False).stdout == left
     assert checksum(vm, disk) == before

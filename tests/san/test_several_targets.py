@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
@@ -68,6 +70,7 @@ def server(vm: Machine, san: San) -> list[LiveDisk]:
     return disks
 
 
+@pytest.mark.long
 def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san: San) -> None:
     disks = server(vm, san)
     before, left = [checksum(vm, disk) for disk in disks], vm.run(LEFT, check=False).stdout
