@@ -77,9 +77,7 @@ def _snapshots(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
     )
     parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
-    parser.add_argument(
-        "--offline", action="store_true", help="do not ask the portals of the configuration"
-    )
+    parser.add_argument("--offline", action="store_true", help="ask no portal and no SAN")
     _json(parser)
 
 

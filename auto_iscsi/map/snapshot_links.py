@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B0
 
 def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
     """Ask the portals, write the volume's links, and return the entry; raise Failure."""
-    from auto_iscsi.san import catalogue, links
+    from auto_iscsi.san import catalogue, links, names
 
-    if not links.is_volume(text):
+    if not names.is_volume(text):
         shown = ascii(text if len(text) <= 60 else text[:57] + "...")
         raise errors.BadKey(f"key {shown} refused: not the name of a volume")
     with deadline.limit(_WHOLE, text):

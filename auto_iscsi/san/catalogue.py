@@ -185,7 +185,9 @@ def _of_sans(
         except errors.BadConfiguration as failure:
             unnamed.append(Unnamed(each.key, failure.reason))
             continue
-        if each.created is None:
+        if not names.is_volume(each.volume.lower()):
+            unnamed.append(Unnamed(each.key, f"{each.volume} cannot be the name of a directory"))
+        elif each.created is None:
             unnamed.append(Unnamed(each.key, f"the SAN {each.san} does not tell when it was taken"))
         elif settings.enabled:
             moment = datetime.fromtimestamp(each.created, timezone.utc)

@@ -34,17 +34,6 @@ _PROGRAM = "+program:/usr/libexec/auto-iscsi/auto.snapshots"
 _UTC = "@GMT-"  # how a link_format begins whose times are in UTC, as Samba reads them
 
 
-def is_volume(text: str) -> bool:
-    """Tell whether a text can be the name of a volume, as templates take it from a target's."""
-    return (
-        0 < len(text) <= 223
-        and text[0].isalnum()
-        and text.isascii()
-        and text == text.lower()
-        and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
-    )
-
-
 def names(entries: Sequence[Entry]) -> dict[str, Entry]:
     """Return the snapshots of a volume by the names of their links, the newest first.
 

@@ -59,6 +59,17 @@ class Ambiguous(NamedTuple):
     template: str
 
 
+def is_volume(text: str) -> bool:
+    """Tell whether a text can be the name of a volume, as templates or SANs give it."""
+    return (
+        0 < len(text) <= 223
+        and text[0].isalnum()
+        and text.isascii()
+        and text == text.lower()
+        and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    )
+
+
 def take_apart(name: str, own: Sequence[str], zone: str) -> Snapshot | Ambiguous | None:
     """Return what a folded target name says, None when it fits no template.
 

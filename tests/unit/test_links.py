@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from auto_iscsi.machine.host import Host
-from auto_iscsi.san import links
+from auto_iscsi.san import links, names
 from auto_iscsi.san.catalogue import Catalogue, Entry
 
 VIENNA = ZoneInfo("Europe/Vienna")
@@ -93,7 +93,7 @@ def test_the_list_keeps_its_program_and_has_a_line_for_each_volume(tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["", ".", "..", ".x", "-x", "VM", "a/b", "a b", "*", "ä", "a\n"])
 def test_what_is_no_volumes_name(text: str) -> None:
-    assert not links.is_volume(text)
+    assert not names.is_volume(text)
 
 
 def test_what_a_killed_run_left_does_no_harm(tmp_path: Path) -> None:
