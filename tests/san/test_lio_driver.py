@@ -46,8 +46,15 @@ def refused_write(vm: Machine, disk: str) -> None:
     assert vm.run(f"head -c 4096 /dev/{disk} | sha256sum").stdout == before
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("by_ssh", [False, True], ids=["here", "ssh"])
+@pytest.mark.parametrize(
+    ("mode", "by_ssh"),
+    [
+        pytest.param("own", False, id="own-here", marks=pytest.mark.long),
+        pytest.param("own", True, id="own-ssh"),
+        pytest.param("shared", False, id="shared-here"),
+        pytest.param("shared", True, id="shared-ssh", marks=pytest.mark.long),
+    ],
+)
 def test_presented_read_and_revoked(vm: Machine, mode: str, by_ssh: bool) -> None:
     array = Array(vm, {"mode": mode}, by_ssh)
     before = array.dump()
@@ -228,7 +235,14 @@ SHORT_DUMP = (
 )
 
 
-@pytest.mark.parametrize(("mode", "first"), [("own", 1), ("shared", 2), ("own", 3)])
+@pytest.mark.parametrize(
+    ("mode", "first"),
+    [
+        ("own", 1),
+        pytest.param("shared", 2, marks=pytest.mark.long),
+        pytest.param("own", 3, marks=pytest.mark.long),
+    ],
+)
 def test_killed_at_a_step(vm: Machine, mode: str, first: int) -> None:
     array = Array(vm, {"mode": mode})
     before = array.dump()

@@ -246,6 +246,7 @@ def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
     assert works(vm, job.BETA)
 
 
+@pytest.mark.long
 def test_the_rpm_is_upgraded_downgraded_and_erased_like_the_deb(
     bare: Machine, san: San, now: Package, later: Package
 ) -> None:
@@ -277,6 +278,7 @@ def test_the_rpm_is_upgraded_downgraded_and_erased_like_the_deb(
     worker.kill()
 
 
+@pytest.mark.long
 def test_make_install_with_the_libraries_inside_on_a_host_without_them(
     bare: Machine, san: San
 ) -> None:

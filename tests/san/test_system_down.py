@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.san import job, killer
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
@@ -58,6 +60,7 @@ def looked_up(vm: Machine) -> dict[str, str]:
 RIGHT = dict.fromkeys(PLACES, "server")
 
 
+@pytest.mark.long
 def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
     vm: Machine, san: San
 ) -> None:
@@ -78,6 +81,7 @@ def test_a_lookup_killed_with_its_dmsetup_is_finished_by_the_next_one(
     assert checksum(vm, disk) == before
 
 
+@pytest.mark.long
 def test_the_device_of_a_killed_dmsetup_is_shown_once_udev_knows_it(vm: Machine, san: San) -> None:
     disk, before, empty = server(vm, san)
     job.configure(vm, SETTINGS)

@@ -110,6 +110,7 @@ def test_each_kind_is_shown_or_named(vm: Machine, san: San, read_only: bool) -> 
     assert [checksum(vm, disk) for disk in disks] == before
 
 
+@pytest.mark.long
 def test_a_lookup_killed_at_each_step_leaves_nothing_that_stays(vm: Machine, san: San) -> None:
     disks = group(vm, san)
     before, left = [checksum(vm, disk) for disk in disks], vm.run(LEFT, check=False).stdout
