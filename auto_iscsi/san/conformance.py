@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ _HOSTILE = ("v\nshow", "v;show", "$(reboot)", "../../etc", "-option", "v w", "v\
 _MEMBERS = ("volume", "snapshot", "id", "initiator", "lease")
 #: Seconds after which a present is ended, once by SIGTERM and once by SIGKILL.
 _MOMENTS = (0.02, 0.1, 0.3)
+#: Seconds that a driver gets to end after SIGTERM: more than in a call, for a machine that is slow.
+_ENDING = 10.0
 _ATTEMPTS = 5  # at what answers busy
 
 Reply = Union[dict[str, Any], errors.SanFailure]
@@ -71,12 +74,14 @@ class _Suite:
         self.said = b""  #: all that the driver wrote to stdout and stderr
         self.snapshot: protocol.Snapshot | None = None
 
-    def ask(self, verb: str, seconds: float = 0, grace: float = 2.0, **members: Any) -> Reply:
+    def request(self, seconds: float, **members: Any) -> bytes:
+        members = {"request_id": uuid.uuid4().hex[:12], **members}
+        return driver_process.as_request(self.san, members, seconds)
+
+    def ask(self, verb: str, seconds: float = 0, **members: Any) -> Reply:
         """Run a verb; return its reply, or the failure that its error or its breach is."""
         seconds = seconds or self.san.timeout
-        members = {"request_id": uuid.uuid4().hex[:12], **members}
-        request = driver_process.as_request(self.san, members, seconds)
-        answer = self.raw([verb], request, seconds, grace)
+        answer = self.raw([verb], self.request(seconds, **members), seconds)
         try:
             return replies.read(answer, self.san.name, verb)
         except errors.SanFailure as failure:
@@ -287,17 +292,14 @@ def _others(suite: _Suite) -> str:
 
 def _deadline(suite: _Suite) -> str:
     endings = []
-    for grace, what in ((2.0, "SIGTERM"), (0.0, "SIGKILL")):
+    for grace, what in ((_ENDING, "SIGTERM"), (0.0, "SIGKILL")):
         for seconds in _MOMENTS:
             lease = _lease()
-            began = time.monotonic()
-            reply = suite.ask("present", seconds, grace, **suite.wanted(lease))
-            if isinstance(reply, errors.SanFailure) and grace:
-                if time.monotonic() - began > seconds + grace:
-                    raise _Failed("the driver goes on after SIGTERM")
-                if reply.effect not in ("none", "unknown"):
-                    raise _Failed("the error has no effect")
-            endings.append(isinstance(reply, errors.SanFailure))
+            request = suite.request(seconds, **suite.wanted(lease))
+            answer = suite.raw(["present"], request, seconds, grace)
+            if grace and answer.status == -signal.SIGKILL:
+                raise _Failed("the driver goes on after SIGTERM")
+            endings.append(answer.status != 0)
             suite.revoke(lease, None, None)
             suite.require_clean(f"{what} after {seconds} s, and a revoke")
     return f"{sum(endings)} of {len(endings)} calls were ended early; revoke undid them"

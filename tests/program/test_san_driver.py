@@ -86,6 +86,12 @@ FAULTS = {
     "what-is-gone": ('fail("not_found", "there is no such snapshot")', 'fail("denied", "no")'),
     "other-leases": ('or mark.read_text() != request["lease"]', ""),
     "revoke-unknown": ("if not gone else None", 'if request["made"] else None'),
+    "deadline": (
+        "    draft.unlink()",
+        "    draft.unlink()\n    if request['deadline_s'] < 2:\n"
+        "        import signal\n        signal.signal(15, signal.SIG_IGN)\n"
+        "        __import__('time').sleep(60)",
+    ),
     "secrets": (
         "    array = Path(",
         "    sys.stderr.write(os.read(4, 99).decode())\n    array = Path(",
