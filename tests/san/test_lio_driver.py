@@ -235,14 +235,8 @@ SHORT_DUMP = (
 )
 
 
-@pytest.mark.parametrize(
-    ("mode", "first"),
-    [
-        ("own", 1),
-        pytest.param("shared", 2, marks=pytest.mark.long),
-        pytest.param("own", 3, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("mode", "first"), [("own", 1), ("shared", 2), ("own", 3)])
+@pytest.mark.long
 def test_killed_at_a_step(vm: Machine, mode: str, first: int) -> None:
     array = Array(vm, {"mode": mode})
     before = array.dump()

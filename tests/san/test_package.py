@@ -212,7 +212,7 @@ def test_after_the_script_mounts_in_use_stay_and_the_next_visit_is_ours(
     worker.kill()
 
 
-@pytest.mark.core
+@pytest.mark.long
 def test_upgrade_downgrade_remove_and_purge_with_snapshots_in_use(
     vm: Machine, san: San, now: Package, later: Package
 ) -> None:

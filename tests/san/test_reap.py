@@ -175,6 +175,7 @@ def test_a_multi_mount_stays_while_somebody_is_in_its_directory(vm: Machine, san
     stays.kill()
 
 
+@pytest.mark.long
 def test_a_lookup_or_reaper_killed_at_any_step_leaves_nothing(vm: Machine, san: San) -> None:
     """Every fifth step of a lookup and of a reaper; tests/tree has all of them."""
     target = san.target(job.BETA)

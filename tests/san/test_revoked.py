@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -38,6 +40,7 @@ def uptime(vm: Machine) -> float:
     return float(vm.run("cut -d' ' -f1 /proc/uptime").stdout)
 
 
+@pytest.mark.long
 def test_nine_ways_to_lose_a_snapshot(vm: Machine, san: San) -> None:
     files: dict[str, str | bytes] = {"marker": "here\n", "large": b"x" * BLOCK}
     for (cause, _), iqn in (*NAMES.items(), (("", ""), HEALTHY)):

@@ -100,6 +100,7 @@ def test_the_device_of_a_killed_dmsetup_is_shown_once_udev_knows_it(vm: Machine,
     assert checksum(vm, disk) == before
 
 
+@pytest.mark.long
 def test_a_target_cut_off_below_a_tree(vm: Machine, san: San) -> None:
     disk, before, empty = server(vm, san)
     vm.automount(VISIT)
