@@ -264,7 +264,8 @@ mode = {mode}
 """
 
 
-@pytest.mark.parametrize("mode", [MODES[0], pytest.param(MODES[1], marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
 def test_the_conformance_suite(vm: Machine, mode: str) -> None:
     array = Array(vm, {})
     before = array.dump()
