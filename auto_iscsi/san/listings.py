@@ -42,7 +42,7 @@ def ask(host: Host, until: float) -> list[str]:
 
 
 def remembered(host: Host) -> Iterator[Listed]:
-    """Yield what the drivers listed last. A SAN whose file is wrong has nothing."""
+    """Yield what the drivers listed last; nothing of a SAN whose file is wrong, or root's alone."""
     try:
         known = leases.list_all(host)[0]
     except errors.NotPermitted:
@@ -50,10 +50,10 @@ def remembered(host: Host) -> Iterator[Listed]:
     targets = {(lease.san, lease.id): lease.target for lease in known}
     for name in san_files.list_names(host):
         try:
-            san = san_files.find(host, name)
-        except errors.BadConfiguration:
+            found = calls.remembered(host, san_files.find(host, name))
+        except (errors.BadConfiguration, errors.NotPermitted):
             continue
-        for each in calls.remembered(host, san):
+        for each in found:
             target = targets.get((name, each.id))
             if each.state in _USABLE:
                 yield Listed(

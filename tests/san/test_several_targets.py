@@ -106,7 +106,8 @@ def test_a_group_over_two_targets_is_shown_held_and_ended_whole(vm: Machine, san
     assert vm.run(LEFT, check=False).stdout == left
     for _ in range(3):
         lookups = [
-            vm.start(["auto-iscsi", "lookup", iqn]) for iqn in (job.ALPHA, job.BETA, job.ALPHA)
+            vm.start(["auto-iscsi", "lookup", iqn], timeout=300)
+            for iqn in (job.ALPHA, job.BETA, job.ALPHA)
         ]
         for lookup in lookups:
             assert "vg0-both" in lookup.wait().stdout
