@@ -15,7 +15,9 @@ udev_timeout = 60s
 lookup_timeout = 3m
 """
 #: Lists the files of targets: claims, locks, caches, iscsiadm's output.
-KEPT = "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*'"
+KEPT = (
+    "find /run/auto-iscsi -path '*/*/*/*/*' -type f ! -path '*/offered/*' ! -path '*/snapshots/*'"
+)
 #: What a host shows without a snapshot: no device of ours, no store, no disk.
 LEFT = (
     "dmsetup ls | sort; losetup --list --noheadings; ls -A /var/tmp | grep -v systemd-private;"
