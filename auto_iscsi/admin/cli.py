@@ -265,7 +265,7 @@ def _page(lines: list[str]) -> None:
     if lines and sys.stdout.isatty():
         import pydoc
 
-        pydoc.pager("\n".join(lines))
+        pydoc.pager("\n".join([*lines, ""]))
     elif lines:
         print("\n".join(lines))
 

@@ -26,9 +26,14 @@ def test_control_characters_are_shown_as_escapes() -> None:
 
 def on_terminal(file: Path, **environment: str) -> bytes:
     """Return what `check` writes to a terminal."""
+    return shown(["-m", "auto_iscsi", "check", str(file)], **environment)
+
+
+def shown(words: list[str], **environment: str) -> bytes:
+    """Return what Python, run with these words, writes to a terminal."""
     our_end, its_end = pty.openpty()
     subprocess.run(
-        [sys.executable, "-m", "auto_iscsi", "check", str(file)],
+        [sys.executable, *words],
         cwd=PROJECT,
         stdout=its_end,
         env={"TERM": "xterm", **environment},
@@ -61,3 +66,8 @@ def test_a_pipe_gets_no_colour_and_its_reader_may_close_it(tmp_path: Path) -> No
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_what_a_pager_prints_ends_with_a_newline() -> None:
+    program = "from auto_iscsi.admin import cli; cli._page(['-old', '+new'])"
+    assert shown(["-c", program], TERM="dumb") == b"-old\r\n+new\r\n"
