@@ -119,7 +119,9 @@ def _itemized(how: Sequence[str], source: str, destination: str) -> list[str]:
         errors="surrogateescape",
     )
     if result.returncode != 0:
-        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-        raise errors.Failure(f"rsync to {destination}: {lines[0]}", "see rsync(1), EXIT VALUES")
+        # ssh frames its warning of a changed host key with @.
+        lines = [line.strip("@ ") for line in result.stderr.splitlines()]
+        reason = next(filter(None, lines), f"exit status {result.returncode}")
+        raise errors.Failure(f"rsync to {destination}: {reason}", "see rsync(1), EXIT VALUES")
     pairs = (line.partition(" ") for line in result.stdout.splitlines())
     return sorted(name for code, _, name in pairs if code.startswith(_SENT))

@@ -73,3 +73,16 @@ def test_what_cannot_be_is_refused(folder: int, tmp_path: Path) -> None:
         restore(folder, "etc", tmp_path / "none/deeper")
     with pytest.raises(errors.Failure, match="no place"):
         restore(folder, "etc", "host:")
+
+
+def test_what_ssh_says_is_the_reason_without_its_frame(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    frame, says = "@" * 59, "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"
+    ssh.write_text(f"#!/bin/sh\nprintf '%s\\n' '{frame}' '{says}' '{frame}' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("RSYNC_RSH", str(ssh))
+    with pytest.raises(errors.Failure) as refused:
+        restore(folder, "etc/passwd", "web1:/root/")
+    assert refused.value.reason.endswith(": WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!")
