@@ -31,9 +31,14 @@ RUN = tests/prepare run
 
 ##@ Try it
 .PHONY: demo
-demo: deb ## show a user's visit to a snapshot, in a virtual machine with its own SAN
+demo: deb ## show visits to snapshots and a restore, in a virtual machine with its own SAN
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed demo --deb $(DEB)
+
+.PHONY: picture
+picture: deb ## run that demonstration, and draw its end as the README's docs/demo.svg
+	@tests/prepare vm
+	@$(RUN) python3 -m tests.san.bed demo --deb $(DEB) --picture docs/demo.svg
 
 .PHONY: vm
 vm: deb ## open a root shell in that virtual machine

@@ -45,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="the package to install",
             )
+        if name == "demo":
+            verb.add_argument("--picture", type=Path, metavar="SVG", help="draw its end there")
         if name == "autopkgtest":
             verb.add_argument("arguments", nargs="*", help="arguments of autopkgtest, after --")
         if name == "record-sysfs":
@@ -72,7 +74,7 @@ def carry_out(options: argparse.Namespace) -> int:
     if options.verb == "build":
         return build(options.deb, options.suite)
     if options.verb == "demo":
-        return demo.run(options.deb, options.suite, TREE)
+        return demo.run(options.deb, options.suite, TREE, options.picture)
     if options.verb == "autopkgtest":
         return adt.run(options.deb, options.suite, TREE, options.arguments)
     if options.verb == "shell":

@@ -17,6 +17,8 @@ from .machine import Machine
 
 PROMPT = r"\[\e]133;$?\a\]root@browse:\W# "
 MARK = re.compile(rb"\x1b\]133;(\d+)\x07")
+#: The escape sequences by which programs clear a line and colour it.
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 RC = f"""PS1='{PROMPT}'
 bind 'set enable-bracketed-paste off'
 """
@@ -25,10 +27,17 @@ BREATH = 0.6
 
 
 class Shown(NamedTuple):
-    """The exit status and the output of a typed command."""
+    """The exit status and the output of a typed command, and the prompt before it."""
 
     status: int
     text: str
+    prompt: str
+
+
+def settled(output: str) -> str:
+    """Return output as it stays on a terminal: without what was overwritten in its line."""
+    lines = output.replace("\r\n", "\n").split("\n")
+    return "\n".join(CONTROL.sub("", line.rpartition("\r")[2]) for line in lines)
 
 
 class Typed:
@@ -63,7 +72,8 @@ class Typed:
         self.vm.keys(self.number, b"\n")
         status = self._prompt(prompts, timeout)
         output = MARK.split(bytes(self.seen[before:]))[0].decode(errors="replace")
-        return Shown(status, output.replace("\r", "").partition("\n")[2])
+        prompt = re.split(MARK, bytes(self.seen[:before]))[-1].decode(errors="replace")
+        return Shown(status, settled(output).partition("\n")[2], prompt)
 
     def _prompt(self, before: int, timeout: float) -> int:
         """Wait until there are more than `before` prompts; return the status in the last one."""
