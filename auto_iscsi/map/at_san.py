@@ -64,12 +64,18 @@ def _present(host: Host, volume: str, name: str) -> Lease:
     asker = presenting.Asker(*audit.find_asker(host))
     sans = _list_allowed(host, volume, asker)
     found = []
+    failures: dict[str, errors.Failure] = {}
     for san in sans:
         until = time.monotonic() + san.timeout
-        if snapshot := _find(calls.recent_snapshots(host, san, until).snapshots, volume, name):
+        try:
+            snapshots = calls.recent_snapshots(host, san, until).snapshots
+        except errors.Failure as failure:
+            failures[san.name] = failure  # another SAN can have it
+            snapshots = calls.remembered(host, san)
+        if snapshot := _find(snapshots, volume, name):
             found.append((san, snapshot))
     if not found:
-        raise _not_found(f"{volume}@{name}")
+        raise next(iter(failures.values()), None) or _not_found(f"{volume}@{name}")
     if len(found) > 1:
         names = " and ".join(san.name for san, _ in found)
         raise errors.Ambiguous(
@@ -77,6 +83,8 @@ def _present(host: Host, volume: str, name: str) -> Lease:
             "let volumes of one of them leave the volume out",
         )
     san, snapshot = found[0]
+    if san.name in failures:
+        raise failures[san.name]
     until = time.monotonic() + 2 * san.timeout
     if snapshot.presented:  # by whom is decided by a list of now
         listed = calls.list_snapshots(host, san, until, volume=snapshot.volume).snapshots

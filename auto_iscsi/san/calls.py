@@ -71,8 +71,8 @@ def list_snapshots(
 def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
     """Return what list_snapshots() returns, or has returned in the last LIST_LIFETIME seconds.
 
-    Whoever comes while the driver is asked waits for its answer. What is presented may have changed
-    meanwhile: present() wants a fresh list.
+    Whoever comes while the driver is asked waits for its answer, or its failure. What is presented
+    may have changed meanwhile: present() wants a fresh list.
     """
     name = list_file(san.name)[len(claims.FOLDER) + 1 :]
     handle = claims.lock(host, f"{name}.lock", until)
@@ -86,7 +86,17 @@ def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
                 found = (protocol.Snapshot(*each) for each in members)
                 seen = tuple(each for each in found if san.has_volume(each.volume))
                 return replies.Listing(seen, complete, left_out)
-        listing = list_snapshots(host, san, until)
+        when, _, text = (host.read(f"{claims.FOLDER}/{name}.failed") or "").partition("\n")
+        with contextlib.suppress(ValueError, TypeError):
+            if 0 <= claims.now() - float(when) < LIST_LIFETIME:
+                raise errors.SanFailure(*json.loads(text))
+        try:
+            listing = list_snapshots(host, san, until)
+        except errors.SanFailure as failure:
+            told = (failure.reason, failure.hint, failure.kind, failure.effect)
+            text = json.dumps([*told, failure.retry_after])
+            claims.write_file(host, f"{name}.failed", f"{claims.now():.3f}\n{text}")
+            raise
         claims.write_file(host, name, f"{claims.now():.3f}\n{json.dumps(listing)}")
         return listing
     finally:

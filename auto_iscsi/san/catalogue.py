@@ -210,14 +210,22 @@ def _of_sans(
 def _without_copies(entries: Sequence[Entry]) -> list[Entry]:
     """Leave out what a driver lists and what is known as a target, too: somebody else presented it.
 
-    The SAN's name for a snapshot and the target's name tell the same volume and second.
+    The SAN's name for a snapshot and the target's name tell the same volume and second. A target
+    that is gone is not presented: there, the driver's entry stays and the target's is left out.
     """
-    known = {(each.volume, int(each.time.timestamp())) for each in entries if not each.san}
-    return [
-        each
-        for each in entries
-        if not each.san or each.target or (each.volume, int(each.time.timestamp())) not in known
-    ]
+
+    def moment(each: Entry) -> tuple[str, int]:
+        return each.volume, int(each.time.timestamp())
+
+    known = {moment(each) for each in entries if not each.san and not each.is_gone}
+    listed = {moment(each) for each in entries if each.san}
+
+    def is_copy(each: Entry) -> bool:
+        if each.san:
+            return not each.target and moment(each) in known
+        return each.is_gone and moment(each) in listed
+
+    return [each for each in entries if not is_copy(each)]
 
 
 class _Choice:

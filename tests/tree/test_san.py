@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from auto_iscsi.config import san_files
 from auto_iscsi.drivers import protocol
 from auto_iscsi.san import calls, leases, presenting
 from tests.tree.machine import NO_CACHE, PATIENCE, REPOSITORY, Machine
-from tests.tree.sans import DRIVER, FILE, IQN, PROGRAM, SNAPSHOT, San
+from tests.tree.sans import CONFIGURATION, DRIVER, FILE, IQN, PROGRAM, SNAPSHOT, San
 
 
 @pytest.fixture
@@ -204,6 +205,52 @@ def test_what_a_san_has_is_in_the_catalogue_under_its_key(san: San) -> None:
     newest = leads.pop("latest")
     assert leads[newest] == "/iscsiauto/vm-beta@tuesday"
     assert set(leads.values()) == {leads[newest], f"/iscsiauto/{SNAPSHOT}"}
+
+
+def add_broken_san(san: San) -> Path:
+    """Have another SAN whose driver always fails; return the file with a line for each call."""
+    asked, driver = san.machine.root / "asked", "/usr/libexec/auto-iscsi/drivers/broken"
+    text = CONFIGURATION.replace("fake", "broken")
+    launcher = f"#!/bin/sh\necho asked >>{asked}\nexit 1\n"
+    san.machine.files({"/etc/auto.iscsi.san.d/aaa.conf": text, driver: launcher})
+    (san.machine.root / driver[1:]).chmod(0o755)
+    return asked
+
+
+def test_a_san_that_fails_does_not_keep_another_one_from_a_visit(san: San) -> None:
+    portal = present_there(san)
+    add_broken_san(san)
+    answer = san.machine.lookup(SNAPSHOT)
+    assert answer.entry == san.machine.entry(IQN, portal), answer.log
+    answer = san.machine.lookup("vm-beta@gone")
+    assert answer.status == 1 and "aaa: " in answer.log
+
+
+def test_a_san_that_fails_is_not_asked_again_at_once(san: San) -> None:
+    asked = add_broken_san(san)
+    host = san.machine.host
+    broken = san_files.find(host, "aaa")
+    for _ in range(3):
+        with pytest.raises(errors.SanFailure, match="gave no reply"):
+            calls.recent_snapshots(host, broken, time.monotonic() + PATIENCE)
+    assert asked.read_text() == "asked\n"
+    failed = san.machine.root / "run/auto-iscsi/san/aaa.list.failed"
+    failed.write_text(f"0.0\n{failed.read_text().partition(chr(10))[2]}")
+    with pytest.raises(errors.SanFailure):
+        calls.recent_snapshots(host, broken, time.monotonic() + PATIENCE)
+    assert asked.read_text() == "asked\n" * 2
+
+
+def test_a_record_of_what_is_not_presented_any_more_hides_no_snapshot(san: San) -> None:
+    prefix = "iqn.2001-05.com.equallogic:0-8a0906-4a90da503-e2e3e8c1f704be"
+    portal = san.machine.target(f"{prefix}-vm-beta-2010-05-03-04:00:01.50612", offered=False)
+    san.machine.configure(f"timezone = UTC\nportals = {portal}\n")
+    data = json.loads(san.machine.program(PROGRAM, "list", "--json").stdout)
+    keys = [each["key"] for each in data["snapshots"]]
+    assert keys == ["vm-beta@tuesday", SNAPSHOT]
+    folder = san.machine.root / "run/auto-iscsi/snapshots/vm-beta"
+    leads = {os.readlink(path) for path in folder.iterdir()}
+    assert f"/iscsiauto/{SNAPSHOT}" in leads
 
 
 def test_a_session_keeps_it_presented(san: San) -> None:
