@@ -33,6 +33,7 @@ PARTS = (
     "setup.cfg",
     "auto_iscsi",
     "debian",
+    "docs",
     "etc",
     "man",
     "rpm",
