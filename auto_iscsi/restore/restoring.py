@@ -1,8 +1,10 @@
 """Restore a file or a tree of a snapshot with rsync(1), here or on another host.
 
 Nothing that is there is overwritten unless that is asked for, and then it is kept beside the new
-one under a name of its own. rsync copies symbolic links as links and follows none. Afterwards it
-compares both sides once more, by checksum.
+one under a name of its own. rsync copies symbolic links as links. It would follow one at the
+destination that is in the place of a directory: whoever owns a directory there could have root
+write anywhere. So restoring stops at such a link. Afterwards rsync compares both sides once more,
+by checksum.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, wording
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import paths, visits
 from auto_iscsi.san.catalogue import Entry
@@ -24,6 +26,8 @@ from auto_iscsi.san.catalogue import Entry
 _ALL = ("-aHAXS", "--numeric-ids", "--no-devices", "--no-specials")
 #: How rsync(1) marks, in --itemize-changes, a file whose content it would send.
 _SENT = (">f", "<f", "cL", "hf", ">L", "<L")
+_MADE_FOLDER = "cd+"  #: likewise, a directory that it would make
+_NOT_ALL = 23  # rsync(1), EXIT VALUES: what a list is asked of is not there
 _SUFFIX = ".before-restore-%Y-%m-%d-%H%M%S"
 
 
@@ -71,9 +75,13 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
         is_folder = True
     source = f"/proc/{os.getpid()}/fd/{folder}/{name}".rstrip("/") + ("/" if is_folder else "")
     destination = _destination(options.destination, os.path.basename(path.rstrip("/")), is_folder)
+    _refuse_in_place(destination)
     suffix = time.strftime(_SUFFIX) if options.overwrite and options.backup else ""
-    differing = _itemized(["--dry-run", "--checksum"], source, destination)
-    fresh = _itemized(["--dry-run", "--ignore-existing"], source, destination)
+    whole = _itemized(["--dry-run", "--checksum"], source, destination)
+    missing = _itemized(["--dry-run", "--ignore-existing"], source, destination)
+    if not options.overwrite:
+        _refuse_inside(destination, _folders(whole) - _folders(missing))
+    differing, fresh = _sent(whole), _sent(missing)
     kept = [] if options.overwrite else sorted(set(differing) - set(fresh))
     if options.dry_run:
         changes = differing if options.overwrite else fresh
@@ -81,8 +89,8 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
     how = ["--checksum"] if options.overwrite else ["--ignore-existing"]
     if suffix:
         how += ["--backup", f"--suffix={suffix}"]
-    changes = _itemized(how, source, destination)
-    after = _itemized(["--dry-run", "--checksum"], source, destination)
+    changes = _sent(_itemized(how, source, destination))
+    after = _sent(_itemized(["--dry-run", "--checksum"], source, destination))
     return Restored(tuple(changes), tuple(kept), suffix, tuple(sorted(set(after) - set(kept))))
 
 
@@ -107,21 +115,74 @@ def _destination(text: str, name: str, is_folder: bool) -> str:
     return f"{text}/" if is_folder else text
 
 
-def _itemized(how: Sequence[str], source: str, destination: str) -> list[str]:
-    """Run rsync; return the names whose content it sent, or would send. Raise Failure."""
-    command = ["rsync", *_ALL, "--itemize-changes", "--out-format=%i %n", *how, "--"]
-    result = subprocess.run(
-        [*command, source, destination],
+def _refuse_in_place(destination: str) -> None:
+    """Raise Failure where rsync would follow what is at the destination, or write into it."""
+    place = destination.rstrip("/")
+    is_folder = destination != place
+    if not place or place.endswith(":"):  # the root directory
+        return
+    kind = _kind(place)
+    if kind == "l" and (is_folder or _kind(f"{place}/.") == "d"):
+        raise errors.Failure(
+            f"{place} is a symbolic link, and restore follows none",
+            "write the path that the link leads to, with the name",
+        )
+
+
+def _refuse_inside(destination: str, names: Collection[str]) -> None:
+    """Raise Failure for what is no directory at the destination, but one in the snapshot."""
+    if names:
+        first = min(names).rstrip("/")
+        raise errors.Failure(
+            f"{destination.rstrip('/')}/{first} is a symbolic link or a file, and in the snapshot "
+            f"a directory ({wording.counted(len(names), 'such name')})",
+            "restore to another place; --overwrite replaces it, and keeps it beside",
+        )
+
+
+def _kind(place: str) -> str:
+    """Return what is at a path here or on another host: l, d, - as ls(1) has it; "" for nothing."""
+    result = _rsync(["--list-only", "--links"], [place])
+    if result.returncode == _NOT_ALL:
+        return ""
+    _raise_failure(result, place)
+    return result.stdout[:1]
+
+
+def _itemized(how: Sequence[str], source: str, destination: str) -> list[tuple[str, str]]:
+    """Run rsync; return code and name of what it changed, or would change. Raise Failure."""
+    words = [*_ALL, "--itemize-changes", "--out-format=%i %n", *how]
+    result = _rsync(words, [source, destination])
+    _raise_failure(result, destination)
+    pairs = (line.partition(" ") for line in result.stdout.splitlines())
+    return [(code, name) for code, _, name in pairs]
+
+
+def _sent(items: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the names whose content was sent."""
+    return sorted(name for code, name in items if code.startswith(_SENT))
+
+
+def _folders(items: Sequence[tuple[str, str]]) -> set[str]:
+    """Return the names of the directories that were made."""
+    return {name for code, name in items if code.startswith(_MADE_FOLDER)}
+
+
+def _rsync(words: Sequence[str], places: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["rsync", *words, "--", *places],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="surrogateescape",
     )
+
+
+def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None:
+    """Raise Failure with rsync's reason unless it succeeded."""
     if result.returncode != 0:
         # ssh frames its warning of a changed host key with @.
         lines = [line.strip("@ ") for line in result.stderr.splitlines()]
         reason = next(filter(None, lines), f"exit status {result.returncode}")
-        raise errors.Failure(f"rsync to {destination}: {reason}", "see rsync(1), EXIT VALUES")
-    pairs = (line.partition(" ") for line in result.stdout.splitlines())
-    return sorted(name for code, _, name in pairs if code.startswith(_SENT))
+        raise errors.Failure(f"rsync to {place}: {reason}", "see rsync(1), EXIT VALUES")

@@ -75,6 +75,66 @@ def test_what_cannot_be_is_refused(folder: int, tmp_path: Path) -> None:
         restore(folder, "etc", "host:")
 
 
+def test_no_link_at_the_destination_is_followed(folder: int, tmp_path: Path) -> None:
+    """Whoever owns the destination's directory can put a link there: root would write elsewhere."""
+    (tmp_path / "snapshot/etc/cron.d").mkdir()
+    (tmp_path / "snapshot/etc/cron.d/job").write_text("evil")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    inside, whole, alone = (tmp_path / name for name in ("inside", "whole", "alone"))
+    for each in (inside, whole, alone):
+        each.mkdir()
+    (inside / "etc").mkdir()
+    (inside / "etc/cron.d").symlink_to(victim)  # in the place of a directory in the tree
+    (whole / "etc").symlink_to(victim)  # in the place of the tree
+    (alone / "passwd").symlink_to(victim)  # in the place of a file
+    for name, place in (("etc", inside), ("etc", whole), ("etc/passwd", alone)):
+        for dry_run in (True, False):
+            with pytest.raises(errors.Failure, match="symbolic link"):
+                restore(folder, name, f"{place}/", dry_run=dry_run)
+    for name, place in (("etc", whole), ("etc/passwd", alone)):
+        with pytest.raises(errors.Failure, match="symbolic link"):
+            restore(folder, name, place, overwrite=True)
+    assert not list(victim.iterdir())
+    # rsync replaces a link in the tree where it may overwrite, and does not follow it.
+    done = restore(folder, "etc", inside, overwrite=True)
+    assert (inside / "etc/cron.d/job").read_text() == "evil"
+    assert os.readlink(f"{inside}/etc/cron.d{done.suffix}") == str(victim)
+    assert not list(victim.iterdir())
+
+
+def test_a_link_to_a_file_is_kept_or_replaced(folder: int, tmp_path: Path) -> None:
+    place, file = tmp_path / "place", tmp_path / "file"
+    place.mkdir()
+    file.write_text("mine")
+    (place / "passwd").symlink_to(file)
+    assert restore(folder, "etc/passwd", place).kept == ("passwd",)
+    assert os.readlink(place / "passwd") == str(file)
+    assert restore(folder, "etc/passwd", place, overwrite=True).changes == ("passwd",)
+    assert (place / "passwd").read_text() == "old" and not (place / "passwd").is_symlink()
+    assert file.read_text() == "mine"
+
+
+def test_no_link_on_another_host_is_followed(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("RSYNC_RSH", str(ssh))
+    place, victim = tmp_path / "place", tmp_path / "victim"
+    place.mkdir()
+    victim.mkdir()
+    assert restore(folder, "etc", f"web1:{place}/").changes == ("link", "passwd", "secret")
+    shutil.rmtree(place / "etc")
+    (place / "etc").symlink_to(victim)
+    (place / "passwd").symlink_to(victim)
+    for name in ("etc", "etc/passwd"):
+        with pytest.raises(errors.Failure, match="symbolic link"):
+            restore(folder, name, f"web1:{place}/")
+    assert not list(victim.iterdir())
+
+
 def test_what_ssh_says_is_the_reason_without_its_frame(
     folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
