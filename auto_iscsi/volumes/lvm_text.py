@@ -12,7 +12,8 @@ from typing import Any
 
 _DEEPEST = 16  # sections within sections
 _NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}\Z")  # lvm(8), VALID NAMES
-_TOKEN = re.compile(r"""[\s,]+|\#[^\n]*|(?P<token>[{}=\[\]]|"(?:[^"\\]|\\.)*"|[^\s,{}=\[\]"#]+)""")
+_TOKEN = re.compile(r"""[\s,]+|\#[^\n]*|(?P<token>[{}=\[\]"]|[^\s,{}=\[\]"#]+)""")
+_QUOTE = re.compile(r"""["\\]""")
 
 
 class Malformed(ValueError):
@@ -57,9 +58,23 @@ def _tokens(text: str) -> Iterator[str]:
         match = _TOKEN.match(text, at)
         if not match:
             raise Malformed(f"unexpected {printable(text[at : at + 20])}")
-        if token := match["token"]:
-            yield token
-        at = match.end()
+        end = _end_of_string(text, at) if match["token"] == '"' else match.end()
+        if match["token"]:
+            yield text[at:end]
+        at = end
+
+
+def _end_of_string(text: str, start: int) -> int:
+    """Return where the string ends that begins at `start`; raise Malformed.
+
+    A regular expression for the whole string would take a hundred times its length in memory.
+    """
+    at = start + 1
+    while (match := _QUOTE.search(text, at)) and match[0] != '"':
+        at = match.end() + 1
+    if not match:
+        raise Malformed(f"unexpected {printable(text[start : start + 20])}")
+    return match.end()
 
 
 def _value(tokens: Iterator[str], token: str) -> Any:

@@ -19,6 +19,7 @@ from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import lvm_metadata, lvm_text, lvm_volumes, mountable, unmapped_volumes
 
+_MOST_TEXT = 64 << 20  # bytes of metadata that are kept of a target: each may have 16 MiB
 WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself
 
 
@@ -83,7 +84,7 @@ def read_groups(
     it. Where two have one UUID, nothing tells which one a group means, and the group is left out.
     """
     devices = [each.device for each in filesystems]
-    answers = bounded.run(lambda: [_read_label(host, each) for each in devices], until, target)
+    answers = bounded.run(lambda: _read_labels(host, devices), until, target)
     uuids = Counter(uuid for uuid, _, _ in answers if uuid)
     groups: dict[str, Group] = {}
     for filesystem, (uuid, text, why) in zip(filesystems, answers):
@@ -143,6 +144,22 @@ def _describe(node: str, text: str, why: str) -> lvm_volumes.VolumeGroup:
         raise errors.NotMountable(
             f"{node} is an LVM physical volume with wrong metadata: {error}"
         ) from error
+
+
+def _read_labels(host: Host, devices: Sequence[Device]) -> list[tuple[str, str, str]]:
+    """Return UUID and text of each physical volume, or why it cannot be read.
+
+    The physical volumes of a group have the same text, which is kept once.
+    """
+    answers, texts, size = [], dict[str, str](), 0
+    for device in devices:
+        uuid, text, why = _read_label(host, device)
+        if text not in texts and size + len(text) > _MOST_TEXT:
+            text, why = "", f"all metadata of its target is larger than {_MOST_TEXT >> 20} MiB"
+        if text not in texts:
+            size += len(text)
+        answers.append((uuid, texts.setdefault(text, text), why))
+    return answers
 
 
 def _read_label(host: Host, device: Device) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from auto_iscsi.disks import our_devices
 from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import mountable, volume_groups
+from auto_iscsi.volumes import mountable, physical_volumes, volume_groups
 from tests.tree.tree import make_tree
 from tests.unit.logical_volumes import SHOWN, linear
 from tests.unit.physical_volumes import PVS, TEXT, physical_volume
@@ -144,6 +144,18 @@ def test_no_group_makes_more_devices_than_a_host_can_hold(tmp_path: Path) -> Non
         "44 logical volumes are left out, from vg0/lv256 on: at most 256 are shown" in shown.notes
     )
     assert len(shown.notes) == 257 and shown.filesystems == (boot,)
+
+
+def test_the_metadata_of_a_target_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(physical_volumes, "_MOST_TEXT", len(TEXT) + 100)
+    other = TEXT.replace("i0nkLE", "others").replace("vg0", "vg1")
+    reason = expand(tmp_path / "other", TEXT, other, partition="vg0/none", uuids=PVS)
+    assert "there are vg0/root" in reason and "vg1/root" not in reason
+    assert "sdc is an LVM physical volume that cannot be read: all metadata" in reason
+    reason = expand(tmp_path / "same", TEXT, TEXT, partition="vg0/none", uuids=PVS)
+    assert reason.endswith("there are vg0/root, vg0/striped, vg0/squeezed")
 
 
 def test_what_lies_on_top_is_removed_first(tmp_path: Path) -> None:
