@@ -8,6 +8,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
+from datetime import MAXYEAR, MINYEAR
 from typing import Any
 
 VERSION = 1
@@ -110,8 +111,15 @@ def written_time(seconds: float) -> str:
 
 
 def read_time(text: str) -> float:
-    """Return the seconds since 1970; raise ValueError, TypeError or OverflowError."""
-    return float(calendar.timegm(time.strptime(text, _TIME)))
+    """Return the seconds since 1970; raise ValueError, TypeError or OverflowError.
+
+    The first and the last year are refused: in some time zone, a part of them is outside the
+    calendar.
+    """
+    moment = time.strptime(text, _TIME)
+    if not MINYEAR < moment.tm_year < MAXYEAR:
+        raise ValueError(f"the year is {moment.tm_year}")
+    return float(calendar.timegm(moment))
 
 
 def one_line(text: str) -> str:

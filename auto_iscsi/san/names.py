@@ -11,7 +11,7 @@ import functools
 import re
 import zoneinfo
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta, timezone
 from typing import NamedTuple
 
 from auto_iscsi.config import templates
@@ -83,7 +83,8 @@ def take_apart(name: str, own: Sequence[str], zone: str) -> Snapshot | Ambiguous
         assert other is not None  # the two differ only in what they prefer
         if match.groups() != other.groups():
             return Ambiguous(template)
-        if time := _time(match["time"], expression.form, expression.is_utc, zone):
+        time = _time(match["time"], expression.form, expression.is_utc, zone)
+        if time and MINYEAR < time.year < MAXYEAR:  # so that each time zone has it
             return Snapshot(match["volume"], time, template)
     return None
 
