@@ -87,13 +87,21 @@ def _grouped(visited: Sequence[Visited]) -> list[_Group]:
 
 def _group_lines(group: _Group, paint: output.Paint) -> list[str]:
     version = group.version
-    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.mtime // 10**9))
+    changed = _written(version.mtime // 10**9)
     size = "directory" if version.kind == "directory" else wording.size(version.size)
     words = [changed, size, f"{version.mode:04o}", f"{version.owner}:{version.group}"]
     words += [version.digest[:16]] if version.digest else []
     head = f"{wording.printable(version.path)}  {'  '.join(words)}"
     entries = ", ".join(entry.text for entry in group.entries)
     return [head, f"  {paint.dim('in')} {entries}"]
+
+
+def _written(seconds: int) -> str:
+    """Return a time, in seconds since 1970, as people write it; a filesystem can have any number."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds} s since 1970"
 
 
 def _data(group: _Group) -> dict[str, Any]:
