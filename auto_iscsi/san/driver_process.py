@@ -7,7 +7,8 @@ or a variable. It is the leader of a process group. When its time is over, the g
 and, two seconds later, SIGKILL; and SIGKILL when the driver has ended, so that no child of its own
 is left. If we are killed, the kernel kills the driver (PR_SET_PDEATHSIG).
 
-Its file, and the folders above it, have to be root's and writable by nobody else.
+Its file, and the folders above it, have to be root's and writable by nobody else; so do those that
+a symbolic link on the way leads to.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _LOG = 1 << 16  # bytes of a driver's log that are kept
 _PIECE = 1 << 16
 _DESCRIPTORS = 4096  # as many as we, or the process that started us, could have open
 _NOT_STARTED = 127
+_MOST_LINKS = 40  # linux/namei.h, MAXSYMLINKS
 _LIMITS = {
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_NOFILE: 256,
@@ -166,8 +168,7 @@ def check_trusted(host: Host, driver: str) -> None:
         raise errors.BadConfiguration(f"driver {driver}: no program", "set driver to another one")
     if os.geteuid():
         return  # it runs with no more rights than who starts it
-    path = driver
-    while True:
+    for path in _way(host, driver):
         if status := host.stat(path):
             mode = stat.S_IMODE(status.st_mode)
             if status.st_uid != 0:
@@ -178,9 +179,29 @@ def check_trusted(host: Host, driver: str) -> None:
                 why = hint = ""
             if why:
                 raise errors.BadConfiguration(f"driver {driver} is not run: {why}", hint)
-        if path == "/":
-            return
-        path = os.path.dirname(path)
+
+
+def _way(host: Host, path: str) -> list[str]:
+    """Return each folder that leads to a file, through symbolic links as well, and the file."""
+    way, pending, links = ["/"], path.split("/")[::-1], 0
+    while pending:
+        name = pending.pop()
+        if name == "..":
+            way.append(os.path.dirname(way[-1]))
+        elif name not in ("", "."):
+            place = f"{way[-1].rstrip('/')}/{name}"
+            try:
+                target = os.readlink(host.path(place))
+            except OSError:  # no link
+                way.append(place)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise errors.BadConfiguration(f"driver {path}: too many symbolic links")
+            if target.startswith("/"):
+                way.append("/")
+            pending += target.split("/")[::-1]
+    return list(dict.fromkeys(way))
 
 
 def _start(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 import uuid
@@ -122,7 +123,12 @@ def end(host: Host, lease: Lease) -> None:
 
 def read(host: Host, name: str) -> Lease | Damaged | None:
     """Return a lease by its name; None when it is revoked."""
-    text = host.read(f"{FOLDER}/{name}")
+    try:
+        text = host.read(f"{FOLDER}/{name}")
+    except errors.NotPermitted:
+        raise
+    except errors.Failure as failure:
+        return Damaged(name, failure.reason)
     if text is None:
         return None
     try:
@@ -131,14 +137,42 @@ def read(host: Host, name: str) -> Lease | Damaged | None:
         if target is not None:
             portals = tuple(target.pop("portals"))
             members["target"] = protocol.Target(**target, portals=portals)
-        if members["made"] is not None:
+        if isinstance(members["made"], list):
             members["made"] = tuple(members["made"])
         lease = Lease(**members)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return Damaged(name, f"{FOLDER}/{name} cannot be read: {error}")
-    if lease.lease != name or lease.state not in STATES:
+    if lease.lease != name or not _is_sound(lease):
         return Damaged(name, f"{FOLDER}/{name} is not the lease that its name says")
     return lease
+
+
+def _is_sound(lease: Lease) -> bool:
+    """Tell whether each value of a lease is one that write() writes: nobody else looks at it."""
+    texts = (lease.boot, lease.uid, lease.user, lease.why)
+    names = (lease.san, lease.volume, lease.snapshot)
+    times = (lease.began, lease.changed)
+    target = lease.target
+    return (
+        lease.state in STATES
+        and all(isinstance(text, str) for text in texts)
+        and all(wire.matches(wire.NAME, name) for name in names)
+        and wire.matches(wire.OPAQUE, lease.id)
+        and all(isinstance(each, (int, float)) and math.isfinite(each) for each in times)
+        and isinstance(lease.attempts, int)
+        and isinstance(lease.was_presented, bool)
+        and (
+            lease.made is None or isinstance(lease.made, tuple) and wire.are_made(list(lease.made))
+        )
+        and (lease.handle is None or wire.is_handle(lease.handle))
+        and (
+            target is None
+            or wire.matches(wire.IQN, target.iqn)
+            and all(isinstance(portal, str) for portal in target.portals)
+            and isinstance(target.lun, int)
+            and isinstance(target.shared, bool)
+        )
+    )
 
 
 def list_all(host: Host) -> tuple[list[Lease], list[Damaged]]:

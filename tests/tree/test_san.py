@@ -366,6 +366,45 @@ def test_a_driver_that_others_can_write_is_not_run(san: San) -> None:
     assert san.calls() == []
 
 
+def test_a_link_to_a_driver_that_others_can_replace_is_not_followed(san: San) -> None:
+    driver = san.machine.root / DRIVER[1:]
+    away = san.machine.root / "home"
+    away.mkdir()
+    driver.rename(away / "driver")
+    driver.symlink_to("../" * DRIVER[1:].count("/") + "home/driver")
+    away.chmod(0o777)
+    assert "others than root can write /home" in san.run("present", "eql", SNAPSHOT, status=1)
+    assert san.calls() == []
+    away.chmod(0o755)
+    san.run("present", "eql", SNAPSHOT)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"began": None},
+        {"attempts": "1"},
+        {"made": "acl"},
+        {"handle": 3},
+        {"san": "../eql"},
+        {"target": {"iqn": 5, "portals": [1], "lun": 0, "shared": False, "wwid": None}},
+        None,  # deeper than the parser goes
+    ],
+)
+def test_a_lease_with_another_kind_of_value_is_damaged(
+    san: San, changed: dict[str, object] | None
+) -> None:
+    """It ended every list of the journal: that of the reaper, and of each lookup at a SAN."""
+    san.run("present", "eql", SNAPSHOT)
+    (lease,) = san.leases()
+    file = san.machine.root / leases.FOLDER[1:] / lease.lease
+    written = {**json.loads(file.read_text()), **(changed or {})}
+    file.write_text(json.dumps(written) if changed else "[" * 100_000)
+    known, damaged = leases.list_all(san.machine.host)
+    assert (known, [each.lease for each in damaged]) == ([], [lease.lease])
+    san.run("present", "eql", "vm-gamma@monday")  # the others go on
+
+
 def test_a_damaged_lease_is_named_and_stays(san: San) -> None:
     name = "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a"
     san.machine.files({f"{leases.FOLDER}/{name}": "{"})
