@@ -6,6 +6,7 @@ Each verb is one function here, which imports the modules that the verb needs.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import sys
@@ -23,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
     0: success; 1: an expected failure, or problems were found; 2: wrong usage; 3: a bug; 130: ^C.
     """
+    for stream in (sys.stdout, sys.stderr):  # what files are called can be in any language
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     arguments = parser.parse_args(argv)
     root = os.path.abspath(arguments.root)

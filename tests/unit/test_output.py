@@ -24,6 +24,18 @@ def test_control_characters_are_shown_as_escapes() -> None:
     assert wording.printable("a\x1b[2J\u202e\u00e9\n") == "a\\x1b[2J\\u202e\u00e9\\n"
 
 
+def test_a_name_that_the_locale_lacks_ends_no_report(tmp_path: Path) -> None:
+    file = tmp_path / "\u65e5.conf"
+    file.write_text("[*]\nfstype = auto\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "auto_iscsi", "check", str(file)],
+        cwd=PROJECT,
+        capture_output=True,
+        env={"PYTHONIOENCODING": "latin-1"},
+    )
+    assert b"Traceback" not in done.stderr and b"\\u65e5.conf" in done.stdout + done.stderr
+
+
 def on_terminal(file: Path, **environment: str) -> bytes:
     """Return what `check` writes to a terminal."""
     return shown(["-m", "auto_iscsi", "check", str(file)], **environment)
