@@ -58,10 +58,10 @@ def test_a_snapshot_with_another_name_is_left_out_and_counted(name: str, text: A
     assert (listing.snapshots, listing.left_out) == ((), 1)
 
 
+OUTSIDE = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")  # the calendar, in some time zones
 WRONG: dict[str, list[Any]] = {
     "id": HOSTILE,
-    "created": ["yesterday", 7, "2010-13-03T04:00:01Z", "2010-05-03 04:00:01"]
-    + ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"],  # outside the calendar elsewhere
+    "created": ["yesterday", 7, "2010-13-03T04:00:01Z", "2010-05-03 04:00:01", *OUTSIDE],
     "created_from": ["guess", None],
     "size": [-1, 1.5, "1", True, 1 << 64],
     "state": ["x", None, 1],
