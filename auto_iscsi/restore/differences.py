@@ -76,7 +76,18 @@ def lines(old: Side, new: Side) -> list[str]:
         return []
     if old.is_binary or new.is_binary:
         return [f"Binary files {old.label} and {new.label} differ"]
-    before, after = (
-        content.decode("utf-8", "replace").splitlines() for content in (old.content, new.content)
-    )
-    return list(difflib.unified_diff(before, after, old.label, new.label, lineterm=""))
+    before, after = (_lines(content) for content in (old.content, new.content))
+    return [
+        line
+        for compared in difflib.unified_diff(before, after, old.label, new.label, lineterm="")
+        for line in compared.split("\n")
+    ]
+
+
+def _lines(content: bytes) -> list[str]:
+    """Return the lines of a text so that two texts differ only where their bytes do.
+
+    Not splitlines(), which takes CR LF, form feeds and others for line ends and leaves them out.
+    """
+    *lines, last = content.decode("utf-8", "surrogateescape").split("\n")
+    return [*lines, f"{last}\n\\ No newline at end of file"] if last else lines
