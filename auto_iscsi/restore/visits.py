@@ -113,7 +113,7 @@ def _give_back(host: Host, target: str, visit: claims.Claim) -> bool:
 def _expire(host: Host, root: str, point: str) -> None:
     """Have automount unmount what nobody uses (automount(8), SIGUSR1); wait for a tree to go."""
     served = master_map.list_autofs_mounts(host).get(root)
-    if served is None or not served.pid:
+    if served is None or host.read(f"/proc/{served.pid}/comm") != "automount":
         return
     with contextlib.suppress(OSError):
         os.kill(served.pid, signal.SIGUSR1)
