@@ -270,7 +270,7 @@ def _mounted_devices(host: Host) -> dict[str, list[str]]:
 
 
 def _swap_devices(host: Host) -> dict[str, str]:
-    lines = (host.read("/proc/swaps") or "").splitlines()[1:]
+    lines = (host.read("/proc/swaps") or "").split("\n")[1:]
     return {_real_path(host, line.split()[0]): line.split()[0] for line in lines if line.split()}
 
 

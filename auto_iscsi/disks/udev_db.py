@@ -28,7 +28,9 @@ class Record(NamedTuple):
 def read(host: Host, number: str) -> Record:
     """Return what udev has recorded for the device MAJOR:MINOR; an empty record for nothing."""
     links, properties = [], {}
-    for line in (host.read(f"/run/udev/data/b{number}") or "").splitlines():
+    # Not splitlines(), which also ends a line at U+2028 and the like: udev leaves these in a label,
+    # and a stranger's label would have lines of its own here.
+    for line in (host.read(f"/run/udev/data/b{number}") or "").split("\n"):
         if line.startswith("S:"):
             links.append(line[2:])
         elif line.startswith("E:"):

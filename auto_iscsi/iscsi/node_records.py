@@ -91,6 +91,6 @@ def wanted_sessions(host: Host, target: str, portal: portals.Portal, interface: 
 
 def _values_in(host: Host, path: str) -> dict[str, str]:
     """Return the settings in a file of open-iscsi."""
-    lines = (host.read(path) or "").splitlines()
+    lines = (host.read(path) or "").split("\n")
     pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
     return {name: value for name, equals, value in pairs if equals}

@@ -171,8 +171,8 @@ def _seconds(options: str, name: str) -> float | None:
 def list_autofs_mounts(host: Host) -> dict[str, AutofsMount]:
     """Return the autofs mounts by mount point; where two are stacked, the upper one."""
     mounts = {}
-    for text in (host.read("/proc/self/mounts") or "").splitlines():
-        fields = text.split()
+    for text in (host.read("/proc/self/mounts") or "").split("\n"):
+        fields = text.split(" ")  # see mounts: any user's names are among them
         if len(fields) > 3 and fields[2] == "autofs":
             options = dict(re.findall(r"(\w+)=(\d+)", fields[3]))
             pid, timeout = int(options.get("pgrp", 0)), float(options.get("timeout", 0))

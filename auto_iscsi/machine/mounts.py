@@ -1,7 +1,10 @@
 """List the mounted filesystems, in our mount namespace or in all of them.
 
 /proc/PID/mountinfo (Documentation/filesystems/proc.rst, 3.5) shows the mount namespace of a
-process; the inode of /proc/PID/ns/mnt identifies the namespace (namespaces(7)).
+process; the inode of /proc/PID/ns/mnt identifies the namespace (namespaces(7)). Any user can mount,
+with FUSE or in a namespace of his own, and choose the names. The kernel escapes space, tab, newline
+and backslash in them (fs/proc_namespace.c, mangle). Python's splitlines() and split() also take
+other characters for white space: with these, a name would be read as a mount of its own.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ class Mount(NamedTuple):
 def list_all(host: Host, process: str = "self") -> list[Mount]:
     """Return the mounts in our namespace, or in that of another process."""
     mounts = []
-    for line in (host.read(f"/proc/{process}/mountinfo") or "").splitlines():
+    for line in (host.read(f"/proc/{process}/mountinfo") or "").split("\n"):
         first, dash, second = line.partition(" - ")
-        fields, rest = first.split(), second.split()
+        fields, rest = first.split(" "), second.split(" ")
         if dash and len(fields) > 4 and len(rest) > 1:
             point, source = _unescaped(fields[4]), _unescaped(rest[1])
             options = rest[2] if len(rest) > 2 else ""

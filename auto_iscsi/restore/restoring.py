@@ -154,7 +154,8 @@ def _itemized(how: Sequence[str], source: str, destination: str) -> list[tuple[s
     words = [*_ALL, "--itemize-changes", "--out-format=%i %n", *how]
     result = _rsync(words, [source, destination])
     _raise_failure(result, destination)
-    pairs = (line.partition(" ") for line in result.stdout.splitlines())
+    # Not splitlines(): names in a snapshot can have characters that end a line there.
+    pairs = (line.partition(" ") for line in result.stdout.split("\n"))
     return [(code, name) for code, _, name in pairs]
 
 

@@ -60,7 +60,7 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
     found = []
     for text in run(host, until, "info", *names)[1].split("\n\n"):
         values = {}
-        for line in text.splitlines():
+        for line in text.split("\n"):
             field, _, value = line.partition(":")
             values[field] = value.strip()
         is_ours = values.get("UUID", "").startswith(our_devices.UUID_PREFIX)

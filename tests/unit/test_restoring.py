@@ -135,6 +135,12 @@ def test_no_link_on_another_host_is_followed(
     assert not list(victim.iterdir())
 
 
+def test_the_name_of_a_file_is_no_line_of_rsyncs(folder: int, tmp_path: Path) -> None:
+    (tmp_path / "snapshot/etc/a\u2028>f+++++++++ shadow").write_text("x")
+    names = restore(folder, "etc", tmp_path / "new").changes
+    assert "shadow" not in names and len(names) == 4
+
+
 def test_what_ssh_says_is_the_reason_without_its_frame(
     folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

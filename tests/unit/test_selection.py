@@ -152,6 +152,13 @@ def test_the_only_filesystem_is_mounted(tmp_path: Path, devices: list[On], line:
     assert entry(tmp_path, {0: devices}) == line
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u0085", "\x1e", "\x0c"])
+def test_a_label_is_no_line_of_udevs_record(tmp_path: Path, end: str) -> None:
+    """udev leaves any printable UTF-8 in a label: a btrfs was mounted as fstype=proc."""
+    label = f"x{end}E:ID_FS_TYPE=proc{end}E:ID_FS_USAGE=filesystem"
+    assert "fstype=btrfs " in entry(tmp_path, {0: [On("btrfs", label=label)]})
+
+
 def test_explain_names_what_the_only_filesystem_is_beside(tmp_path: Path) -> None:
     make_tree(tmp_path, {**machine({0: [EMPTY, ESP, XFS]}), config_files.FILE: AUTO})
     assert steps(explained(tmp_path), "selected") == [
