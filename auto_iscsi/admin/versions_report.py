@@ -97,7 +97,7 @@ def _group_lines(group: _Group, paint: output.Paint) -> list[str]:
 
 
 def _written(seconds: int) -> str:
-    """Return a time, in seconds since 1970, as people write it; a filesystem can have any number."""
+    """Return a time as people write it; a filesystem can have any number of seconds since 1970."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, OSError, ValueError):

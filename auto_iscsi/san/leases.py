@@ -162,15 +162,18 @@ def _is_sound(lease: Lease) -> bool:
         and isinstance(lease.attempts, int)
         and isinstance(lease.was_presented, bool)
         and (
-            lease.made is None or isinstance(lease.made, tuple) and wire.are_made(list(lease.made))
+            lease.made is None
+            or (isinstance(lease.made, tuple) and wire.are_made(list(lease.made)))
         )
         and (lease.handle is None or wire.is_handle(lease.handle))
         and (
             target is None
-            or wire.matches(wire.IQN, target.iqn)
-            and all(isinstance(portal, str) for portal in target.portals)
-            and isinstance(target.lun, int)
-            and isinstance(target.shared, bool)
+            or (
+                wire.matches(wire.IQN, target.iqn)
+                and all(isinstance(portal, str) for portal in target.portals)
+                and isinstance(target.lun, int)
+                and isinstance(target.shared, bool)
+            )
         )
     )
 
