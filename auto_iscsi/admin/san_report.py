@@ -96,20 +96,20 @@ def revoke(host: Host, name: str, subject: str, paint: output.Paint) -> output.R
     """Have a snapshot revoked that this host had presented."""
     _require_root(host)
     san = san_files.find(host, name)
-    volume, _, wanted = subject.partition("@")
+    volume, _, snapshot = subject.partition("@")
     mine = [lease for lease in leases.list_all(host)[0] if lease.san == san.name]
-    found = [
+    matching = [
         lease
         for lease in mine
-        if subject == lease.lease or (lease.volume, lease.snapshot) == (volume, wanted)
+        if subject == lease.lease or (lease.volume, lease.snapshot) == (volume, snapshot)
     ]
-    if not found:
+    if not matching:
         raise errors.NoSnapshot(
             f"{san.name}: {subject} is not presented by this host", "auto-iscsi san journal"
         )
-    presenting.revoke(host, san, found[0], time.monotonic() + 2 * san.timeout)
-    line = f"{wording.printable(found[0].name)}: {paint.ok('revoked')}"
-    return output.Report(0, [line], {"lease": found[0].lease, "revoked": True})
+    presenting.revoke(host, san, matching[0], time.monotonic() + 2 * san.timeout)
+    line = f"{wording.printable(matching[0].name)}: {paint.ok('revoked')}"
+    return output.Report(0, [line], {"lease": matching[0].lease, "revoked": True})
 
 
 def finish(host: Host) -> list[presenting.Finished]:
@@ -212,12 +212,12 @@ def _find(host: Host, san: San, subject: str) -> protocol.Snapshot:
     if not san.has_volume(volume):
         raise errors.NoSnapshot(f"{san.name}: no volume {volume}", f"see volumes in {san.file}")
     listing = calls.list_snapshots(host, san, time.monotonic() + san.timeout)
-    found = [s for s in listing.snapshots if s.volume == volume and name in (s.snapshot, s.id)]
-    if not found:
+    matching = [s for s in listing.snapshots if s.volume == volume and name in (s.snapshot, s.id)]
+    if not matching:
         raise errors.NoSnapshot(
             f"{san.name}: no snapshot {subject}", f"auto-iscsi san list {san.name}"
         )
-    return found[0]
+    return matching[0]
 
 
 def _asker(host: Host) -> presenting.Asker:

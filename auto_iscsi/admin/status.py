@@ -254,7 +254,7 @@ def _is_duplicate(
     """Tell whether there are more sessions on the path of a session than open-iscsi is to open."""
     target, _, interface, _ = path = _path(host, session)
     count = per_path[path]
-    return count > 1 and count > node_records.wanted_sessions(
+    return count > 1 and count > node_records.configured_sessions(
         host, target, session.portal, interface
     )
 

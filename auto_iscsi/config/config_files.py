@@ -111,8 +111,8 @@ def list_trusted(host: Host) -> file_cache.Files:
 def permission_problems(host: Host, files: file_cache.Files) -> list[Problem]:
     """Return a problem for each file that users other than root can write, if root is /."""
     guarded = file_cache.with_folder(host, files)
-    found = (permission_problem(name, status) for name, status in guarded)
-    return [problem for problem in found if problem]
+    problems = (permission_problem(name, status) for name, status in guarded)
+    return [problem for problem in problems if problem]
 
 
 def permission_problem(name: str, status: os.stat_result, secret: bool = False) -> Problem | None:

@@ -216,11 +216,11 @@ def read(
 def _permissions(host: Host, file: str, san: San) -> list[Problem]:
     """Return the problems with who can write a file or its folder, or read one with a secret."""
     is_secret = bool(san.key_file or san.secret_file)
-    found = []
+    problems = []
     for name, secret in ((file, is_secret), (file.rpartition("/")[0] or "/", False)):
         if status := host.stat(name):
-            found.append(config_files.permission_problem(name, status, secret))
-    return [problem for problem in found if problem]
+            problems.append(config_files.permission_problem(name, status, secret))
+    return [problem for problem in problems if problem]
 
 
 def _interpret(sections: Sequence[Section], file: str, driver: str) -> tuple[San, list[Problem]]:

@@ -157,8 +157,8 @@ def has_disk(host: Host, node: str) -> bool:
 
 def is_whole(host: Host, node: str) -> bool:
     """Tell whether all devices that one of ours is made of are still there."""
-    there = list(_have_disks(host, node))
-    return bool(there) and all(there)
+    presence = list(_have_disks(host, node))
+    return bool(presence) and all(presence)
 
 
 def _have_disks(host: Host, node: str) -> Iterator[bool]:
@@ -166,8 +166,8 @@ def _have_disks(host: Host, node: str) -> Iterator[bool]:
     folder = f"{_BLOCK}/{node}/slaves"
     for slave in host.names(folder):
         if slave.startswith("dm-") and is_ours(host, slave):
-            there = list(_have_disks(host, slave))
-            yield from there or [False]
+            presence = list(_have_disks(host, slave))
+            yield from presence or [False]
         elif multipath.is_map(host, slave):
             yield multipath.has_path(host, slave)
         elif not slave.startswith("loop"):

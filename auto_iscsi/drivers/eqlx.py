@@ -23,7 +23,7 @@ from auto_iscsi.drivers import eqlx_cli, eqlx_output, protocol, wire
 from auto_iscsi.drivers import eqlx_plan as plan
 from auto_iscsi.drivers.eqlx_output import Access, Row, Tag
 from auto_iscsi.drivers.eqlx_plan import ACL, ONLINE, READONLY, Snapshot
-from auto_iscsi.drivers.protocol import Call, Wanted
+from auto_iscsi.drivers.protocol import Call, Subject
 
 #: The states of a snapshot for the core; with another status, it cannot be presented now.
 STATES = {"online": "ready", "offline": "offline"}
@@ -33,7 +33,7 @@ _PORTAL = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
 def list_snapshots(call: Call) -> protocol.Listing:
     """Return the snapshots of a volume, or of all."""
     zone = _zone(call)
-    found: list[protocol.Snapshot] = []
+    snapshots: list[protocol.Snapshot] = []
     complete = True
     with eqlx_cli.Session(call) as session:
         names = [call.volume] if call.volume else eqlx_output.volumes(session.run("volume", "show"))
@@ -61,7 +61,7 @@ def list_snapshots(call: Call) -> protocol.Listing:
                     continue
                 tag = _show(session, volume, row).tag if row.status == "online" else None
                 at = eqlx_output.created(row.name, zone)
-                found.append(
+                snapshots.append(
                     protocol.Snapshot(
                         volume,
                         row.name,
@@ -73,59 +73,59 @@ def list_snapshots(call: Call) -> protocol.Listing:
                         owner=tag.lease if tag else None,
                     )
                 )
-    return protocol.Listing(found, complete)
+    return protocol.Listing(snapshots, complete)
 
 
-def present(call: Call, wanted: Wanted) -> protocol.Presented:
+def present(call: Call, subject: Subject) -> protocol.Presented:
     """Let the initiator in to one snapshot: read-only, access record, online, in this order."""
     call.nothing_changed()
     with eqlx_cli.Session(call) as session:
-        rows = _rows(session, wanted.volume)
-        snapshot = _show(session, wanted.volume, _row(rows, wanted))
-        record = _record(_accesses(session, wanted.volume), wanted.initiator)
+        rows = _rows(session, subject.volume)
+        snapshot = _show(session, subject.volume, _row(rows, subject))
+        record = _record(_accesses(session, subject.volume), subject.initiator)
         portals = _portals(call, session)
-        live = _iqn_of_the_volume(session, wanted)
-        tags = _tags(session, wanted.volume, rows, snapshot)
+        live = _iqn_of_the_volume(session, subject)
+        tags = _tags(session, subject.volume, rows, snapshot)
         missing = plan.to_make(snapshot, record, call.option("read_only", "yes") == "yes")
-        made = plan.what_is_made(snapshot, record, missing, tags, wanted)
+        made = plan.what_is_made(snapshot, record, missing, tags, subject)
         _check_target(snapshot.iqn, live)
         if made:
             call.about_to_change()
-            _write_tag(call, session, snapshot, Tag(wanted.lease, plan.whose(wanted), made))
+            _write_tag(call, session, snapshot, Tag(subject.lease, plan.whose(subject), made))
         if READONLY in missing:
-            _make_read_only(session, wanted)
+            _make_read_only(session, subject)
         if ACL in missing:
-            record = _admit(session, wanted)
+            record = _admit(session, subject)
         if ONLINE in missing:
-            session.run(*_at(wanted.volume, wanted.snapshot), "online")
-            snapshot = _show(session, wanted.volume, _row(_rows(session, wanted.volume), wanted))
+            session.run(*_at(subject.volume, subject.snapshot), "online")
+            snapshot = _show(session, subject.volume, _row(_rows(session, subject.volume), subject))
             if snapshot.row.status != "online":
                 status = snapshot.row.status
-                raise wire.Refused("conflict", f"{wanted.snapshot}: {status} after online")
+                raise wire.Refused("conflict", f"{subject.snapshot}: {status} after online")
         iqn = _check_target(snapshot.iqn, live)
         handle = {"acl": record.number} if record and ACL in made else None
         target = protocol.Target(iqn, portals)
         return protocol.Presented(target, already=not missing, made=made, handle=handle)
 
 
-def revoke(call: Call, wanted: Wanted) -> protocol.Revoked:
+def revoke(call: Call, subject: Subject) -> protocol.Revoked:
     """Undo what the lease made: offline, read-write again, access record, description."""
     call.nothing_changed()
     with eqlx_cli.Session(call) as session:
         try:
-            rows = _rows(session, wanted.volume)
+            rows = _rows(session, subject.volume)
         except wire.Refused as error:
             if error.code != "not_found":
                 raise
             return protocol.Revoked(already=True)
-        row = _find(rows, wanted)
-        if row is None and _exists(session, wanted):
-            message = f"{wanted.snapshot}: it exists, and snapshot show does not list it"
+        row = _find(rows, subject)
+        if row is None and _exists(session, subject):
+            message = f"{subject.snapshot}: it exists, and snapshot show does not list it"
             raise wire.Refused("internal", message)
-        snapshot = _show(session, wanted.volume, row) if row else None
+        snapshot = _show(session, subject.volume, row) if row else None
         tag = snapshot.tag if snapshot else None
         kept: list[str] = []
-        made = plan.what_to_undo(snapshot, wanted, kept)
+        made = plan.what_to_undo(snapshot, subject, kept)
         if not made:
             return protocol.Revoked(True, kept)
         if row and row.connections:
@@ -134,17 +134,17 @@ def revoke(call: Call, wanted: Wanted) -> protocol.Revoked:
         if snapshot:
             changes += _take_offline(call, session, snapshot, made)
         if ACL in made:
-            others = _tags(session, wanted.volume, rows, snapshot)
+            others = _tags(session, subject.volume, rows, snapshot)
             if row and tag:
                 others.append((row.name, tag))
-            if needed := [name for name, other in others if plan.needs(other, wanted)]:
+            if needed := [name for name, other in others if plan.needs(other, subject)]:
                 kept.append(f"acl:{needed[0]} needs it")
             elif used := _used_without_tag(rows, others, row):
-                message = f"{used} has sessions, and may need the access record of {wanted.volume}"
+                message = f"{used} has sessions, and may need the access record of {subject.volume}"
                 raise wire.Refused("busy", message, 60)
             else:
-                changes += _bar(call, session, wanted, kept)
-        if snapshot and tag and tag.lease == wanted.lease:
+                changes += _bar(call, session, subject, kept)
+        if snapshot and tag and tag.lease == subject.lease:
             call.about_to_change()
             _describe(session, snapshot, eqlx_output.NO_TAG)
             changes += 1
@@ -175,18 +175,18 @@ def _rows(session: eqlx_cli.Session, volume: str, left_out: list[str] | None = N
     return eqlx_output.snapshots(shown, left_out)
 
 
-def _find(rows: Sequence[Row], wanted: Wanted) -> Row | None:
+def _find(rows: Sequence[Row], subject: Subject) -> Row | None:
     """Return the snapshot's row: only what stands in the array's own list is typed."""
-    row = next((row for row in rows if row.name == wanted.snapshot), None)
-    if row and wanted.id != _id(wanted.volume, wanted.snapshot):
-        raise wire.Refused("conflict", f"{wanted.id} is not the id of {wanted.snapshot}")
+    row = next((row for row in rows if row.name == subject.snapshot), None)
+    if row and subject.id != _id(subject.volume, subject.snapshot):
+        raise wire.Refused("conflict", f"{subject.id} is not the id of {subject.snapshot}")
     return row
 
 
-def _row(rows: Sequence[Row], wanted: Wanted) -> Row:
-    if row := _find(rows, wanted):
+def _row(rows: Sequence[Row], subject: Subject) -> Row:
+    if row := _find(rows, subject):
         return row
-    raise wire.Refused("not_found", f"{wanted.volume} has no snapshot {wanted.snapshot}")
+    raise wire.Refused("not_found", f"{subject.volume} has no snapshot {subject.snapshot}")
 
 
 def _show(session: eqlx_cli.Session, volume: str, row: Row) -> Snapshot:
@@ -198,8 +198,8 @@ def _show(session: eqlx_cli.Session, volume: str, row: Row) -> Snapshot:
     return Snapshot(volume, row, iqn, description, eqlx_output.tag(description or ""))
 
 
-def _iqn_of_the_volume(session: eqlx_cli.Session, wanted: Wanted) -> str | None:
-    shown = eqlx_output.fields(session.run("volume", "select", wanted.volume, "show"))
+def _iqn_of_the_volume(session: eqlx_cli.Session, subject: Subject) -> str | None:
+    shown = eqlx_output.fields(session.run("volume", "select", subject.volume, "show"))
     return eqlx_output.iqn(shown.get("iscsi name", ""))
 
 
@@ -237,7 +237,7 @@ def _tags(
 ) -> list[tuple[str, Tag]]:
     """Return the tags of the volume's other snapshots that are online, with their names."""
     name = this.row.name if this else None
-    found = []
+    tags = []
     for row in rows:
         if row.status == "online" and row.name != name:
             try:
@@ -247,8 +247,8 @@ def _tags(
                     raise
                 continue  # deleted since it was listed
             if other.tag:
-                found.append((row.name, other.tag))
-    return found
+                tags.append((row.name, other.tag))
+    return tags
 
 
 def _used_without_tag(
@@ -260,9 +260,9 @@ def _used_without_tag(
     return next((name for name in others if not this or name != this.name), None)
 
 
-def _exists(session: eqlx_cli.Session, wanted: Wanted) -> bool:
+def _exists(session: eqlx_cli.Session, subject: Subject) -> bool:
     try:
-        session.run(*_at(wanted.volume, wanted.snapshot), "show")
+        session.run(*_at(subject.volume, subject.snapshot), "show")
     except wire.Refused as error:
         if error.code == "not_found":
             return False
@@ -308,33 +308,33 @@ def _describe(session: eqlx_cli.Session, snapshot: Snapshot, text: str) -> None:
     session.run(*_at(snapshot.volume, snapshot.row.name), "description", text)
 
 
-def _make_read_only(session: eqlx_cli.Session, wanted: Wanted) -> None:
+def _make_read_only(session: eqlx_cli.Session, subject: Subject) -> None:
     try:
-        session.run(*_at(wanted.volume, wanted.snapshot), "read-only")
+        session.run(*_at(subject.volume, subject.snapshot), "read-only")
     except wire.Refused as error:
         message = f"{error.message}; set read_only = no in [options] if this host's is enough"
         raise wire.Refused(error.code, message) from None
 
 
-def _admit(session: eqlx_cli.Session, wanted: Wanted) -> Access:
+def _admit(session: eqlx_cli.Session, subject: Subject) -> Access:
     """Make the access record, for snapshots only, and return it as the array shows it.
 
     A record that would admit to the volume itself is deleted at once.
     """
-    before = {record.number for record in _accesses(session, wanted.volume)}
-    where = ("volume", "select", wanted.volume, "access")
+    before = {record.number for record in _accesses(session, subject.volume)}
+    where = ("volume", "select", subject.volume, "access")
     method = ("authmethod", "none", "apply-to", "snapshot")
-    session.run(*where, "create", "initiator", wanted.initiator, *method)
-    records = _accesses(session, wanted.volume)
+    session.run(*where, "create", "initiator", subject.initiator, *method)
+    records = _accesses(session, subject.volume)
     new = [record for record in records if record.number not in before]
-    ours = [record for record in new if record.is_as_made(wanted.initiator)]
+    ours = [record for record in new if record.is_as_made(subject.initiator)]
     if len(new) == len(ours) == 1:
         return ours[0]
     for record in new:
-        if record.initiator == wanted.initiator:
+        if record.initiator == subject.initiator:
             session.run(*where, "delete", record.number)
     shown = ", ".join(record.applies or "?" for record in new) or "no new record"
-    message = f"access create on {wanted.volume}: the array shows {shown}: taken back"
+    message = f"access create on {subject.volume}: the array shows {shown}: taken back"
     raise wire.Refused("unsupported", message)
 
 
@@ -355,14 +355,14 @@ def _take_offline(
     return changes
 
 
-def _bar(call: Call, session: eqlx_cli.Session, wanted: Wanted, kept: list[str]) -> int:
+def _bar(call: Call, session: eqlx_cli.Session, subject: Subject, kept: list[str]) -> int:
     """Delete the access record that a lease made; add to `kept` why it stays.
 
     The numbers are read anew: the array gives a number to another record when one is deleted.
     """
-    records = _accesses(session, wanted.volume)
-    ours = [record for record in records if record.is_as_made(wanted.initiator)]
-    if (number := (wanted.handle or {}).get("acl")) and len(ours) > 1:
+    records = _accesses(session, subject.volume)
+    ours = [record for record in records if record.is_as_made(subject.initiator)]
+    if (number := (subject.handle or {}).get("acl")) and len(ours) > 1:
         ours = [record for record in ours if record.number == number]
     if not ours:
         return 0
@@ -370,7 +370,7 @@ def _bar(call: Call, session: eqlx_cli.Session, wanted: Wanted, kept: list[str])
         kept.append("acl:there are several such records, and which is ours is not known")
         return 0
     call.about_to_change()
-    session.run("volume", "select", wanted.volume, "access", "delete", ours[0].number)
+    session.run("volume", "select", subject.volume, "access", "delete", ours[0].number)
     return 1
 
 

@@ -157,16 +157,16 @@ class Session:
             text = eqlx_output.plain(self.seen.decode("utf-8", "replace"))
             echoed = echo.search(text)
             start = echoed.end() if echoed else 0
-            found = prompt.search(text, start)
-            if found and (echoed or (quiet and not must_echo)):
+            prompted = prompt.search(text, start)
+            if prompted and (echoed or (quiet and not must_echo)):
                 break
-            if quiet and found and line.startswith("stty"):
+            if quiet and prompted and line.startswith("stty"):
                 self.echoes = must_echo = False  # the first command was answered without an echo
             if quiet and _QUESTION.search(text[start:]):
                 self.is_spent = True
                 question = wire.one_line(text[start:].strip().split("\n")[-1])
                 raise wire.Refused("conflict", f"{line}: the array asks: {question}")
-        output = text[start : found.start()]
+        output = text[start : prompted.start()]
         if eqlx_output.error(output):  # it may type the command again, a moment later
             try:
                 while self._read(_QUIET, until, line):
@@ -174,7 +174,7 @@ class Session:
             except wire.Refused:
                 self.is_spent = True  # it closed the connection: its error says more
             text = eqlx_output.plain(self.seen.decode("utf-8", "replace"))
-        self.is_spent = self.is_spent or bool(text[found.end() :].strip())
+        self.is_spent = self.is_spent or bool(text[prompted.end() :].strip())
         return output
 
     def _until(self, seconds: float) -> float:
@@ -219,16 +219,16 @@ class Session:
         except subprocess.TimeoutExpired:
             status = 0
         self.is_spent = True
-        said = os.pread(self.errors, 1 << 16, 0).decode("utf-8", "replace")
-        said = " ".join(line for line in said.splitlines() if not line.startswith("debug"))
+        messages = os.pread(self.errors, 1 << 16, 0).decode("utf-8", "replace")
+        messages = " ".join(line for line in messages.splitlines() if not line.startswith("debug"))
         shown = eqlx_output.plain(self.seen.decode("utf-8", "replace"))
         if _TOO_MANY.search(shown) and not _FIRST_PROMPT.search(shown):
             return wire.Refused("busy", f"the array has too many sessions: {shown}", 10)
         if status == 255:
             for code, pattern, hint in _SSH_SAYS:
-                if re.search(pattern, said):
-                    return wire.Refused(code, f"ssh: {hint}{said}")
-        why = said or shown.strip().split("\n")[-1]
+                if re.search(pattern, messages):
+                    return wire.Refused(code, f"ssh: {hint}{messages}")
+        why = messages or shown.strip().split("\n")[-1]
         return wire.Refused("unreachable", f"{doing}: the array closed the connection: {why}", 5)
 
     def _close(self) -> None:

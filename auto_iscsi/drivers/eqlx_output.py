@@ -95,20 +95,20 @@ def error(text: str) -> str | None:
 
 def fields(text: str) -> dict[str, str]:
     """Return the values of `Key: value` lines by their key in lower case, the first of each."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     last = ""
     for line in text.splitlines():
         if match := _FIELD.fullmatch(line.rstrip()):
             last = match[1].lower()
-            if last in found:
+            if last in values:
                 last = ""
             else:
-                found[last] = (match[2] or "").strip()
+                values[last] = (match[2] or "").strip()
         elif last and line[:1].isspace() and line.strip() and not _RULE.fullmatch(line.strip()):
-            found[last] += line.strip()
+            values[last] += line.strip()
         else:
             last = ""
-    return found
+    return values
 
 
 def iqn(value: str) -> str | None:
@@ -232,6 +232,6 @@ def _records(text: str) -> Iterator[tuple[_Words, list[list[int]], list[int]]]:
         elif not stripped:
             continue
         elif rule is not None and (continues or not line[:1].isspace()):
-            found = list(re.finditer(r"\S+", line))
-            words.append([match[0] for match in found])
-            starts.append([match.start() for match in found])
+            matches = list(re.finditer(r"\S+", line))
+            words.append([match[0] for match in matches])
+            starts.append([match.start() for match in matches])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from auto_iscsi.drivers import eqlx_output, wire
 from auto_iscsi.drivers.eqlx_output import Access, Row, Tag
-from auto_iscsi.drivers.protocol import Wanted
+from auto_iscsi.drivers.protocol import Subject
 
 #: What a lease can make: the access record, the snapshot online, the snapshot read-only.
 ACL, ONLINE, READONLY = "acl", "online", "readonly"
@@ -49,7 +49,7 @@ def what_is_made(
     record: Access | None,
     missing: Sequence[str],
     tags: Sequence[tuple[str, Tag]],
-    wanted: Wanted,
+    subject: Subject,
 ) -> tuple[str, ...]:
     """Return what the lease undoes at its end: what it makes, and its share of the record.
 
@@ -58,16 +58,16 @@ def what_is_made(
     """
     made = set(missing)
     if tag := snapshot.tag:
-        is_left_over = snapshot.row.status == "offline" and tag.whose == whose(wanted)
-        if tag.lease == wanted.lease or is_left_over:
+        is_left_over = snapshot.row.status == "offline" and tag.whose == whose(subject)
+        if tag.lease == subject.lease or is_left_over:
             made |= set(tag.made)
-    is_shared = any(needs(other, wanted) for _name, other in tags)
-    if is_shared and record and record.is_as_made(wanted.initiator):
+    is_shared = any(needs(other, subject) for _name, other in tags)
+    if is_shared and record and record.is_as_made(subject.initiator):
         made.add(ACL)
     return tuple(sorted(made))
 
 
-def what_to_undo(snapshot: Snapshot | None, wanted: Wanted, kept: list[str]) -> tuple[str, ...]:
+def what_to_undo(snapshot: Snapshot | None, subject: Subject, kept: list[str]) -> tuple[str, ...]:
     """Return what the lease made and nobody else has taken over; add to `kept` what is not known.
 
     What the request says goes before the tag, which cannot be written everywhere. A description
@@ -76,25 +76,25 @@ def what_to_undo(snapshot: Snapshot | None, wanted: Wanted, kept: list[str]) -> 
     tag = snapshot.tag if snapshot else None
     if snapshot and snapshot.description == eqlx_output.NO_TAG:
         return ()
-    if wanted.made is not None:
-        made = wanted.made
-    elif tag and tag.lease == wanted.lease:
+    if subject.made is not None:
+        made = subject.made
+    elif tag and tag.lease == subject.lease:
         made = tag.made
     else:
         if snapshot and snapshot.row.status == "online" and not tag:
             kept.append("online:nothing says that this lease made it")
         made = ()
-    if made and tag and tag.lease != wanted.lease:
+    if made and tag and tag.lease != subject.lease:
         kept.append(f"{ONLINE}:lease {tag.lease} presents it")
         made = tuple(step for step in made if step == ACL)
     return made
 
 
-def whose(wanted: Wanted) -> str:
+def whose(subject: Subject) -> str:
     """Return what stands for the initiator in a tag, which has no room for its name."""
-    return hashlib.sha256(wanted.initiator.encode()).hexdigest()[:8]
+    return hashlib.sha256(subject.initiator.encode()).hexdigest()[:8]
 
 
-def needs(other: Tag, wanted: Wanted) -> bool:
+def needs(other: Tag, subject: Subject) -> bool:
     """Tell whether another lease of this initiator needs the volume's access record."""
-    return other.whose == whose(wanted) and ACL in other.made and other.lease != wanted.lease
+    return other.whose == whose(subject) and ACL in other.made and other.lease != subject.lease

@@ -24,7 +24,7 @@ from auto_iscsi.drivers.lio_ledger import Ledger
 from auto_iscsi.drivers.lio_settings import KINDS, Place, Settings
 from auto_iscsi.drivers.lio_target import MISSING, PARTIAL, WHOLE, Lio
 from auto_iscsi.drivers.lio_volumes import Volume
-from auto_iscsi.drivers.protocol import Call, Wanted
+from auto_iscsi.drivers.protocol import Call, Subject
 
 _RETRY = 5  # seconds
 
@@ -56,7 +56,7 @@ def list_snapshots(call: Call, settings: Settings) -> protocol.Listing:
         volumes = lio_volumes.list_all(call, settings.vg)
         presented = lio.presented()
         owners = {place.uuid: lease for lease, place in ledger.leases.items()}
-    found, complete = [], True
+    snapshots, complete = [], True
     for volume in volumes:
         if not volume.is_snapshot or call.volume not in (None, volume.origin):
             continue
@@ -71,7 +71,7 @@ def list_snapshots(call: Call, settings: Settings) -> protocol.Listing:
         if call.presented_only and not is_presented:
             continue
         is_used = volume.is_open and not initiators and volume.uuid not in owners
-        found.append(
+        snapshots.append(
             protocol.Snapshot(
                 volume.origin,
                 volume.name,
@@ -84,58 +84,58 @@ def list_snapshots(call: Call, settings: Settings) -> protocol.Listing:
                 owner=owners.get(volume.uuid),
             )
         )
-    return protocol.Listing(found, complete)
+    return protocol.Listing(snapshots, complete)
 
 
-def present(call: Call, settings: Settings, wanted: Wanted) -> protocol.Presented:
+def present(call: Call, settings: Settings, subject: Subject) -> protocol.Presented:
     """Let an initiator in to a snapshot, read-only."""
-    lio_settings.check_allowed(settings, wanted)
+    lio_settings.check_allowed(settings, subject)
     lio = Lio()
     with lio_ledger.locked() as ledger:
         volumes = lio_volumes.list_all(call, settings.vg)
         here = Here(call, settings, lio, volumes, ledger)
-        volume = lio_volumes.find(volumes, wanted)
+        volume = lio_volumes.find(volumes, subject)
         if volume.is_active:
             lio_volumes.check_device(settings.vg, volume)
-        known = ledger.leases.get(wanted.lease)
-        if known and (known.uuid, known.initiator) != (wanted.id, wanted.initiator):
-            raise wire.Refused("conflict", f"lease {wanted.lease} is for {known.volume}")
-        place = known or choose(here, wanted)
+        known = ledger.leases.get(subject.lease)
+        if known and (known.uuid, known.initiator) != (subject.id, subject.initiator):
+            raise wire.Refused("conflict", f"lease {subject.lease} is for {known.volume}")
+        place = known or choose(here, subject)
         states = {kind: here.state(place, kind) for kind in KINDS}
         check_states(ledger, place, states, volume)
         missing = [kind for kind in KINDS if states[kind] != WHOLE]
         if missing or not known:
             ledger.ours |= {place.parts[kind] for kind in missing}
-            ledger.leases[wanted.lease] = place
+            ledger.leases[subject.lease] = place
             ledger.save()
-            _make(here, wanted, place, volume, missing)
+            _make(here, subject, place, volume, missing)
         target = protocol.Target(place.iqn, place.portals, place.lun, place.is_shared, place.wwid)
         return protocol.Presented(
             target, not missing, ledger.held(place), handle={"lun": str(place.lun)}
         )
 
 
-def choose(here: Here, wanted: Wanted) -> Place:
+def choose(here: Here, subject: Subject) -> Place:
     """Return the place that a snapshot gets, from what is there already."""
     settings = here.settings
-    iqn = settings.iqn if settings.is_shared else lio_settings.own_iqn(settings, wanted)
+    iqn = settings.iqn if settings.is_shared else lio_settings.own_iqn(settings, subject)
     name, serial = (
-        lio_settings.backstore(settings, wanted),
-        lio_settings.serial(settings, wanted),
+        lio_settings.backstore(settings, subject),
+        lio_settings.serial(settings, subject),
     )
-    device = f"/dev/{settings.vg}/{wanted.snapshot}"
-    if found := here.lio.find_backstore(device, name):
-        name, serial = found
+    device = f"/dev/{settings.vg}/{subject.snapshot}"
+    if backstore := here.lio.find_backstore(device, name):
+        name, serial = backstore
     lun = 0
     if settings.is_shared:
         luns = here.lio.luns(settings.iqn)
         numbers = [number for number, store in luns.items() if store == name]
         lun = numbers[0] if numbers else here.ledger.choose_lun(settings.iqn, luns)
     return Place(
-        wanted.id,
+        subject.id,
         settings.vg,
-        wanted.snapshot,
-        wanted.initiator,
+        subject.snapshot,
+        subject.initiator,
         iqn,
         lun,
         name,
@@ -156,7 +156,7 @@ def check_states(ledger: Ledger, place: Place, states: Mapping[str, str], volume
         raise wire.Refused("busy", what, _RETRY)
 
 
-def _make(here: Here, wanted: Wanted, place: Place, volume: Volume, missing: list[str]) -> None:
+def _make(here: Here, subject: Subject, place: Place, volume: Volume, missing: list[str]) -> None:
     """Make what is missing; if the target refuses, undo what this lease alone needs."""
     here.call.about_to_change()
     try:
@@ -168,30 +168,30 @@ def _make(here: Here, wanted: Wanted, place: Place, volume: Volume, missing: lis
     except wire.Refused as error:
         if error.code != "timeout":
             volumes = lio_volumes.list_all(here.call, here.settings.vg)
-            if not _end(here._replace(volumes=volumes), wanted.lease, KINDS).kept:
+            if not _end(here._replace(volumes=volumes), subject.lease, KINDS).kept:
                 here.call.nothing_changed()
         raise
 
 
-def revoke(call: Call, settings: Settings, wanted: Wanted) -> protocol.Revoked:
+def revoke(call: Call, settings: Settings, subject: Subject) -> protocol.Revoked:
     """Undo what we made for a lease and no other lease needs; refuse under a session."""
     lio = Lio()
     with lio_ledger.locked() as ledger:
-        place = ledger.leases.get(wanted.lease)
+        place = ledger.leases.get(subject.lease)
         if place is None:
             return protocol.Revoked(already=True)
-        if (place.uuid, place.initiator) != (wanted.id, wanted.initiator):
-            raise wire.Refused("conflict", f"lease {wanted.lease} is for {place.volume}")
+        if (place.uuid, place.initiator) != (subject.id, subject.initiator):
+            raise wire.Refused("conflict", f"lease {subject.lease} is for {place.volume}")
         volumes = lio_volumes.list_all(call, place.vg)
-        kinds = KINDS if wanted.made is None else wanted.made
-        return _end(Here(call, settings, lio, volumes, ledger), wanted.lease, kinds)
+        kinds = KINDS if subject.made is None else subject.made
+        return _end(Here(call, settings, lio, volumes, ledger), subject.lease, kinds)
 
 
 def _end(here: Here, lease: str, kinds: tuple[str, ...]) -> protocol.Revoked:
     """End a lease: remove its parts in reverse, then forget it."""
     place, ledger = here.ledger.leases[lease], here.ledger
-    there = [kind for kind in KINDS if here.state(place, kind) != MISSING]
-    plan = lio_ledger.plan_end(ledger, lease, kinds, there)
+    existing = [kind for kind in KINDS if here.state(place, kind) != MISSING]
+    plan = lio_ledger.plan_end(ledger, lease, kinds, existing)
     if why := here.lio.why_busy(place, plan.remove):
         raise wire.Refused("busy", why, _RETRY)
     kept = {}
@@ -227,17 +227,17 @@ def driver(arguments: Sequence[str] | None = None) -> protocol.Driver:
             return lio_far.list_snapshots(call)
         return list_snapshots(call, lio_settings.read(option(call)))
 
-    def presented(call: Call, wanted: Wanted) -> protocol.Presented:
+    def presented(call: Call, subject: Subject) -> protocol.Presented:
         call.nothing_changed()
         if is_far(call):
-            return lio_far.present(call, wanted)
-        return present(call, lio_settings.read(option(call)), wanted)
+            return lio_far.present(call, subject)
+        return present(call, lio_settings.read(option(call)), subject)
 
-    def revoked(call: Call, wanted: Wanted) -> protocol.Revoked:
+    def revoked(call: Call, subject: Subject) -> protocol.Revoked:
         call.nothing_changed()
         if is_far(call):
-            return lio_far.revoke(call, wanted)
-        return revoke(call, lio_settings.read(option(call)), wanted)
+            return lio_far.revoke(call, subject)
+        return revoke(call, lio_settings.read(option(call)), subject)
 
     return protocol.Driver("lio", model, listing, presented, revoked)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from auto_iscsi.drivers import lio_settings, protocol, ssh, wire
-from auto_iscsi.drivers.protocol import Call, Wanted
+from auto_iscsi.drivers.protocol import Call, Subject
 
 #: What ssh asks for; the forced command replaces it. An account without one does not know it.
 REMOTE = "auto-iscsi-lio-has-no-forced-command"
@@ -53,9 +53,9 @@ def list_snapshots(call: Call) -> protocol.Listing:
         raise _malformed(call, error) from None
 
 
-def present(call: Call, wanted: Wanted) -> protocol.Presented:
+def present(call: Call, subject: Subject) -> protocol.Presented:
     call.about_to_change()
-    reply = _ask(call, "present", wanted._asdict())
+    reply = _ask(call, "present", subject._asdict())
     try:
         target = protocol.Target(**reply["target"])
         made, handle = tuple(reply["made"]), reply["handle"]
@@ -64,9 +64,9 @@ def present(call: Call, wanted: Wanted) -> protocol.Presented:
         raise _malformed(call, error) from None
 
 
-def revoke(call: Call, wanted: Wanted) -> protocol.Revoked:
+def revoke(call: Call, subject: Subject) -> protocol.Revoked:
     call.about_to_change()
-    reply = _ask(call, "revoke", wanted._asdict())
+    reply = _ask(call, "revoke", subject._asdict())
     try:
         return protocol.Revoked(reply["already"], tuple(reply["kept"]))
     except (LookupError, TypeError) as error:
@@ -75,16 +75,16 @@ def revoke(call: Call, wanted: Wanted) -> protocol.Revoked:
 
 def option(arguments: Sequence[str]) -> Callable[[str, str | None], str]:
     """Return what finds a setting among the arguments of the forced command."""
-    found = {}
+    settings = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in lio_settings.NAMES:
             known = ", ".join(lio_settings.NAMES)
             raise wire.Refused("invalid", f"forced command: {argument}: NAME is one of {known}")
-        found[name] = value
+        settings[name] = value
 
     def find(name: str, default: str | None) -> str:
-        value = found.get(name, default)
+        value = settings.get(name, default)
         if value is None:
             raise wire.Refused("invalid", f"forced command: {name}=… is missing")
         return value
@@ -126,15 +126,15 @@ def _ask(call: Call, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     }
     argv = ssh.command(call, "root", ssh.with_key(call), [REMOTE])
     done = _run(call, argv, f"{verb}\n{json.dumps(request)}".encode())
-    said = wire.one_line(done.stderr.decode("utf-8", "replace"))
-    if said:
-        call.log(f"{call.setting('address')}: {said}")
+    message = wire.one_line(done.stderr.decode("utf-8", "replace"))
+    if message:
+        call.log(f"{call.setting('address')}: {message}")
     try:
         reply = json.loads(done.stdout.decode("utf-8"))
     except ValueError:
         reply = None
     if not isinstance(reply, dict):
-        raise _why_no_reply(call, done.returncode, said)
+        raise _why_no_reply(call, done.returncode, message)
     if reply.get("ok") is True:
         return reply
     error = reply.get("error")
@@ -167,16 +167,16 @@ def _run(call: Call, argv: list[str], request: bytes) -> subprocess.CompletedPro
         raise wire.Refused("timeout", f"{call.setting('address')} did not answer") from None
 
 
-def _why_no_reply(call: Call, status: int, said: str) -> wire.Refused:
+def _why_no_reply(call: Call, status: int, message: str) -> wire.Refused:
     """Return the error for an ssh that brought no reply, from its exit status and its words."""
     host = call.setting("address")
-    if status == _NO_COMMAND and REMOTE in said:
+    if status == _NO_COMMAND and REMOTE in message:
         hint = "authorized_keys there has no command=… for this key"
         return wire.Refused("unsupported", f"{host}: {hint}, see auto-iscsi-lio(8)", effect="none")
     if status == _SSH_FAILED:
         for pattern, code, hint in ssh.SAYS:
-            if re.search(pattern, said):
-                return wire.Refused(code, f"{host}: {hint}: {said}", effect="none")
+            if re.search(pattern, message):
+                return wire.Refused(code, f"{host}: {hint}: {message}", effect="none")
         # Before a connection there is no effect. Later, the far side may have begun.
-        return wire.Refused("unreachable", f"{host}: {said or 'the connection was closed'}", 5)
-    return wire.Refused("internal", f"{host} gave no reply (exit {status}): {said}")
+        return wire.Refused("unreachable", f"{host}: {message or 'the connection was closed'}", 5)
+    return wire.Refused("internal", f"{host} gave no reply (exit {status}): {message}")

@@ -112,13 +112,13 @@ class Plan(NamedTuple):
     kept: tuple[str, ...]
 
 
-def plan_end(ledger: Ledger, lease: str, kinds: Collection[str], there: Collection[str]) -> Plan:
-    """Return what is removed when a lease ends. `there`: the kinds that exist at the target."""
+def plan_end(ledger: Ledger, lease: str, kinds: Collection[str], existing: Collection[str]) -> Plan:
+    """Return what is removed when a lease ends. `existing`: the kinds that exist at the target."""
     place, others = ledger.leases[lease], ledger.needed_by(lease)
     remove, kept = [], []
     for kind in reversed(KINDS):
         part = place.parts[kind]
-        if part not in ledger.ours or kind not in kinds or kind not in there:
+        if part not in ledger.ours or kind not in kinds or kind not in existing:
             continue
         if part in others:
             kept.append(f"{kind}:lease {others[part]} needs it")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from auto_iscsi.drivers import wire
-from auto_iscsi.drivers.protocol import Wanted
+from auto_iscsi.drivers.protocol import Subject
 
 #: What a presented snapshot consists of, in the order in which it is made.
 KINDS = ("active", "backstore", "target", "lun", "acl", "map")
@@ -103,10 +103,10 @@ def words(text: str) -> tuple[str, ...]:
 
 def portal(text: str) -> str:
     """Return ADDRESS:PORT for an IPv4 address, or an IPv6 address in brackets."""
-    found = _PORTAL.fullmatch(text)
-    if not found:
+    match = _PORTAL.fullmatch(text)
+    if not match:
         raise wire.Refused("invalid", f"setting portals: {text}: no address, as 10.0.0.5:3260")
-    return f"{found[1]}:{found[2] or 3260}"
+    return f"{match[1]}:{match[2] or 3260}"
 
 
 def default_iqn(host: str) -> str:
@@ -115,32 +115,32 @@ def default_iqn(host: str) -> str:
     return f"iqn.2003-01.org.linux-iscsi.{name or 'localhost'}:auto-iscsi"
 
 
-def check_allowed(settings: Settings, wanted: Wanted) -> None:
+def check_allowed(settings: Settings, subject: Subject) -> None:
     """Raise Refused where the settings do not allow the volume or the initiator."""
-    if not allows(settings.volumes, wanted.volume):
-        raise wire.Refused("denied", f"{wanted.volume}: setting volumes does not name it")
-    if not allows(settings.initiators, wanted.initiator):
-        raise wire.Refused("denied", f"{wanted.initiator}: setting initiators does not name it")
+    if not allows(settings.volumes, subject.volume):
+        raise wire.Refused("denied", f"{subject.volume}: setting volumes does not name it")
+    if not allows(settings.initiators, subject.initiator):
+        raise wire.Refused("denied", f"{subject.initiator}: setting initiators does not name it")
 
 
 def allows(patterns: tuple[str, ...], name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def own_iqn(settings: Settings, wanted: Wanted) -> str:
+def own_iqn(settings: Settings, subject: Subject) -> str:
     """Return the name of the target that only this snapshot has."""
-    readable = re.sub(r"[^a-z0-9.:-]", "-", f"{wanted.volume}-{wanted.snapshot}".lower())
-    return f"{settings.iqn}.{readable[:_LONGEST_TAIL]}.{_hash(settings, wanted)[:8]}"
+    readable = re.sub(r"[^a-z0-9.:-]", "-", f"{subject.volume}-{subject.snapshot}".lower())
+    return f"{settings.iqn}.{readable[:_LONGEST_TAIL]}.{_hash(settings, subject)[:8]}"
 
 
-def backstore(settings: Settings, wanted: Wanted) -> str:
-    return f"ai-{_hash(settings, wanted)[:16]}"
+def backstore(settings: Settings, subject: Subject) -> str:
+    return f"ai-{_hash(settings, subject)[:16]}"
 
 
-def serial(settings: Settings, wanted: Wanted) -> str:
+def serial(settings: Settings, subject: Subject) -> str:
     """Return the disk's serial number: the same each time, and for each initiator."""
-    return _hash(settings, wanted)[16:48]
+    return _hash(settings, subject)[16:48]
 
 
-def _hash(settings: Settings, wanted: Wanted) -> str:
-    return hashlib.sha256(f"{settings.vg}/{wanted.id}".encode()).hexdigest()
+def _hash(settings: Settings, subject: Subject) -> str:
+    return hashlib.sha256(f"{settings.vg}/{subject.id}".encode()).hexdigest()

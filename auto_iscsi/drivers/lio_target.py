@@ -53,8 +53,8 @@ class Lio:
 
     def state(self, place: Place, kind: str) -> str:
         """Tell whether a part of a place is missing, partial or whole; `active` is LVM's."""
-        found: str = getattr(self, f"_{kind}_state")(place)
-        return found
+        state: str = getattr(self, f"_{kind}_state")(place)
+        return state
 
     def make(self, place: Place, kind: str) -> None:
         """Make a part, or complete it; raise Refused if the kernel does not want it."""
@@ -86,14 +86,14 @@ class Lio:
         return self._look("BlockStorageObject", place.backstore)
 
     def _backstore_state(self, place: Place) -> str:
-        found = self._backstore(place)
-        if found is None:
+        backstore = self._backstore(place)
+        if backstore is None:
             return MISSING
-        if not found.is_configured() or not found.readonly:
+        if not backstore.is_configured() or not backstore.readonly:
             return PARTIAL
-        if os.path.realpath(found.udev_path) != os.path.realpath(place.device):
+        if os.path.realpath(backstore.udev_path) != os.path.realpath(place.device):
             return PARTIAL
-        return WHOLE if found.wwn else PARTIAL
+        return WHOLE if backstore.wwn else PARTIAL
 
     def _make_backstore(self, place: Place) -> None:
         if self._backstore(place) and (reason := self._remove_backstore(place)):
@@ -103,10 +103,10 @@ class Lio:
         )
 
     def _remove_backstore(self, place: Place) -> str:
-        found = self._backstore(place)
-        for lun in found.attached_luns:
+        backstore = self._backstore(place)
+        for lun in backstore.attached_luns:
             return f"{lun.parent_tpg.parent_target.wwn} has it as LUN {lun.lun}"
-        found.delete()
+        backstore.delete()
         return ""
 
     def find_backstore(self, device: str, ours: str) -> tuple[str, str] | None:
@@ -114,18 +114,20 @@ class Lio:
 
         The kernel opens a device for one backstore only: it can be used if it is read-only.
         """
-        for found in self._backstores():
-            if found.name != ours and os.path.realpath(found.udev_path) == os.path.realpath(device):
-                if not found.readonly:
-                    what = f"backstore {found.name} has {device}, and can write to it"
+        for backstore in self._backstores():
+            if backstore.name != ours and os.path.realpath(backstore.udev_path) == os.path.realpath(
+                device
+            ):
+                if not backstore.readonly:
+                    what = f"backstore {backstore.name} has {device}, and can write to it"
                     raise wire.Refused("conflict", what)
-                return found.name, found.wwn.replace("-", "")
+                return backstore.name, backstore.wwn.replace("-", "")
         return None
 
     def _backstores(self) -> Iterator[Any]:
-        for found in self.root.storage_objects:
-            if found.plugin == "block" and found.is_configured():
-                yield found
+        for backstore in self.root.storage_objects:
+            if backstore.plugin == "block" and backstore.is_configured():
+                yield backstore
 
     # The target
 
@@ -197,8 +199,8 @@ class Lio:
     def luns(self, iqn: str) -> dict[int, str]:
         """Return the LUNs of a target and their backstores."""
         group = self._group(iqn)
-        found = group.luns if group else ()
-        return {lun.lun: self._name(lun, "storage_object", "name") or "" for lun in found}
+        luns = group.luns if group else ()
+        return {lun.lun: self._name(lun, "storage_object", "name") or "" for lun in luns}
 
     # The ACL, and the LUN that it maps
 
@@ -259,15 +261,15 @@ class Lio:
 
     def presented(self) -> dict[str, set[str]]:
         """Return the devices that a target presents, and for which initiators."""
-        found: dict[str, set[str]] = {}
+        initiators: dict[str, set[str]] = {}
         for target in self.iscsi.targets:
             for group in target.tpgs:
                 for acl in group.node_acls:
                     for mapped in acl.mapped_luns:
                         device = self._name(mapped, "tpg_lun", "storage_object", "udev_path")
                         if device:
-                            found.setdefault(os.path.realpath(device), set()).add(acl.node_wwn)
-        return found
+                            initiators.setdefault(os.path.realpath(device), set()).add(acl.node_wwn)
+        return initiators
 
     def _name(self, node: Any, *attributes: str) -> Any:
         """Follow attributes from a node; None where a part was left without what it leads to."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from auto_iscsi.drivers import wire
-from auto_iscsi.drivers.protocol import Call, Wanted
+from auto_iscsi.drivers.protocol import Call, Subject
 
 FIELDS = (
     "vg_uuid,lv_uuid,lv_name,origin,segtype,lv_time,lv_size,"
@@ -83,17 +83,17 @@ def _volume(row: dict[str, Any]) -> Volume:
     )
 
 
-def find(volumes: Sequence[Volume], wanted: Wanted) -> Volume:
-    """Return the wanted snapshot; raise Refused if it is gone, or is no snapshot."""
+def find(volumes: Sequence[Volume], subject: Subject) -> Volume:
+    """Return the snapshot in question; raise Refused if it is gone, or is no snapshot."""
     for volume in volumes:
-        if volume.uuid == wanted.id:
+        if volume.uuid == subject.id:
             if not volume.is_snapshot:
                 raise wire.Refused("denied", f"{volume.name} is a live volume, no snapshot")
-            if (volume.origin, volume.name) != (wanted.volume, wanted.snapshot):
-                found = f"{volume.origin}/{volume.name}"
-                raise wire.Refused("conflict", f"{wanted.id} is {found} by now: list again")
+            if (volume.origin, volume.name) != (subject.volume, subject.snapshot):
+                name = f"{volume.origin}/{volume.name}"
+                raise wire.Refused("conflict", f"{subject.id} is {name} by now: list again")
             return volume
-    raise wire.Refused("not_found", f"{wanted.volume} has no snapshot {wanted.snapshot}")
+    raise wire.Refused("not_found", f"{subject.volume} has no snapshot {subject.snapshot}")
 
 
 def activate(call: Call, vg: str, volume: Volume) -> None:
@@ -111,11 +111,11 @@ def check_device(vg: str, volume: Volume) -> None:
     path = f"/dev/{vg}/{volume.name}"
     name = os.path.basename(os.path.realpath(path))
     try:
-        found = Path(f"/sys/class/block/{name}/dm/uuid").read_text(encoding="ascii").strip()
+        uuid = Path(f"/sys/class/block/{name}/dm/uuid").read_text(encoding="ascii").strip()
     except OSError:
-        found = "no device of LVM's"
-    if found != volume.dm_uuid:
-        raise wire.Refused("conflict", f"{path} is {found}, and not {volume.dm_uuid}")
+        uuid = "no device of LVM's"
+    if uuid != volume.dm_uuid:
+        raise wire.Refused("conflict", f"{path} is {uuid}, and not {volume.dm_uuid}")
 
 
 def deactivate(call: Call, vg: str, volume: Volume) -> str:
@@ -145,6 +145,6 @@ def _lvm(call: Call, *command: str) -> str:
     except subprocess.TimeoutExpired:
         raise wire.Refused("timeout", f"{command[0]} did not end in time") from None
     if done.returncode:
-        said = wire.one_line(done.stderr.decode("utf-8", "replace"))
-        raise wire.Refused("internal", f"{command[0]} on {command[-1]} failed: {said}")
+        message = wire.one_line(done.stderr.decode("utf-8", "replace"))
+        raise wire.Refused("internal", f"{command[0]} on {command[-1]} failed: {message}")
     return done.stdout.decode("utf-8", "replace")

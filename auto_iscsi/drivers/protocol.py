@@ -45,7 +45,7 @@ class Listing(NamedTuple):
     complete: bool = True
 
 
-class Wanted(NamedTuple):
+class Subject(NamedTuple):
     """What `present` and `revoke` are about: `made` and `handle` are as `present` returned them.
 
     `made` is None where the answer of `present` is not known: the driver then finds out what there
@@ -194,8 +194,8 @@ class Driver(NamedTuple):
     #: One of wire.MODELS, or what says it where the configuration decides.
     target_model: str | Callable[[Call], str]
     list_snapshots: Callable[[Call], Listing]
-    present: Callable[[Call, Wanted], Presented]
-    revoke: Callable[[Call, Wanted], Revoked]
+    present: Callable[[Call, Subject], Presented]
+    revoke: Callable[[Call, Subject], Revoked]
     needs_clone: bool = False
     #: How many calls at once the array bears.
     max_parallel: int = 1
@@ -269,14 +269,14 @@ def _answer(driver: Driver, verb: str, call: Call, request: dict[str, Any]) -> d
         listing = driver.list_snapshots(call)
         told = [_told(snapshot) for snapshot in listing.snapshots]
         return {"complete": listing.complete, "snapshots": told}
-    wanted = _wanted(request)
+    subject = _subject(request)
     if verb == "present":
-        if not wanted.readonly:
+        if not subject.readonly:
             raise wire.Refused("unsupported", "snapshots are presented read-only")
-        done = driver.present(call, wanted)
+        done = driver.present(call, subject)
         target = {**done.target._asdict(), "portals": list(done.target.portals)}
         return {**done._asdict(), "target": target, "made": list(done.made)}
-    gone = driver.revoke(call, wanted)
+    gone = driver.revoke(call, subject)
     return {"already": gone.already, "kept": list(gone.kept)}
 
 
@@ -317,7 +317,7 @@ def _reply(reply: dict[str, Any], status: int) -> int:
     return status
 
 
-def _wanted(request: dict[str, Any]) -> Wanted:
+def _subject(request: dict[str, Any]) -> Subject:
     made = request.get("made")
     if made is not None:
         if not wire.are_made(made):
@@ -326,7 +326,7 @@ def _wanted(request: dict[str, Any]) -> Wanted:
     handle = request.get("handle")
     if handle is not None and not wire.is_handle(handle):
         raise wire.Refused("invalid", "handle is no object of texts")
-    return Wanted(
+    return Subject(
         wire.checked(request, "volume", wire.NAME),
         wire.checked(request, "snapshot", wire.NAME),
         wire.checked(request, "id", wire.OPAQUE),

@@ -69,7 +69,7 @@ def values(host: Host, record: Record) -> dict[str, str]:
     return _values_in(host, paths[0]) if paths else {}
 
 
-def wanted_sessions(host: Host, target: str, portal: portals.Portal, interface: str) -> int:
+def configured_sessions(host: Host, target: str, portal: portals.Portal, interface: str) -> int:
     """Return how many sessions open-iscsi is to open with `target` through a portal, at least 1.
 
     The record says so for each interface, iscsid.conf for records that are yet to be made.

@@ -63,7 +63,7 @@ def _present(host: Host, volume: str, name: str) -> Lease:
     """Have a snapshot presented that one SAN lists; return its lease. Raise Failure."""
     asker = presenting.Asker(*audit.find_asker(host))
     sans = _list_allowed(host, volume, asker)
-    found = []
+    candidates = []
     failures: dict[str, errors.Failure] = {}
     for san in sans:
         until = time.monotonic() + san.timeout
@@ -73,16 +73,16 @@ def _present(host: Host, volume: str, name: str) -> Lease:
             failures[san.name] = failure  # another SAN can have it
             snapshots = calls.remembered(host, san)
         if snapshot := _find(snapshots, volume, name):
-            found.append((san, snapshot))
-    if not found:
+            candidates.append((san, snapshot))
+    if not candidates:
         raise next(iter(failures.values()), None) or _not_found(f"{volume}@{name}")
-    if len(found) > 1:
-        names = " and ".join(san.name for san, _ in found)
+    if len(candidates) > 1:
+        names = " and ".join(san.name for san, _ in candidates)
         raise errors.Ambiguous(
             f"{volume}@{name}: {names} have such a snapshot",
             "let volumes of one of them leave the volume out",
         )
-    san, snapshot = found[0]
+    san, snapshot = candidates[0]
     if san.name in failures:
         raise failures[san.name]
     until = time.monotonic() + 2 * san.timeout

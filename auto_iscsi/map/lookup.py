@@ -246,13 +246,13 @@ def _with_others(request: Request, content: Mountable) -> Mountable:
         mounted := available.without_session(request)
     ):
         return mounted  # automount has been restarted: it mounts nothing anew
-    found = other_targets.bring_up(request, content, bring_up)
+    others = other_targets.bring_up(request, content, bring_up)
     content = content._replace(
-        filesystems=(*content.filesystems, *found.members), notes=(*content.notes, *found.notes)
+        filesystems=(*content.filesystems, *others.members), notes=(*content.notes, *others.notes)
     )
     try:
         return verification.allow_by_journal(request, content)
     except errors.NoDisk:
         raise
     except errors.Failure as failure:  # then the notes tell why something is missing
-        raise type(failure)("; ".join((failure.reason, *found.notes)), failure.hint) from None
+        raise type(failure)("; ".join((failure.reason, *others.notes)), failure.hint) from None

@@ -80,16 +80,16 @@ def find(
 def _versions(root: int, pattern: str, with_digest: bool) -> list[Version]:
     """Return the version of each path below a snapshot's root that a pattern means."""
     is_pattern = not paths.WILDCARDS.isdisjoint(pattern)
-    found = []
+    versions = []
     for path in paths.matching(root, pattern) if is_pattern else [pattern]:
         try:
             with paths.opened(root, path) as handle:
-                found.append(_version(path, handle, with_digest))
+                versions.append(_version(path, handle, with_digest))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             raise errors.Failure(f"{path}: {(error.strerror or '').lower()}") from error
-    return found
+    return versions
 
 
 def _version(path: str, handle: int, with_digest: bool) -> Version:

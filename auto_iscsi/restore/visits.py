@@ -40,7 +40,7 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
 
     Without `keep`, a session that the visit has opened ends with the block.
     """
-    there = {keys.fold(session.target) for session in sessions.list_all(host)}
+    before = {keys.fold(session.target) for session in sessions.list_all(host)}
     point = f"{root}/{entry.key}"
     try:
         folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -56,8 +56,8 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
         yield folder
     finally:
         os.close(folder)
-        if not (target in there or keep):
-            opened = [name for name in claim.others if name not in there]
+        if not (target in before or keep):
+            opened = [name for name in claim.others if name not in before]
             _end(host, root, point, target, claim, opened)
             if entry.san:
                 until = time.monotonic() + presenting.FINISHING

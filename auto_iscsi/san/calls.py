@@ -83,8 +83,8 @@ def recent_snapshots(host: Host, san: San, until: float) -> replies.Listing:
         with contextlib.suppress(ValueError, TypeError):
             if 0 <= claims.now() - float(when) < LIST_LIFETIME:
                 members, complete, left_out = json.loads(text)
-                found = (protocol.Snapshot(*each) for each in members)
-                seen = tuple(each for each in found if san.has_volume(each.volume))
+                snapshots = (protocol.Snapshot(*each) for each in members)
+                seen = tuple(each for each in snapshots if san.has_volume(each.volume))
                 return replies.Listing(seen, complete, left_out)
         when, _, text = (host.read(f"{claims.FOLDER}/{name}.failed") or "").partition("\n")
         with contextlib.suppress(ValueError, TypeError):
@@ -112,10 +112,10 @@ def remembered(host: Host, san: San) -> tuple[protocol.Snapshot, ...]:
     """Return the snapshots that recent_snapshots() returned last; nothing if there was no call."""
     _, _, text = (host.read(list_file(san.name)) or "").partition("\n")
     try:
-        found = [protocol.Snapshot(*each) for each in json.loads(text)[0]]
+        snapshots = [protocol.Snapshot(*each) for each in json.loads(text)[0]]
     except (ValueError, TypeError, IndexError, KeyError):
         return ()
-    return tuple(each for each in found if san.has_volume(each.volume))
+    return tuple(each for each in snapshots if san.has_volume(each.volume))
 
 
 def present(

@@ -71,7 +71,7 @@ class _Suite:
 
     def __init__(self, host: Host, san: San) -> None:
         self.host, self.san = host, san
-        self.said = b""  #: all that the driver wrote to stdout and stderr
+        self.output = b""  #: all that the driver wrote to stdout and stderr
         self.snapshot: protocol.Snapshot | None = None
 
     def request(self, seconds: float, **members: Any) -> bytes:
@@ -94,10 +94,10 @@ class _Suite:
         seconds = seconds or self.san.timeout
         call = (arguments, request, seconds, grace)
         answer = driver_process.run(self.host, self.san, *call, is_test=True)
-        self.said += answer.reply[:1_000_000] + answer.log.encode()
+        self.output += answer.reply[:1_000_000] + answer.log.encode()
         return answer
 
-    def wanted(self, lease: str, **members: Any) -> dict[str, Any]:
+    def subject(self, lease: str, **members: Any) -> dict[str, Any]:
         """Return the members of a request for the snapshot under test."""
         if not self.san.present:
             raise _Skipped("present = yes is not set: nothing is presented")
@@ -108,14 +108,14 @@ class _Suite:
         return {**named, **common, "readonly": True, **members}
 
     def present(self, lease: str, **members: Any) -> protocol.Presented:
-        reply = self.patiently("present", **self.wanted(lease, **members))
+        reply = self.patiently("present", **self.subject(lease, **members))
         return replies.presented(reply, self.san.name)
 
     def revoke(
         self, lease: str, made: list[str] | None, handle: dict[str, str] | None
     ) -> protocol.Revoked:
-        wanted = self.wanted(lease, made=made, handle=handle)
-        return replies.revoked(self.patiently("revoke", **wanted), self.san.name)
+        subject = self.subject(lease, made=made, handle=handle)
+        return replies.revoked(self.patiently("revoke", **subject), self.san.name)
 
     def patiently(self, verb: str, **members: Any) -> dict[str, Any]:
         """Run a verb again while it is busy; return its reply, raise the failure of an error."""
@@ -208,24 +208,24 @@ def _garbage(suite: _Suite) -> str:
 
 def _hostile(suite: _Suite) -> str:
     """Send each text as the volume of list, and by turns as each member of present and revoke."""
-    wanted = suite.wanted(_lease()) if suite.san.present and suite.snapshot else None
+    subject = suite.subject(_lease()) if suite.san.present and suite.snapshot else None
     for turn, text in enumerate(_HOSTILE):
         if text:
             reply = suite.ask("list", volume=text, presented_only=False, initiator=_INITIATOR)
             if not isinstance(reply, errors.SanFailure):
                 raise _Failed(f"list of volume {text!r} gets ok")
             _require(reply, ("invalid", "not_found"), f"list of volume {text!r}")
-        if wanted is None:
+        if subject is None:
             continue
         for verb, place in (("present", turn), ("revoke", turn + 2)):
             member = _MEMBERS[place % len(_MEMBERS)]
-            reply = suite.ask(verb, **{**wanted, member: text, "made": None, "handle": None})
+            reply = suite.ask(verb, **{**subject, member: text, "made": None, "handle": None})
             if not isinstance(reply, errors.SanFailure):
                 raise _Failed(f"{verb} with {member} {text!r} gets ok")
             _require(reply, ("invalid", "not_found"), f"{verb} with {member} {text!r}")
-    if wanted is not None:
+    if subject is not None:
         suite.require_clean("hostile requests")
-    return f"{len(_HOSTILE)} hostile texts are refused" + ("" if wanted else " by list")
+    return f"{len(_HOSTILE)} hostile texts are refused" + ("" if subject else " by list")
 
 
 def _twice(suite: _Suite) -> str:
@@ -260,13 +260,13 @@ def _unknown(suite: _Suite) -> str:
 
 
 def _gone(suite: _Suite) -> str:
-    wanted = {**suite.wanted(_lease()), "snapshot": _GONE, "id": _GONE}
-    reply = suite.ask("present", **wanted)
+    subject = {**suite.subject(_lease()), "snapshot": _GONE, "id": _GONE}
+    reply = suite.ask("present", **subject)
     if not isinstance(reply, errors.SanFailure):
         raise _Failed("present of a snapshot that does not exist gets ok")
     _require(reply, "not_found", "present of a snapshot that does not exist")
     for made, handle in ((None, None), (["acl"], {"acl": "77"})):
-        reply = suite.ask("revoke", **{**wanted, "made": made, "handle": handle})
+        reply = suite.ask("revoke", **{**subject, "made": made, "handle": handle})
         if isinstance(reply, errors.SanFailure):
             raise _Failed(f"revoke of what is gone fails: {reply.reason}")
     return "present says not_found, revoke says ok"
@@ -276,7 +276,7 @@ def _others(suite: _Suite) -> str:
     ours, theirs = _lease(), _lease()
     first = suite.present(theirs)
     try:
-        reply = suite.ask("present", **suite.wanted(ours))
+        reply = suite.ask("present", **suite.subject(ours))
         if isinstance(reply, errors.SanFailure):
             _require(reply, ("busy", "conflict", "denied"), "present of another lease's snapshot")
         else:
@@ -295,7 +295,7 @@ def _deadline(suite: _Suite) -> str:
     for grace, what in ((_ENDING, "SIGTERM"), (0.0, "SIGKILL")):
         for seconds in _MOMENTS:
             lease = _lease()
-            request = suite.request(seconds, **suite.wanted(lease))
+            request = suite.request(seconds, **suite.subject(lease))
             answer = suite.raw(["present"], request, seconds, grace)
             if grace and answer.status == -signal.SIGKILL:
                 raise _Failed("the driver goes on after SIGTERM")
@@ -307,13 +307,13 @@ def _deadline(suite: _Suite) -> str:
 
 def _parallel(suite: _Suite) -> str:
     lease = _lease()
-    wanted = suite.wanted(lease)
+    subject = suite.subject(lease)
     with futures.ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: suite.patiently("present", **wanted), range(2)))
+        both = list(pool.map(lambda _: suite.patiently("present", **subject), range(2)))
         first, second = (replies.presented(reply, suite.san.name) for reply in both)
         if first.target != second.target:
             raise _Failed("two calls at once have different answers")
-        undo = {**wanted, "made": list(first.made or second.made), "handle": first.handle}
+        undo = {**subject, "made": list(first.made or second.made), "handle": first.handle}
         list(pool.map(lambda _: suite.patiently("revoke", **undo), range(2)))
     suite.require_clean("two revokes at once")
     return "two calls at once converge"
@@ -325,7 +325,7 @@ def _secrets(suite: _Suite) -> str:
         raise _Skipped("no secret_file and no key_file is set")
     for file in files:
         for line in (suite.host.read_bytes(file) or b"").splitlines():
-            if len(line) >= 6 and line in suite.said:
+            if len(line) >= 6 and line in suite.output:
                 raise _Failed(f"the driver wrote a line of {os.path.basename(file)}")
     return "no reply and no log has a line of a secret"
 

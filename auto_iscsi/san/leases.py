@@ -68,7 +68,7 @@ class Lease(NamedTuple):
         return f"{self.volume}@{self.snapshot}"
 
     @property
-    def wanted(self) -> calls.Snapshot:
+    def subject(self) -> calls.Snapshot:
         """The snapshot, as the driver knows it."""
         return calls.Snapshot(self.volume, self.snapshot, self.id)
 
@@ -180,15 +180,15 @@ def _is_sound(lease: Lease) -> bool:
 
 def list_all(host: Host) -> tuple[list[Lease], list[Damaged]]:
     """Return all leases, the oldest first, and the files that cannot be read."""
-    found, damaged = [], []
+    sound, damaged = [], []
     for name in host.names(FOLDER):
         if wire.matches(wire.LEASE, name):
             lease = read(host, name)
             if isinstance(lease, Lease):
-                found.append(lease)
+                sound.append(lease)
             elif lease:
                 damaged.append(lease)
-    return sorted(found, key=lambda each: each.began), damaged
+    return sorted(sound, key=lambda each: each.began), damaged
 
 
 def find(host: Host, san: str, snapshot_id: str) -> Lease | None:

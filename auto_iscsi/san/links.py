@@ -67,8 +67,8 @@ def update(host: Host, known: Catalogue) -> frozenset[str]:
         for entry in known.entries:
             if not entry.is_gone:
                 by_volume.setdefault(entry.volume, []).append(entry)
-        there = (name for name in host.names(FOLDER) if name[:1] != ".")
-        for volume in {*there, *by_volume}:
+        listed_before = (name for name in host.names(FOLDER) if name[:1] != ".")
+        for volume in {*listed_before, *by_volume}:
             _write_folder(host, volume, by_volume.get(volume, []))
         old = host.read(master_map.VOLUMES) or ""
         program = next((line for line in old.split("\n") if line[:1] == "+"), _PROGRAM)
@@ -110,32 +110,32 @@ def _write_folder(host: Host, volume: str, entries: Sequence[Entry]) -> None:
     """Give a volume's directory these links, one after the other; the new ones come first."""
     root = master_map.target_root(host)
     named = names(entries)
-    wanted = {name: f"{root}/{entry.key}" for name, entry in named.items()}
+    links = {name: f"{root}/{entry.key}" for name, entry in named.items()}
     times = {name: entry.time.timestamp() for name, entry in named.items()}
     if named:
         newest = next(iter(named))
-        wanted[LATEST], times[LATEST] = newest, times[newest]
+        links[LATEST], times[LATEST] = newest, times[newest]
     above = host.path(FOLDER)
     folder = f"{above}/{volume}"
     state_files.make_folder(above)
     if not os.path.isdir(folder):
-        if not wanted:
+        if not links:
             return
         os.mkdir(folder)
     os.chmod(folder, 0o755)  # readable by everybody once it is bound, whatever our umask is
-    there = {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+    existing = {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
     draft = f"{above}/.link"
-    for name, leads in wanted.items():
-        if there.get(name) == leads:
+    for name, leads in links.items():
+        if existing.get(name) == leads:
             continue
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)  # of a killed run
         os.symlink(leads, draft)
         os.utime(draft, (times[name], times[name]), follow_symlinks=False)
         os.rename(draft, f"{folder}/{name}")
-    for name in there.keys() - wanted.keys():
+    for name in existing.keys() - links.keys():
         os.unlink(f"{folder}/{name}")
-    if not wanted:
+    if not links:
         os.rmdir(folder)
 
 

@@ -50,10 +50,10 @@ def remembered(host: Host) -> Iterator[Listed]:
     targets = {(lease.san, lease.id): lease.target for lease in known}
     for name in san_files.list_names(host):
         try:
-            found = calls.remembered(host, san_files.find(host, name))
+            snapshots = calls.remembered(host, san_files.find(host, name))
         except (errors.BadConfiguration, errors.NotPermitted):
             continue
-        for each in found:
+        for each in snapshots:
             target = targets.get((name, each.id))
             if each.state in _USABLE:
                 yield Listed(

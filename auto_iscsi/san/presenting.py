@@ -109,7 +109,7 @@ def present(host: Host, san: San, snapshot: protocol.Snapshot, asker: Asker, unt
             lease = leases.begin(host, san.name, snapshot, asker.uid, asker.user)
         began = time.monotonic()
         try:
-            done = calls.present(host, san, lease.wanted, lease.lease, until)
+            done = calls.present(host, san, lease.subject, lease.lease, until)
         except errors.SanFailure as failure:
             _log(host, "present", lease, failure.kind, began)
             if failure.effect == "unknown":
@@ -221,7 +221,7 @@ def _revoke(host: Host, san: San, lease: Lease, until: float) -> None:
     if lease.made != ():
         try:
             args = (lease.made, lease.handle, until)
-            done = calls.revoke(host, san, lease.wanted, lease.lease, *args)
+            done = calls.revoke(host, san, lease.subject, lease.lease, *args)
             result = "already" if done.already else "done"
         except errors.Failure as failure:
             why, attempts = failure.reason, lease.attempts + 1

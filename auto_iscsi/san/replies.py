@@ -121,7 +121,7 @@ def listing(reply: dict[str, Any], san: str) -> Listing:
         members = reply.get("snapshots")
         if not isinstance(members, list) or len(members) > _LONGEST_LIST:
             _wrong("snapshots", "is no list, or a very long one")
-        found: dict[tuple[str, str], protocol.Snapshot] = {}
+        snapshots: dict[tuple[str, str], protocol.Snapshot] = {}
         left_out = 0
         for member in members:
             if not isinstance(member, dict):
@@ -131,9 +131,9 @@ def listing(reply: dict[str, Any], san: str) -> Listing:
                 left_out += 1
                 continue
             snapshot = _snapshot(member)
-            if found.setdefault((snapshot.volume, snapshot.id), snapshot) is not snapshot:
+            if snapshots.setdefault((snapshot.volume, snapshot.id), snapshot) is not snapshot:
                 _wrong("snapshots", f"has {snapshot.id} twice")
-        return Listing(tuple(found.values()), _flag(reply, "complete", True), left_out)
+        return Listing(tuple(snapshots.values()), _flag(reply, "complete", True), left_out)
     except _Wrong as error:
         raise broken(f"{san}: list", "list", str(error)) from None
 

@@ -57,7 +57,7 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
     dmsetup makes a device, and then loads its table. sysfs shows the device only with a table
     (since Linux 5.15, drivers/md/dm.c, dm_setup_md_queue).
     """
-    found = []
+    names_of_ours = []
     for text in run(host, until, "info", *names)[1].split("\n\n"):
         values = {}
         for line in text.split("\n"):
@@ -65,8 +65,8 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
             values[field] = value.strip()
         is_ours = values.get("UUID", "").startswith(our_devices.UUID_PREFIX)
         if is_ours and values.get("Tables present") == "None":
-            found.append(values.get("Name", ""))
-    return found
+            names_of_ours.append(values.get("Name", ""))
+    return names_of_ours
 
 
 def make_read_only(host: Host, target: str, node: str) -> None:

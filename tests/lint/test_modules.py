@@ -125,6 +125,20 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(tree(module)), f"{module} has no docstring"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_a_name_is_a_noun(module: str) -> None:
+    """These four had to be decoded wherever they stood: what was found, who said what?"""
+    names = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            names.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    assert not {"found", "said", "there", "wanted"} & names
+
+
 def test_no_test_module_is_imported() -> None:
     """What two test files use is in a module that says what it holds."""
     wrong = []

@@ -33,8 +33,8 @@ def main() -> int:
             "fake",
             "own",
             list_snapshots,
-            lambda call, wanted: present(wanted, plan),
-            lambda call, wanted: revoke(wanted, plan),
+            lambda call, subject: present(subject, plan),
+            lambda call, subject: revoke(subject, plan),
             max_parallel=int(plan.get("max_parallel", 2)),
         )
     )
@@ -66,13 +66,13 @@ def list_snapshots(call: protocol.Call) -> protocol.Listing:
     return protocol.Listing(snapshots)
 
 
-def present(wanted: protocol.Wanted, plan: dict[str, Any]) -> protocol.Presented:
+def present(subject: protocol.Subject, plan: dict[str, Any]) -> protocol.Presented:
     wait(plan, "wait")
-    file = ARRAY / wanted.volume / wanted.snapshot
-    if not file.exists() or wanted.id != f"{wanted.volume}/{wanted.snapshot}":
+    file = ARRAY / subject.volume / subject.snapshot
+    if not file.exists() or subject.id != f"{subject.volume}/{subject.snapshot}":
         raise wire.Refused("not_found", "there is no such snapshot")
     mark, draft = Path(f"{file}.lease"), Path(f"{file}.{os.getpid()}.draft")
-    draft.write_text(wanted.lease)
+    draft.write_text(subject.lease)
     try:
         os.link(draft, mark)
         already = False
@@ -83,18 +83,18 @@ def present(wanted: protocol.Wanted, plan: dict[str, Any]) -> protocol.Presented
     wait(plan, "wait_after")
     if "error" in plan:
         raise wire.Refused(**plan["error"])
-    iqn = plan.get("iqn") or f"iqn.2026-11.org.example:{wanted.volume}.{wanted.snapshot}"
-    made = ["mark"] if mark.read_text() == wanted.lease else []
+    iqn = plan.get("iqn") or f"iqn.2026-11.org.example:{subject.volume}.{subject.snapshot}"
+    made = ["mark"] if mark.read_text() == subject.lease else []
     target = protocol.Target(iqn, [plan.get("portal", "127.0.0.1:3260")])
     return protocol.Presented(target, already, made, {"mark": "1"} if made else None)
 
 
-def revoke(wanted: protocol.Wanted, plan: dict[str, Any]) -> protocol.Revoked:
+def revoke(subject: protocol.Subject, plan: dict[str, Any]) -> protocol.Revoked:
     wait(plan, "wait")
     if "error" in plan:
         raise wire.Refused(**plan["error"])
-    mark = ARRAY / wanted.volume / f"{wanted.snapshot}.lease"
-    if not mark.exists() or mark.read_text() != wanted.lease:
+    mark = ARRAY / subject.volume / f"{subject.snapshot}.lease"
+    if not mark.exists() or mark.read_text() != subject.lease:
         return protocol.Revoked(already=True)
     mark.unlink()
     wait(plan, "wait_after")

@@ -10,7 +10,7 @@ import pytest
 
 from auto_iscsi.drivers import lio_far, lio_ledger, lio_settings, lio_volumes, wire
 from auto_iscsi.drivers.lio_settings import KINDS, Place
-from auto_iscsi.drivers.protocol import Wanted
+from auto_iscsi.drivers.protocol import Subject
 
 RECORDED = Path(__file__).parent / "recorded" / "lvs-thin.json"
 INITIATOR = "iqn.1993-08.org.debian:01:2227dab76162"
@@ -41,7 +41,7 @@ def parse(**more: str) -> lio_volumes.Volume:
     return volume
 
 
-def wanted(**more: Any) -> Wanted:
+def subject(**more: Any) -> Subject:
     about = {
         "volume": "vm-beta",
         "snapshot": "monday",
@@ -50,7 +50,7 @@ def wanted(**more: Any) -> Wanted:
         "host": "browse",
         "lease": A,
     }
-    return Wanted(**{**about, **more})
+    return Subject(**{**about, **more})
 
 
 def settings(**more: str) -> lio_settings.Settings:
@@ -91,7 +91,7 @@ def test_a_snapshot_as_lvcreate_makes_it() -> None:
 def test_all_others_are_live(more: dict[str, str]) -> None:
     volume = parse(**more)
     assert not volume.is_snapshot
-    assert code(lio_volumes.find, [volume], wanted()) == "denied"
+    assert code(lio_volumes.find, [volume], subject()) == "denied"
 
 
 def test_a_read_only_snapshot_is_one_without_the_flag() -> None:
@@ -100,10 +100,10 @@ def test_a_read_only_snapshot_is_one_without_the_flag() -> None:
 
 def test_only_the_volume_with_this_id_and_these_names_is_found() -> None:
     volume = parse()
-    assert lio_volumes.find([volume], wanted()) == volume
-    assert code(lio_volumes.find, [volume], wanted(id="other")) == "not_found"
-    assert code(lio_volumes.find, [volume], wanted(snapshot="tuesday")) == "conflict"
-    assert code(lio_volumes.find, [volume], wanted(volume="vm-alpha")) == "conflict"
+    assert lio_volumes.find([volume], subject()) == volume
+    assert code(lio_volumes.find, [volume], subject(id="other")) == "not_found"
+    assert code(lio_volumes.find, [volume], subject(snapshot="tuesday")) == "conflict"
+    assert code(lio_volumes.find, [volume], subject(volume="vm-alpha")) == "conflict"
 
 
 def test_what_lvs_of_debian_printed() -> None:
@@ -122,15 +122,15 @@ def test_what_is_no_report(text: str) -> None:
 
 
 def test_names_are_the_same_each_time_and_different_for_each_snapshot() -> None:
-    name = lio_settings.own_iqn(settings(iqn="iqn.2003-01.org.example:x"), wanted())
+    name = lio_settings.own_iqn(settings(iqn="iqn.2003-01.org.example:x"), subject())
     assert name.startswith("iqn.2003-01.org.example:x.vm-beta-monday.")
-    assert name == lio_settings.own_iqn(settings(iqn="iqn.2003-01.org.example:x"), wanted(lease=B))
-    odd = lio_settings.own_iqn(settings(), wanted(volume="V_m+b" * 25, snapshot="S_1" * 40))
+    assert name == lio_settings.own_iqn(settings(iqn="iqn.2003-01.org.example:x"), subject(lease=B))
+    odd = lio_settings.own_iqn(settings(), subject(volume="V_m+b" * 25, snapshot="S_1" * 40))
     assert wire.matches(wire.IQN, odd) and len(odd) <= 223
     for function in (lio_settings.own_iqn, lio_settings.backstore, lio_settings.serial):
-        others = [wanted(id="other"), wanted()]
+        others = [subject(id="other"), subject()]
         found = {function(settings(), each) for each in others}
-        found.add(function(settings(vg="vg1"), wanted()))
+        found.add(function(settings(vg="vg1"), subject()))
         assert len(found) == 3
 
 
@@ -158,9 +158,9 @@ def test_portals_get_the_port() -> None:
 
 def test_volumes_and_initiators_are_limited() -> None:
     limited = settings(volumes="vm-b* db", initiators="iqn.1993-08.org.debian:*")
-    lio_settings.check_allowed(limited, wanted())
-    assert code(lio_settings.check_allowed, limited, wanted(volume="vm-a")) == "denied"
-    other = wanted(initiator="iqn.2001-05.com.example:x")
+    lio_settings.check_allowed(limited, subject())
+    assert code(lio_settings.check_allowed, limited, subject(volume="vm-a")) == "denied"
+    other = subject(initiator="iqn.2001-05.com.example:x")
     assert code(lio_settings.check_allowed, limited, other) == "denied"
 
 
