@@ -81,7 +81,7 @@ def present(host: Host, name: str, subject: str, paint: output.Paint) -> output.
     asker = _asker(host)
     presenting.require_allowed(san, asker)
     snapshot = _find(host, san, subject)
-    until = time.monotonic() + 2 * san.timeout
+    until = time.monotonic() + 3 * san.timeout  # for waiting, present, and revoke if that fails
     lease = presenting.present(host, san, snapshot, asker, until)
     assert lease.target
     portals = ", ".join(lease.target.portals)

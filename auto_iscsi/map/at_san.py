@@ -3,6 +3,9 @@
 Such a key selects one of the snapshots that the SANs' drivers list. What a user typed reaches no
 driver, and whoever may not present is refused before a driver is asked. A snapshot that is logged
 in is used as it is, by everybody, and no driver is asked.
+
+lookup_timeout holds for the whole: what a driver takes is missing for the login. A driver that does
+not answer by then is ended, and the reaper revokes what it may have done.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ import time
 from collections.abc import Callable
 
 from auto_iscsi import errors, keys, portals
-from auto_iscsi.config import san_files
+from auto_iscsi.config import san_files, settings_cache
 from auto_iscsi.config.san_files import San
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.drivers import protocol, wire
 from auto_iscsi.iscsi import audit, discovery, rate_limit, sessions
+from auto_iscsi.machine import deadline
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import lookup as target_lookup
 from auto_iscsi.map.request import Place
-from auto_iscsi.san import calls, leases, presenting
+from auto_iscsi.san import calls, leases, listings, presenting
 from auto_iscsi.san.leases import Lease
+
+_ENDING = 3.0  # seconds at the end of a lookup, in which a driver is ended that did not answer
 
 
 def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
@@ -30,8 +36,14 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
         raise errors.BadKey(
             f"key {keys.shown(text)} refused: not VOLUME@SNAPSHOT", "auto-iscsi list shows the keys"
         )
-    lease = _find_logged_in(host, text) or _present(host, volume, name)
-    return target_lookup.lookup(host, text, log, _place(host, lease))
+    began = time.monotonic()
+    lease = _find_logged_in(host, text)
+    if lease is None:
+        # No target has this name: these are the settings that hold for all.
+        seconds = settings_cache.find(host, text).settings.lookup_timeout
+        with deadline.limit(seconds, text) as until:
+            lease = _present(host, volume, name, until - _ENDING)
+    return target_lookup.lookup(host, text, log, _place(host, lease), began)
 
 
 def _place(host: Host, lease: Lease) -> Place:
@@ -59,21 +71,16 @@ def _find_logged_in(host: Host, key: str) -> Lease | None:
     return None
 
 
-def _present(host: Host, volume: str, name: str) -> Lease:
+def _present(host: Host, volume: str, name: str, until: float) -> Lease:
     """Have a snapshot presented that one SAN lists; return its lease. Raise Failure."""
     asker = presenting.Asker(*audit.find_asker(host))
     sans = _list_allowed(host, volume, asker)
-    candidates = []
-    failures: dict[str, errors.Failure] = {}
-    for san in sans:
-        until = time.monotonic() + san.timeout
-        try:
-            snapshots = calls.recent_snapshots(host, san, until).snapshots
-        except errors.Failure as failure:
-            failures[san.name] = failure  # another SAN can have it
-            snapshots = calls.remembered(host, san)
-        if snapshot := _find(snapshots, volume, name):
-            candidates.append((san, snapshot))
+    failures = listings.ask_each(host, sans, until)
+    candidates = [
+        (san, snapshot)
+        for san in sans
+        if (snapshot := _find(calls.remembered(host, san), volume, name))
+    ]
     if not candidates:
         raise next(iter(failures.values()), None) or _not_found(f"{volume}@{name}")
     if len(candidates) > 1:
@@ -85,7 +92,7 @@ def _present(host: Host, volume: str, name: str) -> Lease:
     san, snapshot = candidates[0]
     if san.name in failures:
         raise failures[san.name]
-    until = time.monotonic() + 2 * san.timeout
+    until = min(until, time.monotonic() + 3 * san.timeout)
     if snapshot.presented:  # by whom is decided by a list of now
         listed = calls.list_snapshots(host, san, until, volume=snapshot.volume).snapshots
         snapshot = _find(listed, volume, name) or snapshot
@@ -94,10 +101,14 @@ def _present(host: Host, volume: str, name: str) -> Lease:
 
 def _list_allowed(host: Host, volume: str, asker: presenting.Asker) -> list[San]:
     """Return the SANs that may have a volume, and where this user may present; raise Failure."""
-    refusals: list[errors.NotAllowed] = []
+    refusals: list[errors.Failure] = []
     allowed, is_known = [], False
     for san_name in san_files.list_names(host):
-        san = san_files.find(host, san_name)
+        try:
+            san = san_files.find(host, san_name)
+        except errors.BadConfiguration as failure:  # another SAN can have the volume
+            refusals.append(failure)
+            continue
         if not san.has_volume(volume):
             continue
         is_known = True
@@ -105,7 +116,7 @@ def _list_allowed(host: Host, volume: str, asker: presenting.Asker) -> list[San]
             presenting.require_allowed(san, asker)
             allowed.append(san)
         except errors.NotAllowed as refusal:
-            refusals.append(refusal)
+            refusals.insert(0, refusal)
     if refusals and not allowed:
         raise refusals[0]
     if not is_known:

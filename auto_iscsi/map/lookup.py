@@ -32,15 +32,20 @@ _RECENT = 300.0  # seconds; a mount of the shipped master line cannot have expir
 
 
 def lookup(
-    host: Host, text: str, log: Callable[[str], object] = str, place: Place | None = None
+    host: Host,
+    text: str,
+    log: Callable[[str], object] = str,
+    place: Place | None = None,
+    began: float = 0.0,
 ) -> str:
     """Return the map entry for the key `text`, logging in when need be; raise Failure.
 
     `log` is given at most one line, which belongs in the log beside the entry. `place`: where a
-    SAN has presented what the key names; without it, the key is the name of a target.
+    SAN has presented what the key names; without it, the key is the name of a target. `began`: when
+    the SAN was asked (time.monotonic()); lookup_timeout counts from there.
     """
     key = place.key if place else keys.parse(text)
-    began = time.monotonic()
+    began = began or time.monotonic()
     with deadline.limit(_READING, key.target):
         resolved = settings_cache.find(host, key.target)
     settings = place.adapt(resolved.settings) if place else resolved.settings

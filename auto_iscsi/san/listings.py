@@ -7,11 +7,13 @@ each answered last since the boot.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config import san_files
+from auto_iscsi.config.san_files import San
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import calls, leases
 
@@ -31,14 +33,30 @@ class Listed(NamedTuple):
 
 def ask(host: Host, until: float) -> list[str]:
     """Ask each SAN's driver; return why, for each that did not answer. until: time.monotonic()."""
-    failures = []
+    sans, failures = [], []
     for name in san_files.list_names(host):
         try:
-            san = san_files.find(host, name)
-            calls.recent_snapshots(host, san, min(until, time.monotonic() + san.timeout))
+            sans.append(san_files.find(host, name))
         except errors.Failure as failure:
             failures.append(failure.reason)
-    return failures
+    return failures + [failure.reason for failure in ask_each(host, sans, until).values()]
+
+
+def ask_each(host: Host, sans: Sequence[San], until: float) -> dict[str, errors.Failure]:
+    """Ask the drivers of several SANs at the same time; return by SAN why it did not answer."""
+
+    def failure(san: San) -> errors.Failure | None:
+        try:
+            calls.recent_snapshots(host, san, min(until, time.monotonic() + san.timeout))
+        except errors.Failure as failure:
+            return failure
+        return None
+
+    if not sans:
+        return {}
+    with futures.ThreadPoolExecutor(len(sans)) as pool:
+        answers = list(pool.map(failure, sans))
+    return {san.name: answer for san, answer in zip(sans, answers) if answer}
 
 
 def remembered(host: Host) -> Iterator[Listed]:

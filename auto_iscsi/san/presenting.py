@@ -70,16 +70,16 @@ def require_allowed(san: San, asker: Asker) -> None:
         raise errors.NotAllowed(
             f"{san.name}: snapshots are only listed", f"set present = yes in {san.file}"
         )
-    if asker.is_administrator or asker.user in san.allow or _is_in_group(san, asker):
+    # root could have it presented by auto-iscsi san present anyway; restore visits as root.
+    is_root = asker.is_administrator or asker.uid == "0"
+    if is_root or asker.user in san.allow or _is_in_group(san, asker):
         return
     who = f"user {asker.user} ({asker.uid})"
     raise errors.NotAllowed(f"{san.name}: {who} may not present", f"see allow in {san.file}")
 
 
 def _is_in_group(san: San, asker: Asker) -> bool:
-    """Tell whether one of the user's groups is allowed; root's name counts by its number, too."""
-    if asker.uid == "0" and "root" in san.allow:
-        return True
+    """Tell whether one of the user's groups is allowed; a name counts by its number, too."""
     try:
         account = pwd.getpwuid(int(asker.uid))
         if account.pw_name in san.allow:
@@ -113,19 +113,19 @@ def present(host: Host, san: San, snapshot: protocol.Snapshot, asker: Asker, unt
         except errors.SanFailure as failure:
             _log(host, "present", lease, failure.kind, began)
             if failure.effect == "unknown":
-                _undo(host, san, lease)
+                _undo(host, san, lease, until)
             elif known is None:
                 leases.end(host, lease)
             raise
         except (errors.Failure, KeyboardInterrupt):  # it was not started, or not waited for
             if known is None:
-                _undo(host, san, lease)
+                _undo(host, san, lease, until)
             raise
         lease = _note(host, lease, done)
         _log(host, "present", lease, "already" if done.already else "done", began)
         for other in leases.find_of_target(host, done.target.iqn, done.target.lun):
             if other.lease != lease.lease:
-                _undo(host, san, lease)
+                _undo(host, san, lease, until)
                 raise errors.SanFailure(
                     f"{lease.name}: the driver gives LUN {done.target.lun} of {done.target.iqn}, "
                     f"which {other.volume}@{other.snapshot} has",
@@ -144,12 +144,12 @@ def _note(host: Host, lease: Lease, done: protocol.Presented) -> Lease:
     return leases.advance(host, lease, state, **members, attempts=0, why="")
 
 
-def _undo(host: Host, san: San, lease: Lease) -> None:
-    """Revoke after a present whose effect is not known; what fails stays in the journal."""
+def _undo(host: Host, san: San, lease: Lease, until: float) -> None:
+    """Revoke after a present whose effect is not known; what fails is left to finish()."""
     with contextlib.suppress(errors.Failure):
         if use_of(host, lease):
             return  # an earlier present of this lease is in use
-        _revoke(host, san, lease, time.monotonic() + san.timeout)
+        _revoke(host, san, lease, until)
 
 
 def _require_room(host: Host, san: San, until: float) -> None:

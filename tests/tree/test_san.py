@@ -17,8 +17,8 @@ import pytest
 from auto_iscsi import errors
 from auto_iscsi.config import san_files
 from auto_iscsi.drivers import protocol
-from auto_iscsi.san import calls, leases, presenting
-from tests.tree.machine import NO_CACHE, PATIENCE, REPOSITORY, Machine
+from auto_iscsi.san import calls, leases, listings, presenting
+from tests.tree.machine import NO_CACHE, PATIENCE, REPOSITORY, Answer, Machine
 from tests.tree.sans import CONFIGURATION, DRIVER, FILE, IQN, PROGRAM, SNAPSHOT, San
 
 
@@ -130,10 +130,7 @@ def test_who_is_not_allowed_is_refused_before_the_driver_is_asked(san: San) -> N
     assert (san.calls(), san.leases()) == ([], [])
     san.configure("allow = jo\n")
     assert ask(san, "jo").user == "jo"
-    with pytest.raises(errors.NotAllowed):
-        ask(san, "root", "0")
-    san.configure("allow = @root\n")
-    assert ask(san, "root", "0").target
+    assert ask(san, "root", "0").target  # who could present without a visit
 
 
 # Visits
@@ -173,18 +170,73 @@ def test_a_key_selects_only_what_the_san_lists(san: San) -> None:
     assert san.calls() == [] and san.leases() == []
 
 
+def visit_as(san: San, user: str, uid: int) -> Answer:
+    """Look the snapshot up as automount would for a user."""
+    san.machine.files({f"/proc/{os.getpid()}/stat": f"{os.getpid()} (automount) S 1 1 1 0"})
+    under = ("/usr/bin/env", f"AUTOFS_UID={uid}", f"AUTOFS_USER={user}")
+    return san.machine.start(SNAPSHOT, under=under).answer()
+
+
 def test_a_visit_of_somebody_who_may_not_present_asks_no_driver(san: San) -> None:
     portal = present_there(san)
-    san.configure("allow = jo\n")
-    answer = san.machine.lookup(SNAPSHOT)
-    assert answer.status == 1 and "may not present" in answer.log
+    answer = visit_as(san, "jo", 4711)
+    assert answer.status == 1 and "user jo (4711) may not present" in answer.log
     assert (san.calls(), san.leases()) == ([], [])
+    san.configure("allow = jo\n")
+    assert visit_as(san, "jo", 4711).status == 0
     # What is presented already can be visited by everybody.
     san.configure()
-    assert san.machine.lookup(SNAPSHOT).status == 0
-    san.configure("allow = jo\n")
     time.sleep(3.1)
+    assert visit_as(san, "jo", 4711).entry == san.machine.entry(IQN, portal)
+
+
+def test_root_may_present_whoever_else_is_named(san: San) -> None:
+    present_there(san)
+    san.configure("allow = jo\n")
+    assert visit_as(san, "root", 0).status == 0
+
+
+def test_the_wrong_file_of_a_san_keeps_no_other_one_from_a_visit(san: San) -> None:
+    portal = present_there(san)
+    san.machine.files({"/etc/auto.iscsi.san.d/aaa.conf": "driver = fake\nvolume = *\n"})
     assert san.machine.lookup(SNAPSHOT).entry == san.machine.entry(IQN, portal)
+    # It could be the one that has what no other one has.
+    assert "aaa.conf:2" in san.machine.lookup("home@monday").log
+
+
+def test_a_driver_that_hangs_ends_with_the_lookup(san: San) -> None:
+    portal = present_there(san)
+    san.configure("timeout = 5m\n")
+    san.plan(present={"wait_after": "never"}, revoke={"wait": "never"})
+    san.machine.configure("lookup_timeout = 6s\n")
+    answer = san.machine.lookup(SNAPSHOT)
+    assert answer.status == 1 and "(timeout)" in answer.log
+    (lease,) = san.leases()  # the reaper revokes it later
+    assert presenting.decide(san.machine.host, lease).action == presenting.WAIT
+    san.plan(present={"portal": portal})
+    answer = san.machine.lookup(SNAPSHOT)
+    assert answer.entry == san.machine.entry(IQN, portal), answer.log
+    assert [each.lease for each in san.leases()] == [lease.lease]
+
+
+def test_sans_are_asked_at_the_same_time(san: San) -> None:
+    """Each of two drivers answers when the other one has been asked, too."""
+    for name, other in (("aaa", "zzz"), ("zzz", "aaa")):
+        driver = f"/usr/libexec/auto-iscsi/drivers/{name}"
+        folder = san.machine.root / "san"
+        san.machine.files(
+            {
+                f"/etc/auto.iscsi.san.d/{name}.conf": CONFIGURATION.replace("fake", name),
+                driver: f"#!/bin/sh\n: >{folder}/{name}\n"
+                f"while [ ! -e {folder}/{other} ]; do sleep 0.1; done\nexit 1\n",
+            }
+        )
+        (san.machine.root / driver[1:]).chmod(0o755)
+    host = san.machine.host
+    sans = [san_files.find(host, name) for name in ("aaa", "eql", "zzz")]
+    failures = listings.ask_each(host, sans, time.monotonic() + PATIENCE)
+    assert list(failures) == ["aaa", "zzz"]
+    assert all("gave no reply" in failure.reason for failure in failures.values())
 
 
 def test_what_a_san_has_is_in_the_catalogue_under_its_key(san: San) -> None:
