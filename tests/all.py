@@ -75,7 +75,7 @@ def list_parts(package: str) -> list[Part]:
         Part("prepare", "Debian packages and the tests' Python", (("tests/prepare", "test"),)),
         Part("build", "the programs and the packages, in dist/", (make,)),
         pytest_part("lint", "the code without running it"),
-        pytest_part("unit", "one module at a time"),
+        pytest_part("unit", "one module at a time", *waiting),
         pytest_part("program", "what was built", needs=["build"]),
         pytest_part("tree", "lookup and reaper on a host that is a folder", *waiting),
         pytest_part("automount", "the real automount", *waiting, needs=["build"]),
