@@ -107,8 +107,9 @@ def automatic_startup(host: Host) -> Finding:
     """Check that no target that we use, or that is gone, is logged in at boot."""
     claimed = set(host.names(f"{claims.FOLDER}/claims"))
     logged_in = {
-        keys.fold(host.read(f"{sessions.FOLDER}/{name}/targetname") or "")
-        for name in host.names(sessions.FOLDER)
+        keys.fold(sessions.target_name(host, int(sid)))
+        for sid in (name[len("session") :] for name in host.names(sessions.FOLDER))
+        if sid.isdecimal()
     }
     automatic = {
         target
