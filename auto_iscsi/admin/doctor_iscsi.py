@@ -7,6 +7,7 @@ behind, every iscsiadm waits 30 s and exits with status 6.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -121,7 +122,7 @@ def automatic_startup(host: Host) -> Finding:
         return Finding(
             WARNING,
             f"logged in at every boot, even if they do not exist: {host_check.shorten(wrong)}",
-            f"iscsiadm -m node -T {min(wrong)} -o update -n node.startup -v manual",
+            f"iscsiadm -m node -T {shlex.quote(min(wrong))} -o update -n node.startup -v manual",
         )
     others = len(automatic)
     also = f" ({wording.counted(others, 'other target')} logged in at boot)" if others else ""
