@@ -40,15 +40,15 @@ def names(entries: Sequence[Entry]) -> dict[str, Entry]:
     Of several with the same name, the second oldest gets `_2`.
     """
     named: dict[str, Entry] = {}
+    numbers: dict[str, int] = {}  # the last one by stem: a portal can offer thousands of one second
     for entry in reversed(entries):
         moment = entry.time
         if entry.link_format.startswith(_UTC):
             moment = moment.astimezone(timezone.utc)
         stem = name = moment.strftime(entry.link_format)
-        number = 1
         while name in named:
-            number += 1
-            name = f"{stem}_{number}"
+            numbers[stem] = numbers.get(stem, 1) + 1
+            name = f"{stem}_{numbers[stem]}"
         named[name] = entry
     return dict(reversed(list(named.items())))
 
