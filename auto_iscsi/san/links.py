@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
 
 from auto_iscsi import errors
@@ -115,9 +115,17 @@ def _write_folder(host: Host, volume: str, entries: Sequence[Entry]) -> None:
     if named:
         newest = next(iter(named))
         links[LATEST], times[LATEST] = newest, times[newest]
+    state_files.make_folder(host.path(FOLDER))
+    with state_files.expect_refusals(host.path(f"{FOLDER}/{volume}")):
+        _change_folder(host, volume, links, times)
+
+
+def _change_folder(
+    host: Host, volume: str, links: Mapping[str, str], times: Mapping[str, float]
+) -> None:
+    """Make, change or remove a directory; `links`: where each leads, the new ones first."""
     above = host.path(FOLDER)
     folder = f"{above}/{volume}"
-    state_files.make_folder(above)
     if not os.path.isdir(folder):
         if not links:
             return
