@@ -80,11 +80,12 @@ def newest_of_ours(output: bytes, written: float) -> float:
     """Return the latest time that the folder of a session can have if an iscsiadm opened it.
 
     `output`: what that iscsiadm printed; `written`: when. A folder in sysfs has the time of the
-    first look at it. 0.0: the iscsiadm opened no session, or found one that existed.
+    first look at it. 0.0: the iscsiadm opened no session, or found one that existed. The name of
+    the target is in what it printed, and ends before the bracket: it can be `…:successful`.
     """
     if not output or b"(15 -" in output or b"already present" in output:
         return 0.0
-    return written + (_FIRST_LOOK if b"successful" in output else 1.0)
+    return written + (_FIRST_LOOK if b"] successful" in output else 1.0)
 
 
 def forget_record(host: Host, target: str, record: str) -> None:
