@@ -22,9 +22,10 @@ def note_request(host: Host, target: str, claim: claims.Claim, record: str, is_o
     """Record in the claim that a login through the node record `record` follows.
 
     `is_ours`: we have made that record, or make it next. All this is written down before it is
-    done, so that the next run knows what is ours if this one is killed.
+    done, so that the next run knows what is ours if this one is killed: a record of `asked` that is
+    not among `records` is somebody else's.
     """
-    records = (*claim.records, record) if is_ours else claim.records
+    records = (*(name for name in claim.records if name != record), *([record] if is_ours else []))
     claim = claim._replace(
         asked=tuple(dict.fromkeys((*claim.asked, record))),
         records=tuple(dict.fromkeys(records)),
