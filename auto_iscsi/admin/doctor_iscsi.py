@@ -7,6 +7,7 @@ behind, every iscsiadm waits 30 s and exits with status 6.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -107,8 +108,9 @@ def automatic_startup(host: Host) -> Finding:
     """Check that no target that we use, or that is gone, is logged in at boot."""
     claimed = set(host.names(f"{claims.FOLDER}/claims"))
     logged_in = {
-        keys.fold(host.read(f"{sessions.FOLDER}/{name}/targetname") or "")
-        for name in host.names(sessions.FOLDER)
+        keys.fold(sessions.target_name(host, int(sid)))
+        for sid in (name[len("session") :] for name in host.names(sessions.FOLDER))
+        if sid.isdecimal()
     }
     automatic = {
         target
@@ -120,7 +122,7 @@ def automatic_startup(host: Host) -> Finding:
         return Finding(
             WARNING,
             f"logged in at every boot, even if they do not exist: {host_check.shorten(wrong)}",
-            f"iscsiadm -m node -T {min(wrong)} -o update -n node.startup -v manual",
+            f"iscsiadm -m node -T {shlex.quote(min(wrong))} -o update -n node.startup -v manual",
         )
     others = len(automatic)
     also = f" ({wording.counted(others, 'other target')} logged in at boot)" if others else ""

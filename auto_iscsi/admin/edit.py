@@ -128,7 +128,8 @@ def _install(text: bytes, path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
     try:
-        with open(new, "xb") as file:
+        # Nobody else may open it before it has its mode: who has it open reads what comes later.
+        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(text)
             if os.path.exists(path):
                 before = os.stat(path)

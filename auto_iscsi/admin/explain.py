@@ -93,7 +93,7 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     if explanation.steps:
         reasons = {node.why for node in explanation.stack}  # of disks that cannot be read
         steps = [s for s in explanation.steps if s.label != "contents" or s.text in reasons]
-        lines += [*output.columns(steps, "  "), ""]
+        lines += [*map(wording.printable, output.columns(steps, "  ")), ""]
     if explanation.stack:
         lines += [*stack_report.draw(explanation.stack, paint), ""]
     lines += _outcome_lines(explanation, paint)
@@ -326,8 +326,10 @@ def _source(name: str, value: schema.Effective) -> str:
 def _outcome_lines(explanation: Explanation, paint: output.Paint) -> list[str]:
     failure = explanation.failure
     if failure:
-        lines = [f"A lookup {paint.error('refuses')} it ({failure.code}): {failure.reason}"]
-        return [*lines, f"To do: {failure.hint}"] if failure.hint else lines
+        lines = [f"A lookup {paint.error('refuses')} it ({failure.code}): "]
+        lines[0] += wording.printable(failure.reason)
+        hint = wording.printable(failure.hint)
+        return [*lines, f"To do: {hint}"] if hint else lines
     lines = [f"A lookup {paint.ok(OUTCOMES[explanation.outcome])}"]
     return [*lines, explanation.entry] if explanation.entry else lines
 

@@ -39,7 +39,8 @@ def list_snapshots(host: Host, name: str, paint: output.Paint) -> output.Report:
             problems.append(f"{each}: the list is not complete")
         if listing.left_out:
             left_out = wording.counted(listing.left_out, "snapshot")
-            problems.append(f"{each}: {left_out} left out: their names have other characters")
+            why = "their names have other characters, or two of a volume have the same"
+            problems.append(f"{each}: {left_out} left out: {why}")
         if not san.volumes:
             problems.append(f"{each}: no volume may be seen: set volumes in {san.file}")
         ours = {lease.id for lease in known if lease.san == each}

@@ -325,7 +325,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         cells = (str(row.session.sid), str(row.session.portal), row.session.state)
     else:
         cells = ("-", "-", "gone")
-    return (*cells, ", ".join(row.disks) or "-", _last_used(row), _reaper(row))
+    reaper = wording.printable(_reaper(row))  # it can name a process, which names itself
+    return (*cells, ", ".join(row.disks) or "-", _last_used(row), reaper)
 
 
 def _last_used(row: Row) -> str:

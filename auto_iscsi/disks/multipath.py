@@ -131,8 +131,8 @@ def _origin(host: Host, path: str) -> _Origin:
     parts = os.path.realpath(host.path(path)).split("/")
     if len(parts) < 5 or parts[-2] != "block" or not parts[-4].startswith("target"):
         return _Origin("")
-    session, lun = parts[-5], parts[-3].rpartition(":")[2]
-    target = host.read(f"{sessions.FOLDER}/{session}/targetname")
+    sid, lun = parts[-5][len("session") :], parts[-3].rpartition(":")[2]
+    target = sessions.target_name(host, int(sid)) if sid.isdecimal() else ""
     if not target or not lun.isdecimal():
         return _Origin("")
     return _Origin(keys.fold(target), int(lun))

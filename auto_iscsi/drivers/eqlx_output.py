@@ -126,7 +126,7 @@ def snapshots(text: str, left_out: list[str] | None = None) -> list[Row]:
     for words, starts, rule in _records(text):
         first, more = words[0], words[1:]
         is_row = len(first) > 3 and first[1] in ("read-write", "read-only")
-        if not is_row or not re.fullmatch(r"\d+", first[-1]):
+        if not is_row or not re.fullmatch(r"[0-9]{1,9}", first[-1]):
             if left_out is not None:
                 left_out.append(" ".join(first))
             continue

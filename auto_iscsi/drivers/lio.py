@@ -175,6 +175,7 @@ def _make(here: Here, subject: Subject, place: Place, volume: Volume, missing: l
 
 def revoke(call: Call, settings: Settings, subject: Subject) -> protocol.Revoked:
     """Undo what we made for a lease and no other lease needs; refuse under a session."""
+    lio_settings.check_initiator(settings, subject)
     lio = Lio()
     with lio_ledger.locked() as ledger:
         place = ledger.leases.get(subject.lease)

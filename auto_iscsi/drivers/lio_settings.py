@@ -119,6 +119,15 @@ def check_allowed(settings: Settings, subject: Subject) -> None:
     """Raise Refused where the settings do not allow the volume or the initiator."""
     if not allows(settings.volumes, subject.volume):
         raise wire.Refused("denied", f"{subject.volume}: setting volumes does not name it")
+    check_initiator(settings, subject)
+
+
+def check_initiator(settings: Settings, subject: Subject) -> None:
+    """Raise Refused where the settings do not allow the initiator.
+
+    A host that may come here by ssh only for itself does not end what another one uses, either: the
+    leases of all are in the list.
+    """
     if not allows(settings.initiators, subject.initiator):
         raise wire.Refused("denied", f"{subject.initiator}: setting initiators does not name it")
 

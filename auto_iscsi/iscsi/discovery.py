@@ -131,7 +131,7 @@ class Search(NamedTuple):
     ) -> list[node_records.Record] | Obstacle | None:
         """Ask a portal for the target's portals; raise TooOften when it was asked too often.
 
-        Return None if it has not answered another lookup for `patience` seconds.
+        Return None if another lookup asks it already, and has no answer for `patience` seconds.
         """
         result = self.ask(portal, patience)
         if result is None or isinstance(result, Obstacle):
@@ -147,7 +147,7 @@ class Search(NamedTuple):
     def ask(self, portal: portals.Portal, patience: float | None = None) -> str | Obstacle | None:
         """Return what a portal offers, in iscsiadm's words; raise TooOften, Busy.
 
-        None: it has not answered another lookup for `patience` seconds.
+        None: another lookup asks it already, and we have waited `patience` seconds for that answer.
         """
         place = f"discovery at {portal}"
         limit = iscsiadm.Limit(self.settings.login_timeout, self.until)

@@ -22,9 +22,10 @@ def note_request(host: Host, target: str, claim: claims.Claim, record: str, is_o
     """Record in the claim that a login through the node record `record` follows.
 
     `is_ours`: we have made that record, or make it next. All this is written down before it is
-    done, so that the next run knows what is ours if this one is killed.
+    done, so that the next run knows what is ours if this one is killed: a record of `asked` that is
+    not among `records` is somebody else's.
     """
-    records = (*claim.records, record) if is_ours else claim.records
+    records = (*(name for name in claim.records if name != record), *([record] if is_ours else []))
     claim = claim._replace(
         asked=tuple(dict.fromkeys((*claim.asked, record))),
         records=tuple(dict.fromkeys(records)),
@@ -80,11 +81,12 @@ def newest_of_ours(output: bytes, written: float) -> float:
     """Return the latest time that the folder of a session can have if an iscsiadm opened it.
 
     `output`: what that iscsiadm printed; `written`: when. A folder in sysfs has the time of the
-    first look at it. 0.0: the iscsiadm opened no session, or found one that existed.
+    first look at it. 0.0: the iscsiadm opened no session, or found one that existed. The name of
+    the target is in what it printed, and ends before the bracket: it can be `…:successful`.
     """
     if not output or b"(15 -" in output or b"already present" in output:
         return 0.0
-    return written + (_FIRST_LOOK if b"successful" in output else 1.0)
+    return written + (_FIRST_LOOK if b"] successful" in output else 1.0)
 
 
 def forget_record(host: Host, target: str, record: str) -> None:

@@ -83,9 +83,7 @@ def is_ours(host: Host, target: str, record: node_records.Record) -> bool:
         return False
     if entry.fingerprint != _INCOMPLETE:
         return entry.fingerprint == _fingerprint(host, record)
-    statuses = map(host.stat, node_records.files(host, record))
-    times = [status.st_mtime - entry.noted for status in statuses if status]
-    return has_marks(host, record) and all(-1 < seconds < _MAKING for seconds in times)
+    return has_marks(host, record) and _is_written_in_time(host, record, entry)
 
 
 def is_made_by_lookup(
@@ -93,15 +91,27 @@ def is_made_by_lookup(
 ) -> bool:
     """Return whether a record is ours, to make anew or to delete; `claim`: the target's.
 
-    One of `claim.asked` can be half made. One that the ledger does not name was made by a version
+    One of `claim.asked` that was ours to make can be half made: it has no marks yet. Others of
+    `claim.asked` are an administrator's. One that the ledger does not name was made by a version
     without the ledger.
     """
     name = name_of(record)
-    if name in claim.asked:
-        return True
-    if name in read(host, target):
+    entry = read(host, target).get(name)
+    if name in claim.asked and name in claim.records:
+        if entry is None:
+            return True
+        if entry.fingerprint == _INCOMPLETE:
+            return _is_written_in_time(host, record, entry)
+    if entry is not None:
         return is_ours(host, target, record)
     return name in claim.records and has_marks(host, record)
+
+
+def _is_written_in_time(host: Host, record: node_records.Record, entry: Entry) -> bool:
+    """Return whether a record was written so soon after its note that we can have made it."""
+    statuses = map(host.stat, node_records.files(host, record))
+    times = [status.st_mtime - entry.noted for status in statuses if status]
+    return all(-1 < seconds < _MAKING for seconds in times)
 
 
 def has_marks(host: Host, record: node_records.Record) -> bool:

@@ -5,6 +5,10 @@ Each session has a folder /sys/class/iscsi_session/sessionSID, and its connectio
 `persistent_address` is the portal that was asked for, `address` the one that it redirected to;
 udev's links have the former.
 
+A target's name is a portal's word, and who discovers all that a portal offers and logs in to it has
+sessions with any. It becomes the name of our files and a word in our reports, so `target_name` is
+the only way to it.
+
 iscsiadm is not asked: its list also has logins that have not ended yet. A session is up when its
 `state` is LOGGED_IN.
 """
@@ -28,7 +32,7 @@ class Session(NamedTuple):
     """A session: one login of this host to one portal of a target."""
 
     sid: int
-    target: str  #: the target's name, as iscsid passed it to the kernel
+    target: str  #: the target's name, as iscsid passed it to the kernel: see target_name()
     portal: portals.Portal
     state: str  #: LOGGED_IN, FAILED or FREE; UNBOUND: a logout has removed its disks and goes on
     inode: int = 0  #: of its folder in sysfs; sysfs uses no number twice (fs/kernfs/dir.c)
@@ -44,9 +48,22 @@ class Session(NamedTuple):
         return f"{FOLDER}/session{self.sid}"
 
 
+def target_name(host: Host, sid: int) -> str:
+    """Return the name of a session's target, "" when the kernel has no such session.
+
+    A slash, a control character and a dot at the beginning are question marks in it, which no key
+    has: such a target has no lookup, and none of its files are outside our folders.
+    """
+    name = host.read(f"{FOLDER}/session{sid}/targetname") or ""
+    if name.isprintable() and "/" not in name and name[:1] != ".":
+        return name
+    clean = "".join(c if c.isprintable() and c != "/" else "?" for c in name)
+    return f"?{clean[1:]}" if clean[:1] == "." else clean
+
+
 def read(host: Host, sid: int) -> Session | None:
     """Return session `sid`, None when the kernel has no such session."""
-    name = host.read(f"{FOLDER}/session{sid}/targetname")
+    name = target_name(host, sid)
     state = host.read(f"{FOLDER}/session{sid}/state")
     address = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_address")
     port = host.read(f"{CONNECTIONS}/connection{sid}:0/persistent_port")
@@ -106,7 +123,7 @@ def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
     sessions = []
     for name in host.names(FOLDER):
         sid = name[len("session") :]
-        if sid.isdecimal() and keys.fold(host.read(f"{FOLDER}/{name}/targetname") or "") == target:
+        if sid.isdecimal() and keys.fold(target_name(host, int(sid))) == target:
             session = read(host, int(sid))
             if session:
                 sessions.append(session)

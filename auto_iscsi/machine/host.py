@@ -28,8 +28,17 @@ _OUTPUT_LIMIT = 1 << 20  # bytes of a program's output
 
 # sysfs also answers with these while a session or a disk is being removed: it is gone, not broken.
 # ENOTCONN: a session without a socket (drivers/scsi/iscsi_tcp.c, iscsi_sw_tcp_conn_get_param).
+# ESRCH: a process that ended after its file in /proc was opened (fs/proc/base.c).
 _GONE = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ENOTCONN}
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EINVAL,
+        errno.ENOTCONN,
+        errno.ESRCH,
+    }
 )
 
 

@@ -44,7 +44,7 @@ def write(
     folder, _, base = path.rpartition("/")
     draft = f"{folder}/.{base}" if is_locked else f"{folder}/.{base}.{os.getpid()}"
     make_folder(folder)
-    with _expect_refusals(path):
+    with expect_refusals(path):
         handle = _open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             try:
@@ -65,7 +65,7 @@ def write(
 
 def open_private(path: str, flags: int) -> int:
     """Open a file that only root may read, never through a symbolic link."""
-    with _expect_refusals(path):
+    with expect_refusals(path):
         return _open(path, flags)
 
 
@@ -73,7 +73,7 @@ def make_folder(path: str) -> None:
     """Make a folder, and what is missing above it."""
     if not os.path.isdir(path):
         make_folder(os.path.dirname(path))
-        with _expect_refusals(path), suppress(FileExistsError):
+        with expect_refusals(path), suppress(FileExistsError):
             os.mkdir(path, 0o700)
 
 
@@ -91,7 +91,7 @@ def _open(path: str, flags: int) -> int:
 
 
 @contextmanager
-def _expect_refusals(path: str) -> Iterator[None]:
+def expect_refusals(path: str) -> Iterator[None]:
     """Raise NotPermitted or Failure, with the path, where the kernel refuses to write."""
     try:
         yield

@@ -4,8 +4,8 @@ Such a key selects one of the snapshots that the SANs' drivers list. What a user
 driver, and whoever may not present is refused before a driver is asked. A snapshot that is logged
 in is used as it is, by everybody, and no driver is asked.
 
-lookup_timeout holds for the whole: what a driver takes is missing for the login. A driver that does
-not answer by then is ended, and the reaper revokes what it may have done.
+lookup_timeout holds for driver and login together: the login has what the driver has left of it. A
+driver that does not answer by then is ended, and the reaper revokes what it may have done.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 WILDCARDS = frozenset("*?[")
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @contextlib.contextmanager
@@ -93,20 +94,46 @@ def _link(folder: int, name: str) -> str:
 
 
 def matching(root: int, pattern: str) -> list[str]:
-    """Return the paths that a pattern means (fnmatch, name by name), sorted; raise Failure."""
+    """Return the paths that a pattern means (fnmatch, name by name), sorted; raise Failure.
+
+    A directory that cannot be read is a Failure: what is in it would be missing without a word.
+    """
     paths = [""]
     for part in pattern.strip("/").split("/"):
         if not WILDCARDS.intersection(part):
             paths = [f"{path}/{part}" for path in paths]
             continue
-        after = []
+        after: list[str] = []
         for path in paths:
-            with contextlib.suppress(OSError, errors.Failure), opened(root, path) as folder:
-                names = fnmatch.filter(sorted(os.listdir(folder)), part)
-                after += [f"{path}/{name}" for name in names if name[0] != "." or part[0] == "."]
+            after += sorted(f"{path}/{name}" for name in _matching_names(root, path, part))
+            if len(after) > _MOST_MATCHES:
+                raise errors.Failure(
+                    f"{pattern} means more than {_MOST_MATCHES} files", "write a longer pattern"
+                )
         paths = after
-        if len(paths) > _MOST_MATCHES:
-            raise errors.Failure(
-                f"{pattern} means more than {_MOST_MATCHES} files", "write a longer pattern"
-            )
     return paths
+
+
+def _matching_names(root: int, path: str, part: str) -> list[str]:
+    """Return the names in a directory that match, of more than _MOST_MATCHES only so many.
+
+    What is no directory has none. Raise Failure.
+    """
+    names: list[str] = []
+    try:
+        with opened(root, path) as folder:
+            if not stat.S_ISDIR(os.fstat(folder).st_mode):
+                return []
+            with os.scandir(folder) as listing:  # a stranger's directory can have any size
+                for name in (each.name for each in listing):
+                    is_hidden = name[0] == "." and part[0] != "."
+                    if not is_hidden and fnmatch.fnmatchcase(name, part):
+                        names.append(name)
+                        if len(names) > _MOST_MATCHES:
+                            break
+    except errors.Failure:  # a FIFO, a device or the like
+        return []
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise errors.Failure(f"{path or '/'}: {(error.strerror or '').lower()}") from error
+    return names

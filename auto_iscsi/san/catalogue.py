@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     link_format: str = values.LINK_FORMAT  #: the setting
     is_gone: bool = False  #: its portals have answered and do not offer it, and it has no session
     san: str = ""  #: whose driver lists it
-    named: str = ""  #: VOLUME@SNAPSHOT, as that driver calls it
+    named: str = ""  #: the key VOLUME@SNAPSHOT, in that driver's words; "" for a target's
     is_presented: bool = True
 
     @property

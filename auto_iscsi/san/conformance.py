@@ -160,7 +160,7 @@ def _list(suite: _Suite) -> str:
     suite.snapshot = usable[0] if usable else None
     if any(each.created is None and each.created_from != "none" for each in seen):
         raise _Failed("created is null, but created_from does not say none")
-    left_out = f", {listing.left_out} with a name that is not allowed" if listing.left_out else ""
+    left_out = f", {listing.left_out} with a name that cannot be a key" if listing.left_out else ""
     return f"{len(listing.snapshots)} snapshots, {len(seen)} of volumes that may be seen{left_out}"
 
 

@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
 
 from auto_iscsi import errors
@@ -40,15 +40,15 @@ def names(entries: Sequence[Entry]) -> dict[str, Entry]:
     Of several with the same name, the second oldest gets `_2`.
     """
     named: dict[str, Entry] = {}
+    numbers: dict[str, int] = {}  # the last one by stem: a portal can offer thousands of one second
     for entry in reversed(entries):
         moment = entry.time
         if entry.link_format.startswith(_UTC):
             moment = moment.astimezone(timezone.utc)
         stem = name = moment.strftime(entry.link_format)
-        number = 1
         while name in named:
-            number += 1
-            name = f"{stem}_{number}"
+            numbers[stem] = numbers.get(stem, 1) + 1
+            name = f"{stem}_{numbers[stem]}"
         named[name] = entry
     return dict(reversed(list(named.items())))
 
@@ -115,9 +115,17 @@ def _write_folder(host: Host, volume: str, entries: Sequence[Entry]) -> None:
     if named:
         newest = next(iter(named))
         links[LATEST], times[LATEST] = newest, times[newest]
+    state_files.make_folder(host.path(FOLDER))
+    with state_files.expect_refusals(host.path(f"{FOLDER}/{volume}")):
+        _change_folder(host, volume, links, times)
+
+
+def _change_folder(
+    host: Host, volume: str, links: Mapping[str, str], times: Mapping[str, float]
+) -> None:
+    """Make, change or remove a directory; `links`: where each leads, the new ones first."""
     above = host.path(FOLDER)
     folder = f"{above}/{volume}"
-    state_files.make_folder(above)
     if not os.path.isdir(folder):
         if not links:
             return

@@ -30,7 +30,8 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.san import calls, leases
 from auto_iscsi.san.leases import Lease
 
-#: For so long, a snapshot that is presented and has no session is left to the run that wants it.
+#: Seconds for which a presented snapshot without a session is left alone: the run that had it
+#: presented is about to log in.
 GRACE = 120.0
 FINISHING = 300.0  #: seconds for all that finish() does
 _MINUTE = 60.0

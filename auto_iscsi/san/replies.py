@@ -8,6 +8,7 @@ reply (another exit status, no JSON, too long, killed) is `internal` with effect
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, NamedTuple, NoReturn
 
 from auto_iscsi import errors, portals, wording
@@ -37,7 +38,7 @@ class Info(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The snapshots of a SAN; `left_out`: how many have a name that the protocol does not allow."""
+    """The snapshots of a SAN; `left_out`: how many more there are, whose names cannot be keys."""
 
     snapshots: tuple[protocol.Snapshot, ...]
     complete: bool
@@ -116,7 +117,10 @@ def info(reply: dict[str, Any], san: str) -> Info:
 
 
 def listing(reply: dict[str, Any], san: str) -> Listing:
-    """Return what `list` says; raise SanFailure. A name that is not allowed is left out."""
+    """Return what `list` says; raise SanFailure. A name that is not allowed is left out.
+
+    So is one that two snapshots of a volume have: a key VOLUME@SNAPSHOT could mean either.
+    """
     try:
         members = reply.get("snapshots")
         if not isinstance(members, list) or len(members) > _LONGEST_LIST:
@@ -133,7 +137,10 @@ def listing(reply: dict[str, Any], san: str) -> Listing:
             snapshot = _snapshot(member)
             if snapshots.setdefault((snapshot.volume, snapshot.id), snapshot) is not snapshot:
                 _wrong("snapshots", f"has {snapshot.id} twice")
-        return Listing(tuple(snapshots.values()), _flag(reply, "complete", True), left_out)
+        names_of_all = Counter((each.volume, each.snapshot) for each in snapshots.values())
+        kept = [e for e in snapshots.values() if names_of_all[e.volume, e.snapshot] == 1]
+        left_out += len(snapshots) - len(kept)
+        return Listing(tuple(kept), _flag(reply, "complete", True), left_out)
     except _Wrong as error:
         raise broken(f"{san}: list", "list", str(error)) from None
 

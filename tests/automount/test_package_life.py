@@ -353,3 +353,39 @@ def test_the_rpm_is_installed_upgraded_and_erased_like_the_deb(host: Host) -> No
     kept = [f"{LINE}.rpmsave", "/etc/auto.iscsi.conf.rpmsave", "/etc/auto.iscsi.orig"]
     assert sorted(set(after.split()) - set(before.split())) == sorted(kept)
     assert set(before.split()) - set(after.split()) == {"/etc/auto.iscsi"}
+
+
+#: How the package comes and goes, by its kind.
+KINDS = {
+    "deb": (f"dpkg --force-depends --install {DEB}", "dpkg --purge auto-iscsi"),
+    "rpm": (f"rpm --install --nodeps {RPM}", "rpm --erase auto-iscsi"),
+    "make": (f"make -C {ROOT} install", f"make -C {ROOT} uninstall"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_presented_at_a_san_is_not_forgotten_with_the_package(
+    host: Host, kind: str
+) -> None:
+    install, remove = KINDS[kind]
+    host.run(install)
+    lease = "/var/lib/auto-iscsi/san/6f1c1a52-0000-4000-8000-000000000001"
+    host.run(f"mkdir -p {os.path.dirname(lease)}; echo {{}} > {lease}")
+    assert "presented to this host" in host.run(f"{remove} 2>&1")
+    assert host.run("find /run/auto-iscsi /var/lib/auto-iscsi -type f", check=False).split()[
+        -1:
+    ] == [lease]
+    host.run(install)
+    host.run(f"rm {lease}")
+    assert "presented to this host" not in host.run(f"{remove} 2>&1")
+    assert "auto-iscsi" not in host.run("ls /run /var/lib")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_group_without_its_user_and_a_link_that_leads_nowhere(host: Host, kind: str) -> None:
+    """userdel can leave the group; the script can be on a filesystem that is not mounted."""
+    host.run("userdel auto-iscsi 2>/dev/null; groupadd --force --system auto-iscsi")
+    host.run("ln -s /srv/not-mounted/auto.iscsi /etc/auto.iscsi")
+    host.run(KINDS[kind][0])
+    assert host.run("id -gn auto-iscsi") == "auto-iscsi\n"
+    assert host.run("readlink /etc/auto.iscsi.orig") == "/srv/not-mounted/auto.iscsi\n"

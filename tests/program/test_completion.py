@@ -162,3 +162,22 @@ def test_in_a_shell_at_a_terminal_the_whole_name_is_inserted(root: Path) -> None
         timeout=30,
     )
     assert f"<{BETA}>" in done.stdout, done.stdout
+
+
+def test_a_name_of_a_portals_is_no_command(root: Path, tmp_path: Path) -> None:
+    """iscsiadm makes a record of whatever a portal offers; the shell would run what is in it."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    hostile = ["iqn.2001-05.com.example:$(touch${IFS}made)", "iqn.2001-05.com.example:`id>made`"]
+    hostile += ["iqn.2001-05.com.example:;touch", "iqn.2001-05.com.example:*", "iqn.x:a b"]
+    files = {f"/etc/iscsi/nodes/{name}/10.0.0.1,3260,1/default": "" for name in hostile}
+    make_tree(root, {**files, "/sys/class/iscsi_session/session3/targetname": f"{hostile[0]}\n"})
+    (root / "etc/auto.iscsi.san.d").mkdir()
+    for name in ("good", "$(touch made)"):
+        (root / f"etc/auto.iscsi.san.d/{name}.conf").write_text("")
+    for verb in ("lookup", "explain"):
+        completed = complete(f"auto-iscsi --root {root} {verb} iqn", folder)
+        assert not list(folder.iterdir())  # nothing ran
+        assert {*completed} == {ALPHA, BETA}
+    assert complete(f"auto-iscsi --root {root} san list ", folder) == ["good"]
+    assert not list(folder.iterdir())

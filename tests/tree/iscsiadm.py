@@ -54,7 +54,8 @@ def step(name: str) -> None:
 def hold(name: str, busy: int = 0) -> int:
     """Lock a name; return the descriptor. If it is locked, exit with `busy` or a violation."""
     os.makedirs(f"{SAN}/running", exist_ok=True)
-    handle = os.open(f"{SAN}/running/{name.lower()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    file = name.lower().replace("/", "?")
+    handle = os.open(f"{SAN}/running/{file}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
 
 from auto_iscsi.iscsi import claims
 from auto_iscsi.reaper import decisions
+from tests.tree import kernel
 from tests.tree.machine import DAY, VOL1, VOL10, Machine, Reaped
 from tests.tree.tree import make_tree
 
@@ -371,3 +373,23 @@ def test_what_a_killed_lookup_wrote_half_goes(machine: Machine, draft: str) -> N
     machine.files({f"/run/auto-iscsi/{draft}": "half"})
     assert machine.reap().status == 0 and machine.target_files() == []
     assert not (machine.root / "run/auto-iscsi" / draft).exists()
+
+
+@pytest.mark.parametrize("name", ["../../../etc/victim", f"{VOL10}\x1b]0;x\x07\u2028y"])
+def test_a_name_that_only_a_portal_can_have_thought_of_is_no_path_and_no_escape(
+    machine: Machine, name: str
+) -> None:
+    machine.target(VOL1)
+    machine.configure("reap = any\nidle = 0\nlease = 1")
+    machine.visit(VOL1)  # the folders of claims and locks are there
+    machine.files({"/etc/victim": "before\n"})
+    kernel.open_session(str(machine.root), name, "127.0.0.1", 3260, 1)
+    for _ in range(2):
+        assert machine.reap().err == ""
+        machine.age(VOL1, DAY)
+    assert (machine.root / "etc/victim").read_text() == "before\n"
+    assert [path.name for path in (machine.root / "etc").glob("*victim*")] == ["victim"]
+    machine.session(VOL10, machine.target(VOL10))
+    kernel.open_session(str(machine.root), name, "127.0.0.1", 3260, 1)
+    shown = machine.program((sys.executable, "-m", "auto_iscsi"), "status").stdout
+    assert VOL10 in shown and "\x1b" not in shown and "\u2028" not in shown

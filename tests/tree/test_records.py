@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.tree.machine import INITIATOR, NODE_FOLDERS, VOL1, VOL10, Machine, alive
+from tests.tree.machine import DAY, INITIATOR, NODE_FOLDERS, VOL1, VOL10, Machine, alive
 from tests.tree.tree import contents
 
 BOTH_NODES = pytest.mark.parametrize("machine", NODE_FOLDERS, indirect=True)
@@ -65,6 +65,25 @@ def test_an_existing_record_is_used_and_does_not_change(machine: Machine, outcom
     machine.lookup(VOL1)
     assert contents(machine.root / "etc/iscsi") == before
     assert machine.runs() == [f"-m node -T {VOL1} -p {portal},1 --login"]
+
+
+@pytest.mark.parametrize("outcome", [0, 19])
+def test_an_administrators_record_outlives_a_login_that_takes_too_long(
+    machine: Machine, outcome: int
+) -> None:
+    """What the first login came to is not known; nor is it if the first lookup is killed."""
+    portal = machine.target(VOL1, record=False, answers={"login": {"hang": 3, "exit": 19}})
+    machine.record(VOL1, portal, CHAP.format(name=VOL1))
+    machine.configure(f"portals = {portal}\nlogin_timeout = 1s")
+    before = contents(machine.nodes)
+    assert "left running" in machine.lookup(VOL1).log
+    machine.quiet()
+    machine.change(VOL1, answers={"login": {"exit": outcome}})
+    assert (machine.lookup(VOL1).status == 0) == (outcome == 0)
+    assert contents(machine.nodes) == before
+    machine.age(VOL1, DAY)
+    machine.reap()
+    assert machine.sids() == [] and contents(machine.nodes) == before
 
 
 @pytest.mark.parametrize("outcome", [8, 19, 24])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from auto_iscsi.admin import cli, codes, metrics, output, status
+from auto_iscsi.admin import cli, codes, explain, metrics, output, status
 from auto_iscsi.drivers import protocol
 from auto_iscsi.iscsi import claims
 from auto_iscsi.san import leases
@@ -473,3 +473,24 @@ def test_the_manual_shows_the_fields_and_metrics_that_are_printed(used: Machine)
     leases.begin(used.host, "eql1", protocol.Snapshot("vm-beta", "monday", "7"), "0", "root")
     printed = [line.split()[2] for line in metrics.report(used.host).lines if line[:6] == "# HELP"]
     assert re.findall(r"^\.It Cm (auto_iscsi_\w+)", page, re.M) == printed
+
+
+def test_neither_a_process_nor_a_record_writes_to_the_terminal(used: Machine) -> None:
+    """Any user gives his process a name; with `with`, the reason names the other target's use."""
+    inode = os.stat(used.host.path("/sys/class/iscsi_session/session2")).st_ino
+    claim = claims.Claim(looked_up=-1e6, opened=((2, inode),), others=(VOL1,))
+    claims.write(used.host, VOL10, claim)
+    make_tree(
+        used.root,
+        {
+            "/proc/self/mountinfo": "",
+            "/proc/77/comm": "\x1b]0;x\x07\n",
+            "/proc/77/fd/3": Link("/dev/sdb1"),
+            f"/etc/iscsi/nodes/{VOL1}/x\x1b[2J,3260,1/default": "",
+        },
+    )
+    by_target, lines = reported(used)
+    assert "it belongs to" in by_target[VOL10]["reason"] and "\x1b" in by_target[VOL10]["reason"]
+    lines += explain.report(used.host, VOL1, PLAIN).lines
+    assert "\\x1b]0;x" in "".join(lines) and "x\\x1b[2J" in "".join(lines)
+    assert all(line.isprintable() for line in lines)

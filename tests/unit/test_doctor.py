@@ -165,6 +165,13 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
         (
             "startup-automatic",
             "warning",
+            {RECORD.replace(VOL, f"{VOL}$(id)"): AUTOMATIC},  # a portal can offer any name
+            VOL,
+            f"iscsiadm -m node -T '{VOL}$(id)' -o update -n node.startup -v manual",
+        ),
+        (
+            "startup-automatic",
+            "warning",
             {RECORD: AUTOMATIC, SESSION: VOL, f"/run/auto-iscsi/claims/{VOL}": ""},
             VOL,
             "manual",

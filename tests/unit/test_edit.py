@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from auto_iscsi.admin import edit
 from auto_iscsi.config import config_files
 from tests.tree.tree import make_tree
 
@@ -221,3 +224,22 @@ def test_another_file_is_checked_by_itself(desk: Desk, tmp_path: Path) -> None:
     desk.script('echo "fstype = xfs" > "$1"')
     other = tmp_path / "draft.conf"
     assert desk.run("", str(other))[0] == 0 and other.read_text() == "fstype = xfs\n"
+
+
+def test_nobody_reads_a_private_file_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "array.conf"
+    path.write_text("before")
+    path.chmod(0o600)
+    modes, has_ended = set(), threading.Event()
+
+    def watch() -> None:
+        while not has_ended.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                modes.add(stat.S_IMODE(os.stat(f"{path}.new").st_mode))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    edit._install(b"x" * (1 << 26), str(path))
+    has_ended.set()
+    watcher.join()
+    assert modes == {0o600}

@@ -203,3 +203,12 @@ def test_another_description_is_no_tag(text: str) -> None:
 def test_the_time_is_that_of_the_name(name: str, zone: str, expected: datetime | None) -> None:
     at = eqlx_output.created(name, zoneinfo.ZoneInfo(zone))
     assert at == (expected.replace(tzinfo=timezone.utc).timestamp() if expected else None)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0663", "-1"])
+def test_what_is_no_number_of_sessions_makes_no_row(number: str) -> None:
+    """Python refuses to make a number of more than 4300 digits."""
+    left_out: list[str] = []
+    table = "Name Permission Status Connections\n---- ---------- ------ -----------\n"
+    rows = eqlx_output.snapshots(f"{table}a read-only online {number}\n", left_out)
+    assert rows == [] and left_out == [f"a read-only online {number}"]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,6 +16,7 @@ import pytest
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import links, names
 from auto_iscsi.san.catalogue import Catalogue, Entry
+from tests.tree.tree import make_tree
 
 VIENNA = ZoneInfo("Europe/Vienna")
 STEM = "iqn.2001-05.com.example:vm-beta"
@@ -44,6 +49,19 @@ def test_two_snapshots_of_one_name_are_both_there() -> None:
         ("2010-05_2", 3),
         ("2010-05", 2),
     ]
+
+
+def test_thousands_of_snapshots_of_one_second_take_no_time() -> None:
+    """A portal's answer has room for them, and a visit to any volume has 30 seconds."""
+    same = [entry(3, tail=f".{number}") for number in range(17_000)]
+    began = time.process_time()
+    named = links.names(same)
+    assert time.process_time() - began < 5
+    assert (len(named), *list(named)[:2]) == (
+        17_000,
+        "2010-05-03_04:00:01_17000",
+        "2010-05-03_04:00:01_16999",
+    )
 
 
 def test_the_hour_that_comes_twice_has_two_names() -> None:
@@ -102,3 +120,26 @@ def test_what_a_killed_run_left_does_no_harm(tmp_path: Path) -> None:
     os.symlink("/etc", host.path(f"{links.FOLDER}/.link"))
     update(host, entry(4), entry(3))
     assert shown(host)["latest"] == "2010-05-04_04:00:01"
+
+
+#: A tmpfs without room for many links, in a mount namespace of its own.
+FULL = """\
+    mkdir -p {root}/run
+    mount -t tmpfs -o nr_inodes=20,mode=755 tmpfs {root}/run
+    exec {python} -m auto_iscsi --root {root} list --offline
+"""
+
+
+def test_a_full_run_is_said_and_no_bug(tmp_path: Path) -> None:
+    names = [f"iqn.2001-05.com.example:vm-{n:02}-2010-05-03-04:00:01" for n in range(30)]
+    records = {f"/etc/iscsi/nodes/{name}/10.0.0.1,3260,1": "" for name in names}
+    make_tree(tmp_path, records)
+    script = textwrap.dedent(FULL).format(root=tmp_path, python=sys.executable)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "vm-29" in done.stdout and "no space left on device" in done.stdout

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from auto_iscsi.drivers import lio_far, lio_ledger, lio_settings, lio_volumes, wire
+from auto_iscsi.drivers import lio, lio_far, lio_ledger, lio_settings, lio_volumes, wire
 from auto_iscsi.drivers.lio_settings import KINDS, Place
-from auto_iscsi.drivers.protocol import Subject
+from auto_iscsi.drivers.protocol import Call, Subject
 
 RECORDED = Path(__file__).parent / "recorded" / "lvs-thin.json"
 INITIATOR = "iqn.1993-08.org.debian:01:2227dab76162"
@@ -162,6 +162,15 @@ def test_volumes_and_initiators_are_limited() -> None:
     assert code(lio_settings.check_allowed, limited, subject(volume="vm-a")) == "denied"
     other = subject(initiator="iqn.2001-05.com.example:x")
     assert code(lio_settings.check_allowed, limited, other) == "denied"
+
+
+@pytest.mark.parametrize("verb", ["present", "revoke"])
+def test_a_host_neither_presents_to_another_one_nor_revokes_what_that_has(verb: str) -> None:
+    """Its forced command names its own initiator; the leases of all hosts are in the list."""
+    driver = lio.driver(["vg=vg0", "portals=10.0.0.5", f"initiators={INITIATOR}"])
+    call = Call({"request_id": "r1", "san": "array"})
+    other = subject(initiator="iqn.1993-08.org.debian:01:another")
+    assert code(getattr(driver, verb), call, other) == "denied"
 
 
 def test_the_forced_command_alone_has_settings() -> None:

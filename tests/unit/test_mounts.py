@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from auto_iscsi.admin import host_check
 from auto_iscsi.machine import master_map, mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import visits
@@ -59,3 +61,30 @@ def test_only_automount_is_sent_a_signal(
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_process_that_ends_while_it_is_looked_at_hides_no_mount(tmp_path: Path) -> None:
+    """Its file in /proc is open then, and reading it is ESRCH."""
+    child = subprocess.Popen(["sleep", "60"])
+    comm = os.open(f"/proc/{child.pid}/comm", os.O_RDONLY)
+    child.kill()
+    child.wait()
+    line = "40 35 8:16 / /mnt ro - ext4 /dev/sdb ro\n"
+    make_tree(
+        tmp_path,
+        {
+            "/proc/self/mountinfo": "",
+            "/proc/77/mountinfo": line,
+            "/proc/77/ns/mnt": "",
+            "/proc/78/comm": "iscsid\n",
+            "/proc/78/mountinfo": line,
+        },
+    )
+    (tmp_path / "proc/78/ns").mkdir()
+    os.link(tmp_path / "proc/77/ns/mnt", tmp_path / "proc/78/ns/mnt")  # one namespace
+    (tmp_path / "proc/77/comm").symlink_to(f"/proc/{os.getpid()}/fd/{comm}")
+    host = Host(str(tmp_path))
+    assert host.runs("iscsid")
+    assert host_check.find_processes(host, ("iscsid",)) == [78]
+    assert [mount.point for mount, _ in mounts.list_all_namespaces(host)] == ["/mnt"]
+    os.close(comm)

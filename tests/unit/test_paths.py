@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +79,37 @@ def test_patterns_mean_names(root: int) -> None:
     assert paths.matching(root, "/fo*/pass*") == ["/folder/passwd"]
     assert paths.matching(root, "/none*") == []
     assert len(os.listdir("/proc/self/fd")) < 100
+
+
+def test_a_pattern_that_means_too_much_ends_early(root: int, tmp_path: Path) -> None:
+    """A stranger's snapshot can have a thousand directories with any number of files each."""
+    (tmp_path / "snapshot/many").mkdir()
+    for folder in range(20):
+        (tmp_path / f"snapshot/many/{folder}").mkdir()
+        for file in range(1001):
+            os.link(tmp_path / "snapshot/etc/passwd", tmp_path / f"snapshot/many/{folder}/{file}")
+    tracemalloc.start()
+    with pytest.raises(errors.Failure, match="more than 1000 files"):
+        paths.matching(root, "/many/*/*")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert len(paths.matching(root, "/many/*")) == 20
+
+
+def test_a_directory_that_cannot_be_read_is_not_passed_over(root: int) -> None:
+    """Its files would be reported as missing in the snapshot."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = [os.open(os.devnull, os.O_RDONLY)]
+    while used[-1] < 200:  # every number below is taken
+        used.append(os.open(os.devnull, os.O_RDONLY))
+    assert paths.matching(root, "/e*/d*/rel*") == ["/etc/deep/relative"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used[-1] + 2, before[1]))
+    try:
+        with pytest.raises(errors.Failure, match="too many open files"):
+            paths.matching(root, "/e*/d*/rel*")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for handle in used:
+            os.close(handle)
+    for pattern in ("/fifo/*", "/loop/*", "/etc/passwd/*", "/none/*"):
+        assert paths.matching(root, pattern) == []

@@ -18,6 +18,7 @@ EXISTED = STARTED + "iscsiadm: initiator reported error (15 - session exists)\n"
         (SUCCEEDED, 40, False),
         (STARTED, 0.5, True),  # iscsiadm was about to report success
         (STARTED, 2, False),
+        (STARTED.replace(":vm", ":successful"), 2, False),  # somebody else's, a moment later
         (EXISTED, 0, False),
         (SUCCEEDED + "already present\n", 0, False),
         ("", 0, False),  # an iscsiadm that made a record

@@ -77,6 +77,14 @@ def test_a_wrong_member_of_a_list_is_refused(name: str, value: Any) -> None:
     assert (raised.value.kind, raised.value.effect) == ("internal", "none")
 
 
+def test_two_snapshots_of_one_name_are_left_out_and_counted() -> None:
+    """A key VOLUME@SNAPSHOT could mean either, and one of them would be shown as the other."""
+    pairs = [("a", "1"), ("a", "2"), ("b", "3")]
+    members = [{"volume": "vm", "snapshot": name, "id": number} for name, number in pairs]
+    listing = replies.listing({"ok": True, "snapshots": members}, "eql")
+    assert [each.id for each in listing.snapshots] == ["3"] and listing.left_out == 2
+
+
 def test_one_snapshot_twice_is_refused() -> None:
     with pytest.raises(errors.SanFailure, match="twice"):
         replies.listing({"ok": True, "snapshots": [SNAPSHOT, SNAPSHOT]}, "eql")

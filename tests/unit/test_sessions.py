@@ -1,11 +1,14 @@
-"""The wait for the end of a session."""
+"""The wait for the end of a session, and what a target's name leads to."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from auto_iscsi.iscsi import sessions
 from auto_iscsi.machine.host import Host
@@ -47,3 +50,25 @@ def test_a_newer_session_of_the_same_number_is_another_one(tmp_path: Path) -> No
     folder.rename(folder.with_name("kept"))  # or its inode could be used again
     os.mkdir(folder)
     assert sessions.wait_until_gone(host, session, time.monotonic())
+
+
+#: A session with a disk, in a mount namespace of its own; udev's program is asked about the disk.
+UDEV = r"""
+mount -t tmpfs none /run
+mount -t tmpfs none /sys/class
+disk="/run/fake/session7/target7:0:0/7:0:0:0/block/sdq"
+mkdir -p "$disk" /run/auto-iscsi/claims /run/elsewhere /sys/class/block
+mkdir -p /sys/class/iscsi_session/session7
+ln -s "$disk" /sys/class/block/sdq
+printf '%s\n' "$2" >/sys/class/iscsi_session/session7/targetname
+echo 'opened 7:1' >"/run/auto-iscsi/claims/$2"
+exec "$1" sdq
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("iqn.2001-05.com.x:y", 0), ("../../elsewhere/y", 1)])
+def test_udev_looks_for_a_claim_among_the_claims_only(name: str, status: int) -> None:
+    program = Path(__file__).parents[2] / "tools/udev-has-claim"
+    command = ["unshare", "--mount", "sh", "-ec", UDEV, "sh", str(program), name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
