@@ -234,7 +234,7 @@ def _predict(
     """Return what a lookup would do: the same decisions in the same order as map.lookup."""
     request = situation.request
     content = selected = refused = None
-    others = other_targets.Found((), ())
+    others = other_targets.Members((), ())
     try:
         if situation.settings.with_:
             request = other_targets.for_explain(request)

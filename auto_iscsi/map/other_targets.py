@@ -29,7 +29,7 @@ _SAME_TIME = 60.0  # seconds between the snapshots of one group of volumes
 _SHOWN = 3  # names in a message
 
 
-class Found(NamedTuple):
+class Members(NamedTuple):
     """What the other targets have."""
 
     members: tuple[Filesystem, ...]  #: their physical volumes
@@ -125,13 +125,13 @@ def requests(
 
 def bring_up(
     request: Request, content: Mountable, content_of: Callable[[Request], Mountable | None]
-) -> Found:
+) -> Members:
     """Bring up the other targets, if a volume group can need them; return what they have.
 
     content_of: returns what a target shows. A target that cannot be brought up is noted.
     """
     if not _is_needed(content):
-        return Found((), ())
+        return Members((), ())
     members: list[Filesystem] = []
     notes: list[str] = []
     for other in request.others:
@@ -143,10 +143,10 @@ def bring_up(
         if shown:
             members += _members(other, shown)
             notes += [f"{other.target}: {note}" for note in shown.notes]
-    return Found(tuple(members), tuple(notes))
+    return Members(tuple(members), tuple(notes))
 
 
-def look(request: Request, content: Mountable) -> Found:
+def look(request: Request, content: Mountable) -> Members:
     """Return what the other targets have that are up. Nothing is changed."""
 
     def content_of(other: Request) -> Mountable | None:

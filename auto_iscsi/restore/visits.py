@@ -50,7 +50,7 @@ def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
             f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
         ) from error
     # What was not presented before is only known by its target now.
-    target = leases.targets_by_key(host).get(entry.named.lower(), entry.target)
+    target = leases.targets_by_key(host).get(entry.san_key.lower(), entry.target)
     claim = claims.read(host, target)
     try:
         yield folder

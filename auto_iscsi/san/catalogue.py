@@ -37,18 +37,18 @@ class Entry(NamedTuple):
     link_format: str = values.LINK_FORMAT  #: the setting
     is_gone: bool = False  #: its portals have answered and do not offer it, and it has no session
     san: str = ""  #: whose driver lists it
-    named: str = ""  #: the key VOLUME@SNAPSHOT, in that driver's words; "" for a target's
+    san_key: str = ""  #: the key VOLUME@SNAPSHOT, in that driver's words; "" for a target's
     is_presented: bool = True
 
     @property
     def key(self) -> str:
         """The key below the target root."""
-        return self.named or self.target
+        return self.san_key or self.target
 
     @property
     def names(self) -> tuple[str, ...]:
         """Its names: that of its target, and that at the SAN."""
-        return tuple(filter(None, (self.target, self.named.partition("@")[2])))
+        return tuple(filter(None, (self.target, self.san_key.partition("@")[2])))
 
     @property
     def text(self) -> str:
@@ -200,7 +200,7 @@ def _of_sans(
                     "",
                     settings.link_format,
                     san=each.san,
-                    named=each.key,
+                    san_key=each.key,
                     is_presented=each.is_presented,
                 )
             )
