@@ -11,12 +11,12 @@ file that are ours and that nobody else can access.
 
 from __future__ import annotations
 
+import binascii
 import marshal
 import os
 import stat
 import sys
 import time
-import zlib
 
 import auto_iscsi
 from auto_iscsi import errors
@@ -81,7 +81,7 @@ def read(host: Host, files: Files, name: str = SECTIONS) -> Any:
     if len(data) != status.st_size or not data.startswith(head):
         return None
     body = memoryview(data)[start:]
-    if zlib.crc32(body).to_bytes(4, "big") != data[len(head) : start]:
+    if binascii.crc32(body).to_bytes(4, "big") != data[len(head) : start]:
         return None
     try:
         return marshal.loads(body)
@@ -97,7 +97,7 @@ def write(
     if any(now - max(status.st_mtime, status.st_ctime) < settled for _, status in files):
         return
     body = marshal.dumps(value)
-    data = _head(files) + zlib.crc32(body).to_bytes(4, "big") + body
+    data = _head(files) + binascii.crc32(body).to_bytes(4, "big") + body
     with suppress(OSError, errors.Failure):
         state_files.write(host, name, data, is_locked=False)
 

@@ -55,6 +55,7 @@ CHEAP = {
     "_collections",
     "_collections_abc",
     "_stat",
+    "binascii",
     "errno",
     "fcntl",
     "genericpath",
@@ -63,7 +64,6 @@ CHEAP = {
     "posixpath",
     "select",
     "stat",
-    "zlib",
 }
 #: What a first visit, which starts iscsiadm, may import as well. Not sh, pyudev, re: each is slow.
 CHEAP_FIRST = {"_socket", "syslog"}
