@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from auto_iscsi.config import file_cache
+from auto_iscsi.iscsi import claims, sessions
+from auto_iscsi.machine.host import Host
+from bench.guest import PEAK as PEAK_OF
 from bench.table import Row, compared
 from tests.tree.tree import Content, Link, make_tree
 
@@ -27,6 +30,8 @@ PYTHON = "/usr/bin/python3"
 BARE = [PYTHON, "-I", "-S", "-c", "pass"]
 BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta"
 SESSIONS = "/sys/class/iscsi_session"
+#: Answers for as many overlays as `dmsetup status` does.
+DMSETUP = "#!/bin/sh\nseq {} | sed 's/.*/ai-&: 0 64 snapshot &\\/640 8/'\n"
 PEAK = "print(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()[1])"
 
 
@@ -52,6 +57,31 @@ def session(number: int, target: str) -> dict[str, Content]:
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0": Link(f"../../{name}"),
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0-part1": Link(f"../../{name}1"),
     }
+
+
+def many_sessions(number: int, overlays: int = 0) -> dict[str, Content]:
+    """Return the files of sessions; some of them have a claim, and their disk an overlay of ours."""
+    files: dict[str, Content] = {"/usr/sbin/dmsetup": DMSETUP.format(overlays)}
+    for n in range(2, number + 1):
+        files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
+        if n - 2 < overlays:
+            block = f"{SESSIONS}/session{n}/device/target{n}:0:0/{n}:0:0:0/block/sd{n}"
+            node = f"/sys/block/dm-{n}"
+            files.update(
+                {
+                    f"/dev/sd{n}": "",
+                    f"/sys/block/sd{n}/holders/dm-{n}/x": "",
+                    f"{block}/sd{n}1/holders/dm-{n}/x": "",
+                    f"/sys/dev/block/8:{n * 16 + 1}": Link(f"../../..{block}/sd{n}1"),
+                    f"{node}/dm/uuid": f"AUTOISCSI-ai-{n}",
+                    f"{node}/dm/name": f"ai-{n}",
+                    f"{node}/dev": f"253:{n}",
+                    f"{node}/ro": "1",
+                    f"{node}/slaves/sd{n}1/dev": f"8:{n * 16 + 1}",
+                    f"{node}/slaves/loop{n}/dev": f"7:{n}",
+                }
+            )
+    return files
 
 
 def sections(number: int) -> dict[str, Content]:
@@ -142,17 +172,11 @@ def calls(command: Sequence[str], trace: Path) -> int:
     return int(total[1])
 
 
-def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
-    """Return pairs of hosts: one has few, the other many sessions, snapshots and so on."""
-
-    def many(number: int) -> dict[str, Content]:
-        files: dict[str, Content] = {}
-        for n in range(2, number + 1):
-            files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
-        return files
+def growth(folder: Path) -> dict[str, dict[int, Machine]]:
+    """Return hosts that have few or many sessions, snapshots and so on, by what and how many."""
 
     def snapshots(number: int) -> dict[str, Content]:
-        """Return the node records of the snapshots of 100 volumes."""
+        """Return the catalogue's node records: the snapshots of 100 volumes."""
         array = "iqn.2001-05.com.equallogic:0-8a0906"
         return {
             f"/etc/iscsi/nodes/{array}-1c20da503-{n:014x}-vm-{n % 100:02}-2026-"
@@ -160,33 +184,41 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
             for n in range(number)
         }
 
-    def claims(number: int) -> dict[str, Content]:
+    def strangers(number: int) -> dict[str, Content]:
         return {
             f"/run/auto-iscsi/claims/iqn.2001-05.com.equallogic:0-{n:05}": "sids 7\n"
             for n in range(number)
         }
 
-    kinds = {
-        "sessions": (many, 10, 1000),
-        "snapshots": (snapshots, 10, 10000),
-        "sections": (sections, 10, 1000),
-        "sections, more": (sections, 10, 10000),
-        "claims": (claims, 10, 10000),
+    kinds: dict[str, tuple[Callable[[int], dict[str, Content]], Sequence[int]]] = {
+        "sessions": (many_sessions, (10, 100, 1000)),
+        "snapshots": (snapshots, (10, 100, 1000, 10000)),
+        "sections": (sections, (10, 10000)),
+        "claims": (strangers, (10, 10000)),
+        "overlays": (lambda number: many_sessions(1000, number), (0, 200)),
     }
-    pairs = {}
-    for name, (make, few, lots) in kinds.items():
-        print(f"bench: making {lots} {name.partition(',')[0]}", file=sys.stderr)
-        pair = []
-        for number in (few, lots):
-            place = folder / f"{name}-{number}"
+    hosts: dict[str, dict[int, Machine]] = {}
+    for kind, (make, numbers) in kinds.items():
+        print(f"bench: making {numbers[-1]} {kind}", file=sys.stderr)
+        hosts[kind] = {}
+        for number in numbers:
+            place = folder / f"{kind}-{number}"
             place.mkdir()
-            pair.append(Machine(place, make(number)))
+            hosts[kind][number] = Machine(place, make(number))
             (place / "run").chmod(0o755)
             if (ours := place / "run/auto-iscsi").exists():
                 ours.chmod(0o700)
-        label = f"warm lookup, {few} → {lots:,} {name.partition(',')[0]}"
-        pairs[label] = (pair[0], pair[1])
-    return pairs
+            if kind in ("sessions", "overlays"):
+                claim_all(Host(str(place)))
+    return hosts
+
+
+def claim_all(host: Host) -> None:
+    """Write the claims of lookups that have opened all sessions of a host."""
+    for each in sessions.list_all(host):
+        opened = ((each.sid, each.inode),)
+        claim = claims.Claim((each.sid,), opened, looked_up=claims.now())
+        claims.write(host, each.target, claim)
 
 
 def rows(rounds: int) -> list[Row]:
@@ -196,11 +228,11 @@ def rows(rounds: int) -> list[Row]:
         folder.chmod(0o755)
         (folder / "shipped").mkdir()
         shipped = Machine(folder / "shipped")
-        pairs = growth(folder)
+        hosts = growth(folder)
         time.sleep(file_cache.SETTLE_TIME + 0.1)
-        for machine in (shipped, *(each for pair in pairs.values() for each in pair)):
+        for machine in (shipped, *(each for some in hosts.values() for each in some.values())):
             machine.warmed()
-        return [*_alone(shipped, rounds), *_grown(pairs, rounds), *_verbs(pairs)]
+        return [*_alone(shipped, rounds), *_grown(hosts, rounds), *_verbs(hosts)]
 
 
 def _alone(shipped: Machine, rounds: int) -> list[Row]:
@@ -231,40 +263,56 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
     return rows
 
 
-def _grown(pairs: Mapping[str, tuple[Machine, Machine]], rounds: int) -> list[Row]:
+def _grown(hosts: Mapping[str, Mapping[int, Machine]], rounds: int) -> list[Row]:
+    """Time warm lookups on hosts that have few or many of something."""
     rows = []
-    for label, (few, lots) in pairs.items():
-        print(f"bench: {label}", file=sys.stderr)
-        small, big = in_turn(rounds, few.lookup(), lots.lookup())
-        rows.append(compared(label, big, small, "≤ 1.5"))
+    for kind in ("sessions", "snapshots", "sections", "claims"):
+        print(f"bench: warm lookups, {kind}", file=sys.stderr)
+        times = in_turn(rounds, *(host.lookup() for host in hosts[kind].values()))
+        rows.append(grown("warm lookup", kind, hosts[kind], times, "≤ 1.2"))
     return rows
 
 
-def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
+def _verbs(hosts: Mapping[str, Mapping[int, Machine]]) -> list[Row]:
     """Time the verbs that go through all sessions, or through all snapshots."""
     rows = []
     for verb, kind in (
-        ("status", "1,000 sessions"),
-        ("reap --dry-run", "1,000 sessions"),
-        ("list --offline", "10,000 snapshots"),
+        ("status", "sessions"),
+        ("reap --dry-run", "sessions"),
+        ("status", "overlays"),
+        ("reap --dry-run", "overlays"),
+        ("list --offline", "snapshots"),
     ):
-        few, lots = next(pair for label, pair in pairs.items() if label.endswith(kind))
-        took = []
-        for machine in (few, lots):
-            command = [str(DIST / "auto-iscsi"), "--root", str(machine.root), *verb.split()]
-            began = time.monotonic()
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            took.append(time.monotonic() - began)
-            if done.returncode > 1:
-                break
-        else:
-            rows.append(
-                Row(
-                    f"{verb}, 10 → {kind}",
-                    f"{took[1] / took[0]:.2f}",
-                    "",
-                    "",
-                    f"{took[1]:.2f} s with {kind.split()[0]}; the goal is 2 s",
-                )
-            )
+        print(f"bench: {verb}, {kind}", file=sys.stderr)
+        commands = [
+            [str(DIST / "auto-iscsi"), "--root", str(host.root), *verb.split()]
+            for host in hosts[kind].values()
+        ]
+        times = in_turn(3, *commands)
+        rows.append(grown(verb, kind, hosts[kind], times, "≤ 2 s"))
+        if kind != "overlays":
+            few, lots = (peak_of(command) for command in (commands[0], commands[-1]))
+            label = f"{verb}, peak memory, {counts(hosts[kind])} {kind}"
+            rows.append(Row(label, f"{lots / few:.2f}", "", "", f"{lots / 1024:.0f} MiB"))
     return rows
+
+
+def grown(
+    verb: str, kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]], goal: str
+) -> Row:
+    """Return a row that compares the most with the fewest; its medians are those of all numbers."""
+    row = compared(f"{verb}, {counts(numbers)} {kind}", times[-1], times[0], goal)
+    medians = tuple(statistics.median(each) for each in times)
+    return row._replace(note=f"{medians[-1]:.2g} s with {max(numbers):,}", medians=medians)
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """Return the fewest and the most: 10 → 1,000."""
+    return f"{min(numbers):,} → {max(numbers):,}"
+
+
+def peak_of(command: Sequence[str]) -> float:
+    """Return the peak memory of any program, in KiB."""
+    parent = [PYTHON, "-I", "-S", "-c", PEAK_OF]
+    done = subprocess.run([*parent, *command], stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
