@@ -61,7 +61,7 @@ def forget(*targets: str) -> None:
     """Log out of targets and delete what lookups stored about them, as the reaper does."""
     some = ["-T", targets[0], "--logout"] if len(targets) == 1 else ["--logoutall=all"]
     run("iscsiadm", "-m", "node", *some, check=False)
-    for folder in ("claims", "settings"):
+    for folder in ("claims", "disks", "settings", "trees"):
         shutil.rmtree(f"/run/auto-iscsi/{folder}", ignore_errors=True)
     settle()
 
@@ -301,6 +301,7 @@ def versions(few: int, *targets: str) -> dict[str, list[float]]:
 def failing(_: int, *targets: str) -> dict[str, list[float]]:
     """Time visits through automount that fail."""
     times = {}
+    time.sleep(3)  # automount remembers a failure
     with contextlib.suppress(FileNotFoundError):
         os.unlink("/run/auto-iscsi/attempts")  # or what failed a minute ago would not be tried
     for target in targets:

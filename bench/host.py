@@ -60,7 +60,7 @@ def session(number: int, target: str) -> dict[str, Content]:
 
 
 def many_sessions(number: int, overlays: int = 0) -> dict[str, Content]:
-    """Return the files of sessions; some of them have a claim, and their disk an overlay of ours."""
+    """Return the files of sessions; on the disks of some of them lies an overlay of ours."""
     files: dict[str, Content] = {"/usr/sbin/dmsetup": DMSETUP.format(overlays)}
     for n in range(2, number + 1):
         files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))

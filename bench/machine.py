@@ -116,15 +116,14 @@ def prepared(vm: Machine, part: str) -> list[str]:
         disks = {named(f"vol{number:02}"): None for number in range(MANY)}
         first = server(vm, san)
         for number in range(MANY):
-            disk = first if number == 0 else copy(vm, san, first)
-            disks[named(f"server{number:02}")] = disk
+            disks[named(f"server{number:02}")] = copy(vm, san, first) if number else first
     elif part == "versions":
-        disk = san.disk([san.fs("ext3", {"marker": "the same in each\n"})])
+        same = san.disk([san.fs("ext3", {"marker": "the same in each\n"})])
         few, many = SNAPSHOTS
         for number in range(many):
             day, minute = (1, number) if number < few else (2, number - few)
             name = f"vm-beta-2026-01-{day:02}-{minute // 60:02}:{minute % 60:02}:00"
-            disks[f"iqn.2001-05.com.example:{name}"] = disk
+            disks[f"iqn.2001-05.com.example:{name}"] = same
     else:
         disks = {named("vol00"): None}
     for target, disk in disks.items():

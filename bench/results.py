@@ -38,22 +38,29 @@ def read() -> dict[str, Part]:
     """Return the results of earlier runs."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     return {
-        name: Part(title, about, [Row(*row[:-1], tuple(row[-1])) for row in rows])
+        name: Part(title, about, [Row(**{**row, "medians": tuple(row["medians"])}) for row in rows])
         for name, (title, about, rows) in kept.items()
     }
 
 
 def write(parts: Mapping[str, Part]) -> None:
-    """Keep the results, and show them in RESULTS.md."""
-    KEPT.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n")
+    """Keep the results, and show them in RESULTS.md and in the chart."""
+    kept = {
+        name: (part.title, part.about, [row._asdict() for row in part.rows])
+        for name, part in parts.items()
+    }
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    for path, text in shown(parts).items():
+        path.write_text(text)
+
+
+def shown(parts: Mapping[str, Part]) -> dict[Path, str]:
+    """Return the files that show the results to people."""
     sections = [
         f"## {part.title}\n\n{part.about}.\n\n{rendered(part.rows)}" for part in parts.values()
     ]
-    RESULTS.write_text("\n".join([HEAD, *sections]))
-
-
-def draw(parts: Mapping[str, Part]) -> None:
-    """Draw the chart, if all parts that it shows have been measured."""
+    files = {RESULTS: "\n".join([HEAD, *sections])}
     rows = {(name, row.what): row for name, part in parts.items() for row in part.rows}
     if image := chart.drawn(rows):
-        CHART.write_text(image)
+        files[CHART] = image
+    return files

@@ -41,7 +41,7 @@ def seconds(what: str, took: float, goal: str, note: str = "") -> Row:
 def rendered(rows: Sequence[Row]) -> str:
     """Return the rows as a table."""
     head = ("what", "result", "spread", "goal", "")
-    lines_of_cells = [head, *(row[: len(head)] for row in rows)]
+    lines_of_cells = [head, *((r.what, r.result, r.spread, r.goal, r.note) for r in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*lines_of_cells)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths)) + " |"
