@@ -62,7 +62,6 @@ def main() -> int:
         "--only", choices=PARTS, help="measure one part; the others keep their results"
     )
     options = parser.parse_args()
-    kept = results.read()
     for part, title in PARTS.items():
         if options.only in (None, part):
             began = time.monotonic()
@@ -70,9 +69,9 @@ def main() -> int:
             rows = host.rows(options.rounds) if part == "host" else machine.rows(part)
             took = round(time.monotonic() - began)
             print(f"\n{table.rendered(rows)}", flush=True)
-            kept[part] = results.Part(title, f"{when}, {about()}, {took} s", rows)
-            kept = {name: kept[name] for name in PARTS if name in kept}
-            results.write(kept)
+            new = results.Part(title, f"{when}, {about()}, {took} s", rows)
+            kept = {**results.read(), part: new}
+            results.write({name: kept[name] for name in PARTS if name in kept})
     return 0
 
 

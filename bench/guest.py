@@ -24,15 +24,6 @@ SLEEPING = "/root/original"  #: the shell script as it was, with its `sleep 1`
 NULL = subprocess.DEVNULL
 POINT = "/mnt"
 BARE = ("python3", "-I", "-S", "-c", "pass")
-FIRST_DAY = "2026-01-01"
-#: Runs a command, and prints its peak memory in KiB. A small parent: Linux counts it, too.
-PEAK = """
-import os, sys
-pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
-_, status, used = os.wait4(pid, 0)
-print(used.ru_maxrss, flush=True)
-sys.exit(status >> 8)
-"""
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -263,37 +254,33 @@ def forget_devices(*targets: str) -> None:
     forget(*targets)
 
 
-def versions(few: int, *targets: str) -> dict[str, list[float]]:
-    """Time `versions`, and the least that its visits take one after the other; its peak memory.
-
-    The targets are the snapshots of one volume; the first ones, `few`, are older than FIRST_DAY.
-    """
-    command = ["auto-iscsi", "versions", "vm-beta:/marker", "--json"]
-    older = [*command, "--until", FIRST_DAY]
+def versions(rounds: int, *targets: str) -> dict[str, list[float]]:
+    """Time `versions`, and the least that its visits take one after the other."""
+    times: dict[str, list[float]] = {"least": [], "least, ended": [], "ours": []}
     forget(*targets)
     run(MAP, targets[0])  # fills the page cache
     forget(*targets)
-    times = {"least": [0.0], "least, ended": [0.0]}
-    for target in targets[:few]:
+    for _ in range(rounds):
+        least = ended = 0.0
+        for target in targets:
+            began = time.monotonic()
+            monitor = listen()
+            run("iscsiadm", "-m", "node", "-T", target, "--login")
+            links(monitor, target)
+            run("mount", "-n", "-t", "ext3", "-o", "ro", link(target), POINT)
+            os.stat(f"{POINT}/marker")
+            least += time.monotonic() - began
+            run("umount", POINT)
+            run("iscsiadm", "-m", "node", "-T", target, "--logout")
+            ended += time.monotonic() - began
+        settle()
         began = time.monotonic()
-        monitor = listen()
-        run("iscsiadm", "-m", "node", "-T", target, "--login")
-        links(monitor, target)
-        run("mount", "-n", "-t", "ext3", "-o", "ro", link(target), POINT)
-        os.stat(f"{POINT}/marker")
-        times["least"][0] += time.monotonic() - began
-        run("umount", POINT)
-        run("iscsiadm", "-m", "node", "-T", target, "--logout")
-        times["least, ended"][0] += time.monotonic() - began
-    settle()
-    for name, words, number in (("few", older, few), ("many", command, len(targets))):
-        began = time.monotonic()
-        output = run("python3", "-I", "-S", "-c", PEAK, *words).splitlines()
-        times[name] = [time.monotonic() - began]
-        times[f"{name}, KiB"] = [float(output.pop())]
-        report = json.loads("\n".join(output))
-        assert not report["failed"], report
-        assert sum(len(each["snapshots"]) for each in report["versions"]) == number, report
+        report = json.loads(run("auto-iscsi", "versions", "vm-beta:/marker", "--json"))
+        times["ours"].append(time.monotonic() - began)
+        times["least"].append(least)
+        times["least, ended"].append(ended)
+        (version,) = report["versions"]
+        assert len(version["snapshots"]) == len(targets) and not report["failed"], report
         settle()
     return times
 

@@ -93,20 +93,12 @@ def together(times: Times) -> list[Row]:
     ]
 
 
-def versions(times: Times, few: int, many: int) -> list[Row]:
-    bare = f"{few} bare logins, mounts and stats in turn"
-    one, all_ = (times[f"{name}, KiB"] for name in ("few", "many"))
+def versions(times: Times, snapshots: int) -> list[Row]:
+    ours, least, ended = times["ours"], times["least"], times["least, ended"]
+    bare = f"{snapshots} bare logins, mounts and stats in turn"
     return [
-        compared(f"versions over {few} snapshots ÷ {bare}", times["few"], times["least"], "≤ 1.1"),
-        compared("the same ÷ these and their logouts", times["few"], times["least, ended"]),
-        compared(f"versions, {few} → {many} snapshots", times["many"], times["few"]),
-        compared(
-            f"versions, peak memory, {few} → {many} snapshots",
-            all_,
-            one,
-            "",
-            f"{all_[0] / 1024:.0f} MiB with {many}",
-        ),
+        compared(f"versions over {snapshots} snapshots ÷ {bare}", ours, least, "≤ 1.1"),
+        compared("the same ÷ these, with umounts and logouts", ours, ended),
     ]
 
 
