@@ -20,7 +20,7 @@ from tests.san.bed.san import LiveDisk, San
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 16
 SNAPSHOTS = 20  #: that "versions" looks at
-ROUNDS = {"warm": 9, "cold": 3, "together": 2}
+ROUNDS = {"warm": 9, "cold": 3, "together": 1}
 SUITES = ("bookworm", "trixie")
 
 #: What is set for dirty snapshots and servers; other targets have what the package ships.
