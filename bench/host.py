@@ -20,7 +20,7 @@ from pathlib import Path
 from auto_iscsi.config import file_cache
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.machine.host import Host
-from bench.table import Row, compared
+from bench.table import Row, compared, seconds
 from tests.tree.tree import Content, Link, make_tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,12 +142,12 @@ class Machine:
         return self
 
 
-def seconds(command: Sequence[str], null: int) -> float:
+def used(command: Sequence[str], null: int) -> float:
     """Return the processor time of one run."""
     files = [(os.POSIX_SPAWN_DUP2, null, number) for number in range(3)]
     pid = os.posix_spawn(command[0], list(command), {"PATH": "/usr/bin:/bin"}, file_actions=files)
-    _, _, used = os.wait4(pid, 0)
-    return used.ru_utime + used.ru_stime
+    _, _, usage = os.wait4(pid, 0)
+    return usage.ru_utime + usage.ru_stime
 
 
 def in_turn(rounds: int, *commands: Sequence[str]) -> list[list[float]]:
@@ -156,7 +156,7 @@ def in_turn(rounds: int, *commands: Sequence[str]) -> list[list[float]]:
     times_of_each: list[list[float]] = [[] for _ in commands]
     for number in range(rounds + 1):
         for command, times in zip(commands, times_of_each):
-            took = seconds(command, null)
+            took = used(command, null)
             if number:  # the first round fills the page cache
                 times.append(took)
     os.close(null)
@@ -278,7 +278,7 @@ def _grown(hosts: Mapping[str, Mapping[int, Machine]], rounds: int) -> list[Row]
     for kind in ("sessions", "snapshots", "sections", "claims"):
         print(f"bench: warm lookups, {kind}", file=sys.stderr)
         times = in_turn(rounds, *(host.lookup() for host in hosts[kind].values()))
-        rows.append(grown("warm lookup", kind, hosts[kind], times, "≤ 1.2"))
+        rows.append(grown(kind, hosts[kind], times))
     return rows
 
 
@@ -298,7 +298,7 @@ def _verbs(hosts: Mapping[str, Mapping[int, Machine]]) -> list[Row]:
             for host in hosts[kind].values()
         ]
         times = in_turn(3, *commands)
-        rows.append(grown(verb, kind, hosts[kind], times, "≤ 2 s"))
+        rows.append(lasting(verb, kind, hosts[kind], times))
         if kind != "overlays":
             few, lots = (peak_of(command) for command in (commands[0], commands[-1]))
             label = f"{verb}, peak memory, {counts(hosts[kind])} {kind}"
@@ -329,13 +329,18 @@ def versions_memory(folder: Path) -> Row:
     return Row("versions, peak memory, 10 → 100 snapshots", f"{ratio:.2f}", "", "", most)
 
 
-def grown(
-    verb: str, kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]], goal: str
-) -> Row:
-    """Return a row that compares the most with the fewest; its medians are those of all numbers."""
-    row = compared(f"{verb}, {counts(numbers)} {kind}", times[-1], times[0], goal)
+def grown(kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]]) -> Row:
+    """Return a row that compares lookups with the most and the fewest; medians: of all numbers."""
+    row = compared(f"warm lookup, {counts(numbers)} {kind}", times[-1], times[0], "≤ 1.2")
+    return row._replace(medians=tuple(statistics.median(each) for each in times))
+
+
+def lasting(verb: str, kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]]) -> Row:
+    """Return a row with the seconds of a verb with the most; medians: of all numbers."""
     medians = tuple(statistics.median(each) for each in times)
-    return row._replace(note=f"{medians[-1]:.2g} s with {max(numbers):,}", medians=medians)
+    note = f"{medians[-1] / medians[0]:.1f} times as long as with {min(numbers)}"
+    what = f"{verb}, {max(numbers):,} {kind}"
+    return seconds(what, medians[-1], "≤ 2 s", note)._replace(medians=medians)
 
 
 def counts(numbers: Iterable[int]) -> str:
