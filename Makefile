@@ -104,7 +104,7 @@ autopkgtest: deb ## run debian/tests with autopkgtest in a virtual machine (ARGS
 
 ##@ Measure it
 .PHONY: bench
-bench: build deb ## measure the speed (six minutes, plus the first build of two images)
+bench: build deb ## measure the speed, and draw docs/speed.svg (a quarter of an hour, and the first build of two images)
 	@tests/prepare vm
 	@$(RUN) python3 -m bench $(ARGS)
 

@@ -6,13 +6,15 @@ standard library and pyudev. The guest's clock is QEMU's virtual time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyudev
 
@@ -50,7 +52,7 @@ def forget(*targets: str) -> None:
     """Log out of targets and delete what lookups stored about them, as the reaper does."""
     some = ["-T", targets[0], "--logout"] if len(targets) == 1 else ["--logoutall=all"]
     run("iscsiadm", "-m", "node", *some, check=False)
-    for folder in ("claims", "settings"):
+    for folder in ("claims", "disks", "settings", "trees"):
         shutil.rmtree(f"/run/auto-iscsi/{folder}", ignore_errors=True)
     settle()
 
@@ -76,15 +78,22 @@ def links(monitor: pyudev.Monitor, *targets: str) -> None:
             )
 
 
-def mount(source: str) -> float:
-    """Mount as automount does, and unmount; return the time of the mount."""
-    seconds = timed("mount", "-n", "-t", "ext3", "-o", "ro", source, POINT)
+def mount(entry: str) -> float:
+    """Mount what a map entry names first, as automount does, and unmount; time the mount."""
+    words = re.search(r"-(\S+)", entry)
+    assert words
+    options = [word for word in words[1].split(",") if word != "nocheck"]
+    (kind,) = [word for word in options if word.startswith("fstype=")]
+    options.remove(kind)
+    kind = kind.partition("=")[2]
+    seconds = timed("mount", "-n", "-t", kind, "-o", ",".join(options), source(entry), POINT)
     run("umount", POINT)
     return seconds
 
 
 def source(entry: str) -> str:
-    return entry.split(":", 1)[1].strip().strip('"')
+    """Return the device that a map entry names first."""
+    return entry.split(":", 1)[1].split('"')[0].strip()
 
 
 def floor(target: str) -> tuple[float, float]:
@@ -94,7 +103,7 @@ def floor(target: str) -> tuple[float, float]:
     run("iscsiadm", "-m", "node", "-T", target, "--login")
     links(monitor, target)
     ready = time.monotonic() - began
-    return ready, ready + mount(link(target))
+    return ready, ready + mount(f"-ro,fstype=ext3 :{link(target)}")
 
 
 def started(target: str) -> tuple[float, float]:
@@ -111,35 +120,48 @@ def program(*command: str) -> Callable[[str], tuple[float, float]]:
         began = time.monotonic()
         entry = run(*command, target)
         ready = time.monotonic() - began
-        return ready, ready + mount(source(entry))
+        return ready, ready + mount(entry)
 
     return once
 
 
-COLD = {
-    "floor": floor,
-    "started": started,
-    "ours": program(MAP),
-    "mended": program(MENDED),
-    "original": program(SLEEPING),
-}
-
-
-def cold(rounds: int, target: str) -> dict[str, list[float]]:
-    """Time first visits."""
+def cold(rounds: int, plain: str, dirty: str, server: str) -> dict[str, list[float]]:
+    """Time first visits: by who makes them, and by what is on the disk; then warm lookups."""
+    ours = program(MAP)
+    visits = {
+        "floor": (floor, plain),
+        "started": (started, plain),
+        "ours": (ours, plain),
+        "dirty": (ours, dirty),
+        "server": (ours, server),
+        "mended": (program(MENDED), plain),
+        "original": (program(SLEEPING), plain),
+    }
     times: dict[str, list[float]] = {}
-    forget(target)
+    forget(plain, dirty, server)
     for turn in range(rounds + 1):
-        for name, once in COLD.items():
+        for name, (once, target) in visits.items():
             try:
                 ready, mounted = once(target)
             except (subprocess.CalledProcessError, IndexError):
                 ready = mounted = float("nan")  # the script was too early for udev's link
+            measured = {name: ready, f"{name}, mounted": mounted}
+            if once is ours:
+                time.sleep(3.1)  # or the next lookup would wait for the mount of this one
+                measured[f"{name}, warm"] = timed(MAP, target)
+            if name == "dirty":
+                overlay = source(run(MAP, target))
+                measured.update({"read": read(overlay), "read, bare": read(link(target))})
             if turn:  # the first round warms the page cache
-                times.setdefault(name, []).append(ready)
-                times.setdefault(f"{name}, mounted", []).append(mounted)
-            forget(target)
+                for what, seconds in measured.items():
+                    times.setdefault(what, []).append(seconds)
+            forget_devices(target)
     return times
+
+
+def read(path: str) -> float:
+    """Time reading 64 MiB from the start of a device, past the page cache."""
+    return timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "count=64", "iflag=direct")
 
 
 def make_unverified_map() -> str:
@@ -183,68 +205,96 @@ def warm(rounds: int, target: str) -> dict[str, list[float]]:
 
 
 def together(rounds: int, *targets: str) -> dict[str, list[float]]:
-    """Time one target and many at once: our lookups, and bare logins."""
+    """Time one target and many at once: our lookups, and bare logins; then as many servers."""
     times: dict[str, list[float]] = {}
+    plain, servers = targets[: len(targets) // 2], targets[len(targets) // 2 :]
     forget(*targets)
     for turn in range(rounds + 1):
-        for many in (targets[:1], targets)[: turn + 1]:  # the first round warms the page cache
-            for name in ("floor", "ours"):
-                monitor = listen()
-                monitor.set_receive_buffer_size(1 << 24)
-                began = time.monotonic()
-                jobs = [
-                    subprocess.Popen(
-                        [MAP, t]
-                        if name == "ours"
-                        else ["iscsiadm", "-m", "node", "-T", t, "--login"],
-                        stdin=NULL,
-                        stdout=NULL,
-                        stderr=NULL,
-                    )
-                    for t in many
-                ]
-                if name == "floor":
-                    links(monitor, *many)
-                failed = sum(job.wait() != 0 for job in jobs)
-                seconds = time.monotonic() - began if not failed else float("nan")
-                if turn:
-                    times.setdefault(f"{name} {len(many)}", []).append(seconds)
-                forget(*many)
+        for name, many in (
+            ("floor", plain[:1]),
+            ("ours", plain[:1]),
+            ("server", servers[:1]),
+            ("floor", plain),
+            ("ours", plain),
+            ("server", servers),
+        ):
+            if turn == 0 and len(many) > 1:
+                continue  # the first round warms the page cache
+            seconds = at_once(many, bare=name == "floor")
+            if turn:
+                times.setdefault(f"{name} {len(many)}", []).append(seconds)
+            forget_devices(*many)
     return times
 
 
-def forget_devices(target: str) -> None:
-    """Remove the overlays and logical volumes of a target, the last one made first, and log out."""
+def at_once(targets: Sequence[str], *, bare: bool) -> float:
+    """Time first lookups that begin together, or bare logins and the wait for the links."""
+    monitor = listen()
+    monitor.set_receive_buffer_size(1 << 24)
+    login = ["iscsiadm", "-m", "node", "--login", "-T"]
+    began = time.monotonic()
+    jobs = [
+        subprocess.Popen([*(login if bare else [MAP]), each], stdin=NULL, stdout=NULL, stderr=NULL)
+        for each in targets
+    ]
+    if bare:
+        links(monitor, *targets)
+    failed = sum(job.wait() != 0 for job in jobs)
+    return time.monotonic() - began if not failed else float("nan")
+
+
+def forget_devices(*targets: str) -> None:
+    """Remove the overlays and logical volumes of all targets, the last one made first; log out."""
     while names := run("dmsetup", "info", "-c", "--noheadings", "--sort=-minor", "-o", "name"):
         ours = [name for name in names.split() if name.startswith("ai-")]
         if not ours:
             break
-        run("dmsetup", "remove", "--retry", ours[0])
-    forget(target)
+        for name in ours:
+            run("dmsetup", "remove", "--retry", name, check=False)  # if nothing lies on it
+    forget(*targets)
 
 
-def read(path: str) -> float:
-    """Time reading 64 MiB from the start of a device, past the page cache."""
-    return timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "count=64", "iflag=direct")
+def versions(rounds: int, *targets: str) -> dict[str, list[float]]:
+    """Time `versions`, and the least that its visits take one after the other."""
+    times: dict[str, list[float]] = {"least": [], "least, ended": [], "ours": []}
+    forget(*targets)
+    run(MAP, targets[0])  # fills the page cache
+    forget(*targets)
+    for _ in range(rounds):
+        least = ended = 0.0
+        for target in targets:
+            began = time.monotonic()
+            monitor = listen()
+            run("iscsiadm", "-m", "node", "-T", target, "--login")
+            links(monitor, target)
+            run("mount", "-n", "-t", "ext3", "-o", "ro", link(target), POINT)
+            os.stat(f"{POINT}/marker")
+            least += time.monotonic() - began
+            run("umount", POINT)
+            run("iscsiadm", "-m", "node", "-T", target, "--logout")
+            ended += time.monotonic() - began
+        settle()
+        began = time.monotonic()
+        report = json.loads(run("auto-iscsi", "versions", "vm-beta:/marker", "--json"))
+        times["ours"].append(time.monotonic() - began)
+        times["least"].append(least)
+        times["least, ended"].append(ended)
+        (version,) = report["versions"]
+        assert len(version["snapshots"]) == len(targets) and not report["failed"], report
+        settle()
+    return times
 
 
-def contents(rounds: int, plain: str, dirty: str, server: str) -> dict[str, list[float]]:
-    """Time first and warm lookups by what is on the disk, and reading through an overlay."""
-    times: dict[str, list[float]] = {}
-    keys = {"plain": plain, "dirty": dirty, "server": server}
-    forget(*keys.values())
-    for turn in range(rounds + 1):
-        for name, target in keys.items():
-            first = timed(MAP, target)
-            time.sleep(3.1)  # or the next lookup would wait for the mount of this one
-            measured = {name: first, f"{name}, warm": timed(MAP, target)}
-            if name == "dirty":
-                overlay = source(run(MAP, target))
-                measured.update({"read": read(overlay), "read, bare": read(link(target))})
-            if turn:  # the first round warms the page cache
-                for what, seconds in measured.items():
-                    times.setdefault(what, []).append(seconds)
-            forget_devices(target)
+def failing(_: int, *targets: str) -> dict[str, list[float]]:
+    """Time visits through automount that fail."""
+    times = {}
+    time.sleep(3)  # automount remembers a failure
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink("/run/auto-iscsi/attempts")  # or what failed a minute ago would not be tried
+    for target in targets:
+        began = time.monotonic()
+        assert subprocess.run(["ls", f"/iscsiauto/{target}/"], stderr=NULL).returncode
+        times[target] = [time.monotonic() - began]
     return times
 
 
@@ -252,9 +302,16 @@ def main() -> None:
     job, rounds, *targets = sys.argv[1:]
     os.makedirs(POINT, exist_ok=True)
     jobs: dict[str, Callable[..., dict[str, list[float]]]]
-    jobs = {"cold": cold, "warm": warm, "together": together, "contents": contents}
+    jobs = {
+        "cold": cold,
+        "warm": warm,
+        "together": together,
+        "versions": versions,
+        "failing": failing,
+    }
     times = jobs[job](int(rounds), *targets)
     print(json.dumps(times))
 
 
-main()
+if __name__ == "__main__":
+    main()

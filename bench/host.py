@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from auto_iscsi.config import file_cache
-from bench.table import Row, compared
+from auto_iscsi.iscsi import claims, sessions
+from auto_iscsi.machine.host import Host
+from bench.table import Row, compared, seconds
 from tests.tree.tree import Content, Link, make_tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +29,16 @@ PYTHON = "/usr/bin/python3"
 BARE = [PYTHON, "-I", "-S", "-c", "pass"]
 BETA = "iqn.2001-05.com.equallogic:0-8a0906-vm-beta"
 SESSIONS = "/sys/class/iscsi_session"
+#: Answers for as many overlays as `dmsetup status` does.
+DMSETUP = "#!/bin/sh\nseq {} | sed 's/.*/ai-&: 0 64 snapshot &\\/640 8/'\n"
+#: Runs a command, and prints its peak memory in KiB. A small parent: Linux counts it, too.
+PEAK_OF = """
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, used = os.wait4(pid, 0)
+print(used.ru_maxrss, flush=True)
+sys.exit(status >> 8)
+"""
 PEAK = "print(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()[1])"
 
 
@@ -52,6 +64,31 @@ def session(number: int, target: str) -> dict[str, Content]:
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0": Link(f"../../{name}"),
         f"/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-{target}-lun-0-part1": Link(f"../../{name}1"),
     }
+
+
+def many_sessions(number: int, overlays: int = 0) -> dict[str, Content]:
+    """Return the files of sessions; on the disks of some of them lies an overlay of ours."""
+    files: dict[str, Content] = {"/usr/sbin/dmsetup": DMSETUP.format(overlays)}
+    for n in range(2, number + 1):
+        files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
+        if n - 2 < overlays:
+            block = f"{SESSIONS}/session{n}/device/target{n}:0:0/{n}:0:0:0/block/sd{n}"
+            node = f"/sys/block/dm-{n}"
+            files.update(
+                {
+                    f"/dev/sd{n}": "",
+                    f"/sys/block/sd{n}/holders/dm-{n}/x": "",
+                    f"{block}/sd{n}1/holders/dm-{n}/x": "",
+                    f"/sys/dev/block/8:{n * 16 + 1}": Link(f"../../..{block}/sd{n}1"),
+                    f"{node}/dm/uuid": f"AUTOISCSI-ai-{n}",
+                    f"{node}/dm/name": f"ai-{n}",
+                    f"{node}/dev": f"253:{n}",
+                    f"{node}/ro": "1",
+                    f"{node}/slaves/sd{n}1/dev": f"8:{n * 16 + 1}",
+                    f"{node}/slaves/loop{n}/dev": f"7:{n}",
+                }
+            )
+    return files
 
 
 def sections(number: int) -> dict[str, Content]:
@@ -105,12 +142,12 @@ class Machine:
         return self
 
 
-def seconds(command: Sequence[str], null: int) -> float:
+def used(command: Sequence[str], null: int) -> float:
     """Return the processor time of one run."""
     files = [(os.POSIX_SPAWN_DUP2, null, number) for number in range(3)]
     pid = os.posix_spawn(command[0], list(command), {"PATH": "/usr/bin:/bin"}, file_actions=files)
-    _, _, used = os.wait4(pid, 0)
-    return used.ru_utime + used.ru_stime
+    _, _, usage = os.wait4(pid, 0)
+    return usage.ru_utime + usage.ru_stime
 
 
 def in_turn(rounds: int, *commands: Sequence[str]) -> list[list[float]]:
@@ -119,7 +156,7 @@ def in_turn(rounds: int, *commands: Sequence[str]) -> list[list[float]]:
     times_of_each: list[list[float]] = [[] for _ in commands]
     for number in range(rounds + 1):
         for command, times in zip(commands, times_of_each):
-            took = seconds(command, null)
+            took = used(command, null)
             if number:  # the first round fills the page cache
                 times.append(took)
     os.close(null)
@@ -142,17 +179,11 @@ def calls(command: Sequence[str], trace: Path) -> int:
     return int(total[1])
 
 
-def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
-    """Return pairs of hosts: one has few, the other many sessions, snapshots and so on."""
-
-    def many(number: int) -> dict[str, Content]:
-        files: dict[str, Content] = {}
-        for n in range(2, number + 1):
-            files.update(session(n, f"iqn.2001-05.com.equallogic:0-8a0906-{n:05}"))
-        return files
+def growth(folder: Path) -> dict[str, dict[int, Machine]]:
+    """Return hosts that have few or many sessions, snapshots and so on, by what and how many."""
 
     def snapshots(number: int) -> dict[str, Content]:
-        """Return the node records of the snapshots of 100 volumes."""
+        """Return the catalogue's node records: the snapshots of 100 volumes."""
         array = "iqn.2001-05.com.equallogic:0-8a0906"
         return {
             f"/etc/iscsi/nodes/{array}-1c20da503-{n:014x}-vm-{n % 100:02}-2026-"
@@ -160,33 +191,42 @@ def growth(folder: Path) -> dict[str, tuple[Machine, Machine]]:
             for n in range(number)
         }
 
-    def claims(number: int) -> dict[str, Content]:
+    def strangers(number: int) -> dict[str, Content]:
         return {
             f"/run/auto-iscsi/claims/iqn.2001-05.com.equallogic:0-{n:05}": "sids 7\n"
             for n in range(number)
         }
 
-    kinds = {
-        "sessions": (many, 10, 1000),
-        "snapshots": (snapshots, 10, 10000),
-        "sections": (sections, 10, 1000),
-        "sections, more": (sections, 10, 10000),
-        "claims": (claims, 10, 10000),
+    kinds: dict[str, tuple[Callable[[int], dict[str, Content]], Sequence[int]]] = {
+        "sessions": (many_sessions, (10, 100, 1000)),
+        "snapshots": (snapshots, (10, 100, 1000, 10000)),
+        "sections": (sections, (10, 10000)),
+        "claims": (strangers, (10, 10000)),
+        "overlays": (lambda number: many_sessions(1000, number), (0, 200)),
     }
-    pairs = {}
-    for name, (make, few, lots) in kinds.items():
-        print(f"bench: making {lots} {name.partition(',')[0]}", file=sys.stderr)
-        pair = []
-        for number in (few, lots):
-            place = folder / f"{name}-{number}"
+    hosts: dict[str, dict[int, Machine]] = {}
+    for kind, (make, numbers) in kinds.items():
+        print(f"bench: making {numbers[-1]} {kind}", file=sys.stderr)
+        hosts[kind] = {}
+        for number in numbers:
+            place = folder / f"{kind}-{number}"
             place.mkdir()
-            pair.append(Machine(place, make(number)))
+            hosts[kind][number] = Machine(place, make(number))
             (place / "run").chmod(0o755)
             if (ours := place / "run/auto-iscsi").exists():
                 ours.chmod(0o700)
-        label = f"warm lookup, {few} → {lots:,} {name.partition(',')[0]}"
-        pairs[label] = (pair[0], pair[1])
-    return pairs
+            if kind in ("sessions", "overlays"):
+                (place / "usr/sbin/dmsetup").chmod(0o755)
+                claim_all(Host(str(place)))
+    return hosts
+
+
+def claim_all(host: Host) -> None:
+    """Write the claims of lookups that have opened all sessions of a host."""
+    for each in sessions.list_all(host):
+        opened = ((each.sid, each.inode),)
+        claim = claims.Claim((each.sid,), opened, looked_up=claims.now())
+        claims.write(host, each.target, claim)
 
 
 def rows(rounds: int) -> list[Row]:
@@ -196,11 +236,12 @@ def rows(rounds: int) -> list[Row]:
         folder.chmod(0o755)
         (folder / "shipped").mkdir()
         shipped = Machine(folder / "shipped")
-        pairs = growth(folder)
+        hosts = growth(folder)
         time.sleep(file_cache.SETTLE_TIME + 0.1)
-        for machine in (shipped, *(each for pair in pairs.values() for each in pair)):
+        for machine in (shipped, *(each for some in hosts.values() for each in some.values())):
             machine.warmed()
-        return [*_alone(shipped, rounds), *_grown(pairs, rounds), *_verbs(pairs)]
+        rows = [*_alone(shipped, rounds), *_grown(hosts, rounds), *_verbs(hosts)]
+        return [*rows, versions_memory(folder)]
 
 
 def _alone(shipped: Machine, rounds: int) -> list[Row]:
@@ -231,40 +272,85 @@ def _alone(shipped: Machine, rounds: int) -> list[Row]:
     return rows
 
 
-def _grown(pairs: Mapping[str, tuple[Machine, Machine]], rounds: int) -> list[Row]:
+def _grown(hosts: Mapping[str, Mapping[int, Machine]], rounds: int) -> list[Row]:
+    """Time warm lookups on hosts that have few or many of something."""
     rows = []
-    for label, (few, lots) in pairs.items():
-        print(f"bench: {label}", file=sys.stderr)
-        small, big = in_turn(rounds, few.lookup(), lots.lookup())
-        rows.append(compared(label, big, small, "≤ 1.5"))
+    for kind in ("sessions", "snapshots", "sections", "claims"):
+        print(f"bench: warm lookups, {kind}", file=sys.stderr)
+        times = in_turn(rounds, *(host.lookup() for host in hosts[kind].values()))
+        rows.append(grown(kind, hosts[kind], times))
     return rows
 
 
-def _verbs(pairs: Mapping[str, tuple[Machine, Machine]]) -> list[Row]:
+def _verbs(hosts: Mapping[str, Mapping[int, Machine]]) -> list[Row]:
     """Time the verbs that go through all sessions, or through all snapshots."""
     rows = []
     for verb, kind in (
-        ("status", "1,000 sessions"),
-        ("reap --dry-run", "1,000 sessions"),
-        ("list --offline", "10,000 snapshots"),
+        ("status", "sessions"),
+        ("reap --dry-run", "sessions"),
+        ("status", "overlays"),
+        ("reap --dry-run", "overlays"),
+        ("list --offline", "snapshots"),
     ):
-        few, lots = next(pair for label, pair in pairs.items() if label.endswith(kind))
-        took = []
-        for machine in (few, lots):
-            command = [str(DIST / "auto-iscsi"), "--root", str(machine.root), *verb.split()]
-            began = time.monotonic()
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            took.append(time.monotonic() - began)
-            if done.returncode > 1:
-                break
-        else:
-            rows.append(
-                Row(
-                    f"{verb}, 10 → {kind}",
-                    f"{took[1] / took[0]:.2f}",
-                    "",
-                    "",
-                    f"{took[1]:.2f} s with {kind.split()[0]}; the goal is 2 s",
-                )
-            )
+        print(f"bench: {verb}, {kind}", file=sys.stderr)
+        commands = [
+            [str(DIST / "auto-iscsi"), "--root", str(host.root), *verb.split()]
+            for host in hosts[kind].values()
+        ]
+        times = in_turn(3, *commands)
+        rows.append(lasting(verb, kind, hosts[kind], times))
+        if kind != "overlays":
+            few, lots = (peak_of(command) for command in (commands[0], commands[-1]))
+            label = f"{verb}, peak memory, {counts(hosts[kind])} {kind}"
+            rows.append(Row(label, f"{lots / few:.2f}", "", "", f"{lots / 1024:.0f} MiB"))
     return rows
+
+
+def versions_memory(folder: Path) -> Row:
+    """Compare the peak memory of `versions` over few and many snapshots: directories, here."""
+    peaks = {}
+    for number in (10, 100):
+        root = folder / f"versions-{number}"
+        root.mkdir()
+        point = f"{root}/iscsiauto"
+        files: dict[str, Content] = {
+            "/etc/auto.master": f"{point} program:/etc/auto.iscsi\n",
+            "/proc/self/mounts": f"/etc/auto.iscsi {point} autofs rw,pgrp=1,timeout=300 0 0\n",
+            "/proc/sys/kernel/random/boot_id": "0b7e6f9a-6e05-4c50-9d1e-1f6f0d4e4f5a\n",
+        }
+        for n in range(number):
+            target = f"iqn.2001-05.com.example:vm-beta-2026-01-01-{n // 60:02}:{n % 60:02}:00"
+            files[f"/etc/iscsi/nodes/{target}/10.0.0.1,3260,1/default"] = ""
+            files[f"/iscsiauto/{target}/marker"] = f"{n}\n"
+        make_tree(root, files)
+        program = [str(DIST / "auto-iscsi"), "--root", str(root)]
+        peaks[number] = peak_of([*program, "versions", "vm-beta:/marker", "--hash"])
+    ratio, most = peaks[100] / peaks[10], f"{peaks[100] / 1024:.0f} MiB"
+    return Row("versions, peak memory, 10 → 100 snapshots", f"{ratio:.2f}", "", "", most)
+
+
+def grown(kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]]) -> Row:
+    """Return a row that compares lookups with the most and the fewest; medians: of all numbers."""
+    row = compared(f"warm lookup, {counts(numbers)} {kind}", times[-1], times[0], "≤ 1.2")
+    return row._replace(medians=tuple(statistics.median(each) for each in times))
+
+
+def lasting(verb: str, kind: str, numbers: Iterable[int], times: Sequence[Sequence[float]]) -> Row:
+    """Return a row with the seconds of a verb with the most; medians: of all numbers."""
+    medians = tuple(statistics.median(each) for each in times)
+    note = f"{medians[-1] / medians[0]:.1f} times as long as with {min(numbers)}"
+    what = f"{verb}, {max(numbers):,} {kind}"
+    return seconds(what, medians[-1], "≤ 2 s", note)._replace(medians=medians)
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """Return the fewest and the most: 10 → 1,000."""
+    return f"{min(numbers):,} → {max(numbers):,}"
+
+
+def peak_of(command: Sequence[str]) -> float:
+    """Return the peak memory of any program, in KiB."""
+    parent = [PYTHON, "-I", "-S", "-c", PEAK_OF]
+    done = subprocess.run([*parent, *command], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 or (done.returncode == 1 and "status" in command), done
+    return float(done.stdout.split()[-1])

@@ -6,26 +6,34 @@ bench/guest.py measures in the virtual machine of tests/san, on QEMU's virtual c
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from bench import report
 from bench.host import PYTHON
-from bench.table import Row, compared
+from bench.table import Row
 from tests.san.bed import layers, requirements
 from tests.san.bed.machine import Machine
-from tests.san.bed.san import San
+from tests.san.bed.san import LiveDisk, San
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 16
-ROUNDS = {"warm": 9, "cold": 3, "together": 2, "contents": 3}
+SNAPSHOTS = 20  #: that "versions" looks at
+ROUNDS = {"warm": 9, "cold": 3, "together": 1}
 SUITES = ("bookworm", "trixie")
 
-#: What "contents" sets for each of its targets but the first, which has what the package ships.
-CONTENTS = {
-    "vol01": "fstype = auto\npartition = auto\n",
-    "vol02": "fstype = auto\npartition = system\nudev_timeout = 30s\nlookup_timeout = 1m\n",
-}
+#: What is set for dirty snapshots and servers; other targets have what the package ships.
+CONTENTS = """
+[*-dirty*]
+    fstype = auto
+    partition = auto
+[*-server*]
+    fstype = auto
+    partition = system
+    udev_timeout = 5m
+    lookup_timeout = 10m
+"""
 
 #: Copies a disk while the filesystem in its partition is mounted and written.
 DIRTY = """
@@ -97,147 +105,108 @@ def named(volume: str) -> str:
     return f"iqn.2001-05.com.equallogic:0-8a0906-{volume}"
 
 
-def prepared(vm: Machine, san: San, many: int) -> list[str]:
-    """Make the targets and the files that the guest needs; return the targets."""
-    targets = [named(f"vol{number:02}") for number in range(many)]
-    for target in targets:
-        san.target(target)
+def prepared(vm: Machine, part: str) -> list[str]:
+    """Make the targets and the files that the guest needs for a part; return the targets."""
+    san = San(vm)
+    disks: dict[str, LiveDisk | None] = {}
+    if part == "cold":
+        disks = {named("plain"): None, named("dirty"): dirty(vm, san)}
+        disks[named("server")] = server(vm, san)
+    elif part == "together":
+        disks = {named(f"vol{number:02}"): None for number in range(MANY)}
+        first = server(vm, san)
+        for number in range(MANY):
+            disks[named(f"server{number:02}")] = copy(vm, san, first) if number else first
+    elif part == "versions":
+        same = san.disk([san.fs("ext3", {"marker": "the same in each\n"})])
+        for day in range(1, SNAPSHOTS + 1):
+            disks[f"iqn.2001-05.com.example:vm-beta-2026-01-{day:02}-04:00:01"] = same
+    else:
+        disks = {named("vol00"): None}
+    for target, disk in disks.items():
+        san.target(target, [disk] if disk else None, read_only=bool(disk))
     vm.discover()
     # Where the script looks for node records.
     vm.run(
         "test -e /var/lib/iscsi/nodes || "
         "{ mkdir -p /var/lib/iscsi && ln -s /etc/iscsi/nodes /var/lib/iscsi/nodes; }"
     )
+    vm.write("/etc/auto.iscsi.conf", CONTENTS)
     script = (ROOT / "tests/san/original/auto.iscsi").read_text()
     vm.write("/root/original", script, 0o755)
     vm.write("/root/mended", mended(script), 0o755)
     vm.write("/root/guest.py", (ROOT / "bench/guest.py").read_bytes())
-    return targets
+    return list(disks)
 
 
-def prepared_contents(vm: Machine) -> list[str]:
-    """Make a plain target, a dirty one and a server; return the targets."""
-    san = San(vm)
-    dirty = san.disk([san.fs("", size=128)])
-    vm.run(DIRTY.format(path=dirty.path), timeout=600)
-    server = san.disk(whole=san.fs("", size=600))
-    vm.run(SERVER.format(path=server.path), timeout=1200)
-    targets = prepared(vm, san, 1)
-    for volume, disk in (("vol01", dirty), ("vol02", server)):
-        san.target(named(volume), [disk], read_only=True)
-        targets.append(named(volume))
-    vm.discover()
-    sections = [f"[{named(volume)}]\n{lines}" for volume, lines in CONTENTS.items()]
-    vm.write("/etc/auto.iscsi.conf", "\n".join(sections))
-    return targets
+def dirty(vm: Machine, san: San) -> LiveDisk:
+    """Make the disk of a snapshot that was taken while its filesystem was written."""
+    disk = san.disk([san.fs("", size=128)])
+    vm.run(DIRTY.format(path=disk.path), timeout=600)
+    return disk
+
+
+def server(vm: Machine, san: San) -> LiveDisk:
+    """Make the disk of a server with five logical volumes, which was copied while it ran."""
+    disk = san.disk(whole=san.fs("", size=600))
+    vm.run(SERVER.format(path=disk.path), timeout=1200)
+    return disk
+
+
+def copy(vm: Machine, san: San, disk: LiveDisk) -> LiveDisk:
+    """Make another disk with the same bytes."""
+    other = san.disk(whole=san.fs("", size=600))
+    vm.run(["cp", "--sparse=always", disk.path, other.path], timeout=600)
+    return other
 
 
 def rows(part: str) -> list[Row]:
-    """Measure one of ROUNDS on the first of SUITES, or "warm" on the suite of that name."""
+    """Measure a part in the guest: on Debian 12, or on the suite of that name."""
     if missing := requirements.missing(filesystems=True):
         return [Row(f"{part} visits", "–", "", "", "needs " + ", ".join(missing))]
     deb = requirements.newest_deb(ROOT)
     assert deb, "run make deb"
     job, suite = ("warm", part) if part in SUITES else (part, SUITES[0])
     with layers.installed(deb, suite, icount=True).resumed() as vm:
-        if job == "contents":
-            targets = prepared_contents(vm)
-        else:
-            targets = prepared(vm, San(vm), MANY if job == "together" else 1)
         python = vm.run(f"{PYTHON} --version").stdout.strip()
-        print(f"bench: {job} visits in the virtual machine, {suite}, {python}", file=sys.stderr)
-        command = ["python3", "/root/guest.py", job, str(ROUNDS[job]), *targets]
-        times = json.loads(vm.run(command, timeout=3000).stdout)
+        print(f"bench: {part} visits in the virtual machine, {suite}, {python}", file=sys.stderr)
+        if part == "failing":
+            return report.failing(failed_visits(vm))
+        targets = prepared(vm, job)
+        times = measured(vm, job, targets)
     if job == "warm":
-        return _warm(times, python)
-    return {"cold": _cold, "together": _together, "contents": _contents}[job](times)
+        return report.warm(times, python)
+    if job == "versions":
+        return report.versions(times, SNAPSHOTS)
+    return report.cold(times) if job == "cold" else report.together(times)
 
 
-def _whose(python: str) -> str:
-    """Return the guest's Python, and whether this host, the builder, has that version too."""
-    here = subprocess.run([PYTHON, "--version"], check=True, capture_output=True, text=True).stdout
-    same = here.split(".")[:2] == python.split(".")[:2]
-    return f"{python}: {'the' if same else 'another Python than the'} builder's"
+def measured(vm: Machine, job: str, targets: Sequence[str]) -> dict[str, list[float]]:
+    """Run a job of bench/guest.py; return its times."""
+    command = ["python3", "/root/guest.py", job, str(ROUNDS.get(job, 1)), *targets]
+    times: dict[str, list[float]] = json.loads(vm.run(command, timeout=3000).stdout)
+    return times
 
 
-def _warm(warm: dict[str, list[float]], python: str) -> list[Row]:
-    return [
-        compared("warm lookup ÷ bare Python", warm["ours"], warm["bare"], "≤ 1.75", _whose(python)),
-        compared("warm lookup ÷ the corrected script without sleep", warm["ours"], warm["mended"]),
-        compared(
-            "warm lookup ÷ one without the disk's identity check",
-            warm["ours"],
-            warm["unverified"],
-            "",
-            "INQUIRY",
-        ),
-        compared("refused key ÷ bare Python", warm["refused"], warm["bare"]),
-    ]
-
-
-def _cold(cold: dict[str, list[float]]) -> list[Row]:
-    return [
-        compared(
-            "first visit ÷ the script", cold["ours, mounted"], cold["original, mounted"], "< 1"
-        ),
-        compared(
-            "first visit ÷ the script without sleep",
-            cold["ours, mounted"],
-            cold["mended, mounted"],
-            "< 1",
-            _failures(cold["mended"]),
-        ),
-        compared("first lookup ÷ login and udev's link", cold["ours"], cold["floor"], "≤ 1.15"),
-        compared(
-            "bare Python, then login and link ÷ login and link",
-            cold["started"],
-            cold["floor"],
-            "",
-            "no Python program is quicker",
-        ),
-        compared(
-            "first visit ÷ login, link and mount", cold["ours, mounted"], cold["floor, mounted"], ""
-        ),
-    ]
-
-
-def _together(together: dict[str, list[float]]) -> list[Row]:
-    one, all_ = "1", f"{MANY}"
-    return [
-        compared(
-            f"{MANY} first lookups at once ÷ one", together[f"ours {all_}"], together[f"ours {one}"]
-        ),
-        compared(
-            f"{MANY} bare logins and links at once ÷ one",
-            together[f"floor {all_}"],
-            together[f"floor {one}"],
-        ),
-        compared(
-            f"{MANY} first lookups ÷ {MANY} bare logins and links",
-            together[f"ours {all_}"],
-            together[f"floor {all_}"],
-        ),
-    ]
-
-
-def _contents(contents: dict[str, list[float]]) -> list[Row]:
-    plain, warm = contents["plain"], contents["plain, warm"]
-    return [
-        compared("first lookup, a dirty filesystem ÷ plain", contents["dirty"], plain, "≤ 1.2"),
-        compared(
-            "first lookup, a server with 5 volumes ÷ plain", contents["server"], plain, "≤ 1.6"
-        ),
-        compared("warm lookup, a dirty filesystem ÷ plain", contents["dirty, warm"], warm),
-        compared("warm lookup, a server ÷ plain", contents["server, warm"], warm, "≤ 1.2"),
-        compared(
-            "speed of reading through an overlay ÷ from the LUN",
-            contents["read, bare"],
-            contents["read"],
-            "≥ 0.75",
-        ),
-    ]
-
-
-def _failures(times: list[float]) -> str:
-    failed = sum(each != each for each in times)
-    return f"the script failed {failed} of {len(times)} times: udev was slower" if failed else ""
+def failed_visits(vm: Machine) -> dict[str, float]:
+    """Return how many seconds a user waits for the error, by what is wrong."""
+    vm.write("/root/guest.py", (ROOT / "bench/guest.py").read_bytes())
+    san = San(vm)
+    name = named("vol00")
+    target = san.target(name)
+    vm.discover()
+    vm.run("systemctl restart autofs", timeout=120)
+    measured(vm, "failing", [named("unknown")])  # fills the page cache
+    seconds = {}
+    target.delete()
+    # An array's answer: the kernel's target says "unavailable" for any unknown name.
+    portal = san.refusing("127.0.0.1", 2, 3, targets=[name])
+    seconds["gone"] = measured(vm, "failing", [name])[name][0]
+    portal.close()
+    target.recreate()
+    san.block("127.0.0.1")
+    seconds["dead"] = measured(vm, "failing", [name])[name][0]
+    san.unblock("127.0.0.1")
+    target.revoke()
+    seconds["offline"] = measured(vm, "failing", [name])[name][0]
+    return seconds

@@ -15,17 +15,18 @@ no use of this one's.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 from auto_iscsi import errors, keys
 from auto_iscsi.disks import multipath, our_devices, scsi_disks
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, suppress
 from auto_iscsi.machine import bounded, mounts
 from auto_iscsi.machine.host import Host
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 _OPEN_SECONDS = 2.0  # within which a disk has to let itself be opened
 _WATCHER = "multipathd"  # has every path open, to check that it works
@@ -120,7 +121,7 @@ def dead_mounts(
         is_device = mount.fstype != "autofs" and mount.source.startswith("/dev/")
         if not (root and is_device) or mount.number in existing or not _is_gone(host, mount):
             continue
-        with contextlib.suppress(errors.BadKey):
+        with suppress(errors.BadKey):
             key = mount.point[len(root) :].partition("/")[0]
             target = targets.get(key.lower()) or keys.parse(key).target
             dead[target] = (*dead.get(target, ()), Use("mounted", mount.point))
@@ -263,7 +264,7 @@ def _mounted_devices(host: Host) -> dict[str, list[str]]:
         key = mount.number
         if key.startswith("0:") and mount.source.startswith("/dev/"):  # btrfs has no device number
             key = mount.source
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 key = _real_path(host, key)
         points.setdefault(key, []).append(point)
     return points
@@ -302,7 +303,7 @@ def _process_links(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str
             if not (root or is_device):
                 continue
             name = ""
-            with contextlib.suppress(errors.Failure):
+            with suppress(errors.Failure):
                 name = host.read(f"/proc/{pid}/comm") or ""
             process = f"process {pid} ({name})"
             users, key = (inside, keys.fold(path[len(root) :].partition("/")[0]))
@@ -316,10 +317,10 @@ def _process_links(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str
 def _links_of(folder: str) -> Iterator[str]:
     """Yield where a process's working directory, root and descriptors lead to (proc(5))."""
     names = ["cwd", "root"]
-    with contextlib.suppress(OSError):  # the process has ended, or we may not look at it
+    with suppress(OSError):  # the process has ended, or we may not look at it
         names += [f"fd/{name}" for name in os.listdir(f"{folder}/fd")]
     for name in names:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             yield os.readlink(f"{folder}/{name}")
 
 

@@ -12,11 +12,14 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Sequence
 
 from auto_iscsi.disks.scsi_disks import Extent
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BLKPG, _ADD, _DELETE = 0x1269, 1, 2  # linux/fs.h, linux/blkpg.h
 _PARTITION = "=qqi64s64s4x"  # struct blkpg_partition: start and length in bytes, number, two names

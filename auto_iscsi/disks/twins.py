@@ -12,13 +12,14 @@ Sysfs has the pages as the kernel read them: no disk is asked here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from auto_iscsi import keys
 from auto_iscsi.disks import identity, multipath, scsi_disks
 from auto_iscsi.iscsi import sessions
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _JOINED = "joined/"  # names such a line in the file of a target's disks
 

@@ -83,14 +83,17 @@ def _can_be_system(request: Request) -> bool:
 def has_link(request: Request, up: Sequence[Session]) -> bool:
     """Tell whether a selected disk has its by-path link yet; True where no link is needed.
 
-    This costs less than find(), and find() returns nothing without that link.
+    If the configuration names one partition, its link is meant, which comes later. This costs less
+    than find(), and find() returns nothing without that link, but for a map of multipathd's.
     """
-    lun = request.settings.lun
+    lun, part = request.settings.lun, request.settings.partition
     if request.settings.device == "kernel" or not isinstance(lun, int):
         return True
+    end = f"-part{part}" if isinstance(part, int) and part and len(up) == 1 else ""
     numbers = (lun, lun | 0x4000)  # both ways in which the kernel counts it: Disk.san_lun
     links = [scsi_disks.Disk("", each, session, "").link for session in up for each in numbers]
-    return any(not link or request.host.link(f"{scsi_disks.BY_PATH}/{link}") for link in links)
+    folder = scsi_disks.BY_PATH
+    return any(not link or request.host.link(f"{folder}/{link}{end}") for link in links)
 
 
 def selected_disks(request: Request, up: Sequence[Session]) -> list[scsi_disks.Disk]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from auto_iscsi import wording
 from auto_iscsi.config.settings import AUTO, Settings
 from auto_iscsi.disks import scsi_disks
-from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.volumes import mount_options
 from auto_iscsi.volumes.content import SIGNATURES, Content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Candidate(NamedTuple):

@@ -8,8 +8,11 @@ being rebuilt.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE = 512  #: bytes of a superblock that are read
 _MAGIC = 0x64526D44

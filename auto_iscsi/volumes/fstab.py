@@ -8,7 +8,8 @@ the caller decides which entries lead to a filesystem of the target.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from auto_iscsi.lean_stdlib import NamedTuple
 
 LARGEST = 64 << 10  #: bytes of a table that is read at all
 MOST = 500  #: entries of a table that are read; a server has some dozens

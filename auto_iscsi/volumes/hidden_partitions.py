@@ -15,7 +15,6 @@ next lookup deletes it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from auto_iscsi import errors, keys
 from auto_iscsi.disks import (
@@ -28,8 +27,12 @@ from auto_iscsi.disks import (
     udev_db,
 )
 from auto_iscsi.disks.scsi_disks import Device, Disk
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import device_mapper, mountable, overlay, partition_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _READ_SECONDS = 10.0  # to read a partition table
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
-from typing import Callable
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import OVERLAY, Settings
 from auto_iscsi.disks import identity, multipath, ownership, readiness, scsi_disks, udev_db
-from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import device_mapper, mount_options, mountable, overlay, superblock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Callable
 
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 READ_SECONDS = 10.0  #: seconds to read superblocks, for a caller without a deadline of its own

@@ -7,9 +7,7 @@ this list. So there is always an end, whatever a stranger's metadata says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Union
-
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.volumes import dm_raid, thin_pool
 from auto_iscsi.volumes.lvm_volumes import (
     Cached,
@@ -21,6 +19,10 @@ from auto_iscsi.volumes.lvm_volumes import (
     Thin,
     VolumeGroup,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Union
 
 _ON_OTHER_LUNS = "map the other LUNs to this host too, and set lun = all"
 
@@ -53,8 +55,11 @@ class ThinPlan(NamedTuple):
     device_id: int
 
 
-Plan = Union["tuple[Segment, ...]", PoolPlan, ThinPlan]
-Read = Callable[[Stripe], "bytes | None"]  #: the first 512 bytes there; None: they cannot be read
+if TYPE_CHECKING:
+    Plan = Union["tuple[Segment, ...]", PoolPlan, ThinPlan]
+    Read = Callable[
+        [Stripe], "bytes | None"
+    ]  #: the first 512 bytes there; None: they cannot be read
 
 
 class Layers:

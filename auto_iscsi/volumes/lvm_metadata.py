@@ -15,10 +15,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Callable, NamedTuple
 
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.volumes.lvm_text import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Callable
 
 SECTOR = 512  # bytes
 _LABEL = b"LABELONE"
@@ -30,7 +33,8 @@ _AREA_HEADER = 512  # bytes; where a metadata area's text may begin
 _LARGEST_TEXT = 16 << 20  # bytes; LVM's own limit is the metadata area's size, 1 MiB by default
 _MOST_AREAS = 16
 
-Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
+if TYPE_CHECKING:
+    Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
 
 
 class PhysicalVolume(NamedTuple):

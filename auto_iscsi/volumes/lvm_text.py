@@ -7,8 +7,12 @@ It is the format of lvm.conf(5): sections in braces, and values that are numbers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _DEEPEST = 16  # sections within sections
 _NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}\Z")  # lvm(8), VALID NAMES

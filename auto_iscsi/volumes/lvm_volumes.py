@@ -8,11 +8,13 @@ physical volume has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Union
-
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.volumes import lvm_text
 from auto_iscsi.volumes.lvm_text import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Union
 
 _MOST_SECTORS = 1 << 54  # of a logical volume: 8 EiB, the kernel's limit
 _MOST_LEGS = 64
@@ -77,7 +79,8 @@ class Cached(NamedTuple):
     origin: str
 
 
-MadeOf = Union[None, Legs, Pool, Thin, Cached]
+if TYPE_CHECKING:
+    MadeOf = Union[None, Legs, Pool, Thin, Cached]
 
 
 class LogicalVolume(NamedTuple):

@@ -11,9 +11,11 @@ Documentation/filesystems, and fs/exfat/super.c.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from auto_iscsi import errors
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXT = ("ext2", "ext3", "ext4")
 

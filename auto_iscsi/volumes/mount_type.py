@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, AUTO, Settings
 from auto_iscsi.disks import scsi_disks
@@ -109,6 +107,8 @@ def _has_ntfs_3g(host: Host) -> bool:
 
 def _mounted_copy(host: Host, uuid: str, node: str) -> str:
     """Return the devices of another mounted btrfs of this UUID, "" where that is no obstacle."""
+    import re  # takes as long as a quarter of a warm lookup
+
     release = re.match(r"(\d+)\.(\d+)", host.read("/proc/sys/kernel/osrelease") or "0.0")
     if release and (int(release[1]), int(release[2])) >= _BTRFS_COPIES:
         return ""

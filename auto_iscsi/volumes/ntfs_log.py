@@ -12,9 +12,13 @@ Sources: ntfs-3g include/ntfs-3g/layout.h and logfile.h, libntfs-3g/logfile.c
 from __future__ import annotations
 
 import struct
-from typing import Callable
 
-Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Callable
+
+    Read = Callable[[int, int], bytes]  #: offset and size in bytes → bytes
 
 _LOG_RECORD = 2  # the number of $LogFile in the master file table
 _DATA, _END = 0x80, 0xFFFFFFFF  # types of attributes

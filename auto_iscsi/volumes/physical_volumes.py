@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.disks import ownership
 from auto_iscsi.disks.scsi_disks import Device
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import lvm_metadata, lvm_text, lvm_volumes, mountable, unmapped_volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _MOST_TEXT = 64 << 20  # bytes of metadata that are kept of a target: each may have 16 MiB
 WHOLE_DISK = "/the physical volume"  #: in a note, stands for one whose directory is the key itself

@@ -9,13 +9,11 @@ volumes/stack replaces these by what is on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from auto_iscsi import errors, keys
 from auto_iscsi.config.settings import ALL, AUTO, SYSTEM, Settings
 from auto_iscsi.disks import identity, scsi_commands, scsi_disks, udev_db
 from auto_iscsi.iscsi.sessions import Session
-from auto_iscsi.lean_stdlib import NamedTuple, suppress
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, suppress
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_type, mountable
 from auto_iscsi.volumes.candidates import Candidate as Candidate
@@ -29,6 +27,9 @@ from auto_iscsi.volumes.content import (
     of_partition,
 )
 from auto_iscsi.volumes.mountable import MD_MEMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SECTOR = 512  # bytes; the unit of sizes in sysfs, whatever the disk's block size
 

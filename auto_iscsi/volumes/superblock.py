@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Callable
 
+from auto_iscsi.lean_stdlib import TYPE_CHECKING
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import mount_options, ntfs_log
 
-Read = Callable[[int, int], bytes]  #: takes offset and size in bytes; returns less at the end
+if TYPE_CHECKING:
+    from typing import Callable
+
+    Read = Callable[[int, int], bytes]  #: takes offset and size in bytes; returns less at the end
 
 _BLOCK = 512  # bytes; the unit of the XFS log, whatever the disk's block size
 _RECORD_MAGIC = 0xFEEDBABE

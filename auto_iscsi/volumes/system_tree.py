@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import Callable, NamedTuple
 
 from auto_iscsi import wording
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import look_inside
 from auto_iscsi.volumes import fstab
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Callable
 
 MOST = 100  #: filesystems of a tree; automount takes an entry of 16 KiB
 _NO_ROOT = "vfat exfat ntfs ntfs3 ntfs-3g iso9660 udf squashfs hfs hfsplus".split()
@@ -50,8 +53,9 @@ class Tree(NamedTuple):
     is_ambiguous: bool = False  #: because several roots could be meant
 
 
-#: Opens a volume's root directory, with options for a subvolume; raises OSError.
-Open = Callable[[int, "tuple[str, ...]"], int]
+if TYPE_CHECKING:
+    #: Opens a volume's root directory, with options for a subvolume; raises OSError.
+    Open = Callable[[int, "tuple[str, ...]"], int]
 
 
 def work_out(volumes: Sequence[Volume], open_volume: Open) -> Tree:

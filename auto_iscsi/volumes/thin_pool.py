@@ -11,7 +11,8 @@ is made read-only afterwards (mapping.Mapping).
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from auto_iscsi.lean_stdlib import NamedTuple
 
 SIZE = 512  #: bytes of a superblock that are read
 _MAGIC = 27022010

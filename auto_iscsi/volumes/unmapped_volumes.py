@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager, suppress
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import superblock
 from auto_iscsi.volumes.lvm_metadata import SECTOR
 from auto_iscsi.volumes.lvm_volumes import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Area(NamedTuple):

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import ALL, Settings
 from auto_iscsi.disks import ownership
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine import bounded
 from auto_iscsi.machine.host import Host
 from auto_iscsi.volumes import (
@@ -28,6 +27,9 @@ from auto_iscsi.volumes import (
     thin_pool,
 )
 from auto_iscsi.volumes.mountable import LVM_MEMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MOST_VOLUMES = 256  # that are shown of one target: each is a device
 

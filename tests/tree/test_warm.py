@@ -47,6 +47,16 @@ os.access("from here on", os.F_OK)
 for key in keys:
     assert program.main([key], host) == 1
 """
+#: Imports what a first visit of a dirty filesystem needs, and prints what else came with it.
+OVERLAY = """\
+import sys
+before = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+from auto_iscsi.map import bring_up, last_mount, lookup, undo_login
+from auto_iscsi.iscsi import iscsiadm, login, pending_logins
+from auto_iscsi.volumes import journal, overlay, selection
+print(*sorted(set(sys.modules) - before))
+"""
 SOME_SECTIONS = "fstype = ext3\nportals = 10.0.0.1\n[*-vol1]\nlun = 0\n[*-vol[2-9]x]\nlun = 3\n"
 #: The modules of the standard library that a warm visit may import. Every other one costs more than
 #: a warm visit does: typing alone takes longer than Python takes to start.
@@ -152,6 +162,12 @@ def test_a_first_visit_imports_little_more_and_starts_a_process(machine: Machine
     assert others(done.imported) <= CHEAP | CHEAP_FIRST
     assert done.started
     assert {"socket", "execve"} <= {match[1] for match in map(CALLS.search, done.calls) if match}
+
+
+def test_the_modules_of_an_overlay_import_little_more() -> None:
+    command = [sys.executable, "-IS", "-c", OVERLAY, str(REPOSITORY)]
+    done = subprocess.run(command, cwd="/", check=True, stdout=subprocess.PIPE, text=True)
+    assert others(set(done.stdout.split())) <= CHEAP | CHEAP_FIRST | {"_struct", "struct"}
 
 
 def test_for_a_key_that_is_no_targets_name_nothing_is_opened_and_nothing_started(
