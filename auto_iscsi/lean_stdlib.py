@@ -43,12 +43,13 @@ else:
 
         def __new__(cls, *values, **named):
             if named or len(values) != len(cls._fields):
-                positional = dict(zip(cls._fields, values))
-                fields = {**cls._field_defaults, **positional, **named}
-                has_both = not positional.keys().isdisjoint(named)
-                if len(values) > len(cls._fields) or has_both or set(fields) != set(cls._fields):
+                rest, defaults = cls._fields[len(values) :], cls._field_defaults
+                try:
+                    values += tuple([named.pop(n) if n in named else defaults[n] for n in rest])
+                except KeyError:
+                    values = ()
+                if named or len(values) != len(cls._fields):
                     raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
-                values = [fields[name] for name in cls._fields]
             return tuple.__new__(cls, values)
 
         @classmethod
@@ -59,7 +60,10 @@ else:
             return dict(zip(self._fields, self))
 
         def _replace(self, **named):
-            return type(self)(**{**self._asdict(), **named})
+            values = [named.pop(name, value) for name, value in zip(self._fields, self)]
+            if named:
+                raise ValueError(f"{type(self).__name__} has {', '.join(self._fields)}")
+            return tuple.__new__(type(self), values)
 
         def __repr__(self):
             fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())

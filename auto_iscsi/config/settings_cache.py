@@ -53,9 +53,9 @@ def to_plain(settings: Settings) -> dict[str, Any]:
 
 
 def from_plain(values: dict[str, Any]) -> Settings:
-    """Return the settings that were put into that form."""
-    settings = Settings(**values)
-    return settings._replace(portals=tuple(portals.Portal(*each) for each in settings.portals))
+    """Return the settings that were put into that form, which has them in order."""
+    known = tuple(portals.Portal(*each) for each in values["portals"])
+    return Settings(*{**values, "portals": known}.values())
 
 
 def _name(target: str) -> str:

@@ -13,9 +13,9 @@ just failed, or that another lookup still waits for, is asked after the others.
 
 from __future__ import annotations
 
+import binascii
 import os
 import time
-import zlib
 
 from auto_iscsi import errors, keys, portals
 from auto_iscsi.iscsi import chap, claims, iscsiadm, node_records, rate_limit, record_ledger
@@ -253,7 +253,7 @@ def offer_name(portal: portals.Portal, settings: Settings) -> str:
     A portal can offer other targets to another user.
     """
     user = settings.chap_user
-    return f"{portal}-{zlib.crc32(user.encode()):08x}" if user else f"{portal}"
+    return f"{portal}-{binascii.crc32(user.encode()):08x}" if user else f"{portal}"
 
 
 def connection_error(portal: portals.Portal, until: float) -> str:

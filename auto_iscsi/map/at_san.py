@@ -19,10 +19,9 @@ from auto_iscsi.config.san_files import San
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.drivers import protocol, wire
 from auto_iscsi.iscsi import audit, discovery, rate_limit, sessions
-from auto_iscsi.machine import deadline
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import lookup as target_lookup
-from auto_iscsi.map.request import Place
+from auto_iscsi.map.request import Place, limit
 from auto_iscsi.san import calls, leases, listings, presenting
 from auto_iscsi.san.leases import Lease
 
@@ -41,7 +40,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     if lease is None:
         # No target has this name: these are the settings that hold for all.
         seconds = settings_cache.find(host, text).settings.lookup_timeout
-        with deadline.limit(seconds, text) as until:
+        with limit(seconds, text) as until:
             lease = _present(host, volume, name, until - _ENDING)
     return target_lookup.lookup(host, text, log, _place(host, lease), began)
 

@@ -8,8 +8,8 @@ settings that it came from are the same. In any doubt it counts as missing.
 
 from __future__ import annotations
 
+import binascii
 import os
-import zlib
 
 import auto_iscsi
 from auto_iscsi import errors
@@ -143,7 +143,7 @@ def _head(request: Request, body: str) -> str:
     others = tuple(other.target for other in request.others)
     chosen = (s.options, s.fstype, s.journal_rule, *of_disk, *others)
     text = f"{chosen!r}\n{body}".encode("utf-8", "surrogateescape")
-    return f"tree {auto_iscsi.__version__} {zlib.crc32(text):08x}"
+    return f"tree {auto_iscsi.__version__} {binascii.crc32(text):08x}"
 
 
 def _read(request: Request) -> _Kept | None:

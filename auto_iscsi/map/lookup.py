@@ -13,10 +13,10 @@ from auto_iscsi import errors, keys
 from auto_iscsi.config import settings_cache
 from auto_iscsi.iscsi import claims, sessions
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
-from auto_iscsi.machine import deadline, mounts
+from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, verification
-from auto_iscsi.map.request import Place, Request
+from auto_iscsi.map.request import Place, Request, limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def lookup(
     """
     key = place.key if place else keys.parse(text)
     began = began or time.monotonic()
-    with deadline.limit(_READING, key.target):
+    with limit(_READING, key.target):
         resolved = settings_cache.find(host, key.target)
     settings = place.adapt(resolved.settings) if place else resolved.settings
     if not settings.enabled:
@@ -56,11 +56,11 @@ def lookup(
     if settings.with_:
         from auto_iscsi.map import other_targets
 
-        with deadline.limit(left, key.target) as until:
+        with limit(left, key.target) as until:
             others = other_targets.list_names(host, key.target, settings, until)
         left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
     with (
-        deadline.limit(left, key.target) as until,
+        limit(left, key.target) as until,
         claims.hold_target(host, key.target, until, others),
     ):
         if place:

@@ -1,14 +1,19 @@
-"""What one lookup works for: the key, the settings that hold for it, and the time that is left."""
+"""What one lookup works for: the key, the settings that hold for it, and the time that is left.
+
+`limit` bounds that time, whatever the lookup hangs in.
+"""
 
 from __future__ import annotations
 
 import time
 
-from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
+from auto_iscsi import errors
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple, contextmanager, signal
 from auto_iscsi.machine import state_files
 
 if TYPE_CHECKING:
-    from typing import Callable
+    from collections.abc import Iterator
+    from typing import Any, Callable
 
     from auto_iscsi import keys, portals
     from auto_iscsi.config.settings import Settings
@@ -52,3 +57,24 @@ class Request(NamedTuple):
     def within(self, seconds: float) -> float:
         """Return the time (time.monotonic()) in `seconds`, or the end of the lookup if sooner."""
         return min(self.until, time.monotonic() + seconds)
+
+
+@contextmanager
+def limit(seconds: float, target: str) -> Iterator[float]:
+    """Yield the time (time.monotonic()) at which the work within has to be over.
+
+    The work keeps to it with its own waits; SIGALRM raises TimedOut in what does not.
+    """
+
+    def over(*_: Any) -> None:
+        raise errors.TimedOut(f"{target}: not ready after {seconds:.0f} s", "see lookup_timeout")
+
+    before = signal.signal(signal.SIGALRM, over)
+    # Again each second: what is raised within a hook or a callback (os.register_at_fork, when sh
+    # forks) is lost, with a word on stderr.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield time.monotonic() + seconds
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

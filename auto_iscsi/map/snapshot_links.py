@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from auto_iscsi import errors
 from auto_iscsi.lean_stdlib import TYPE_CHECKING
-from auto_iscsi.machine import deadline
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import program
+from auto_iscsi.map.request import limit
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -31,7 +31,7 @@ def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
     if not names.is_volume(text):
         shown = ascii(text if len(text) <= 60 else text[:57] + "...")
         raise errors.BadKey(f"key {shown} refused: not the name of a volume")
-    with deadline.limit(_WHOLE, text):
+    with limit(_WHOLE, text):
         if text not in links.listed(host) and not catalogue.read(host, text).entries:
             raise errors.NoSnapshot(
                 f"key {text!r} refused: no volume of that name is known",

@@ -12,9 +12,9 @@ checked: a table names only sectors that are inside the physical volume.
 
 from __future__ import annotations
 
+import binascii
 import re
 import struct
-import zlib
 
 from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.volumes.lvm_text import Malformed
@@ -112,4 +112,4 @@ def _read_area(read: Read, start: int, size: int) -> str:
 
 def _crc(data: bytes) -> int:
     """Return LVM's checksum: CRC-32 with another start, and without the last inversion."""
-    return zlib.crc32(data, _CRC_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return binascii.crc32(data, _CRC_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF

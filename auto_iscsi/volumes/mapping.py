@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
 import time
-import zlib
 
 from auto_iscsi import errors
 from auto_iscsi.config.settings import Settings
@@ -45,7 +45,7 @@ def name(host: Host, number: str, label: str) -> str:
     status = host.stat(f"/sys/dev/block/{number}")
     text = f"ai-{status.st_ino if status else 0}-{label}"
     if len(text) > _LONGEST_NAME:
-        text = f"{text[: _LONGEST_NAME - 9]}-{zlib.crc32(text.encode()):08x}"
+        text = f"{text[: _LONGEST_NAME - 9]}-{binascii.crc32(text.encode()):08x}"
     return text
 
 

@@ -11,9 +11,9 @@ is not wholly on the disk, or that overlaps another one, is left out.
 
 from __future__ import annotations
 
+import binascii
 import os
 import struct
-import zlib
 
 from auto_iscsi import errors
 from auto_iscsi.disks.scsi_disks import Device, Extent
@@ -166,7 +166,7 @@ def _gpt_entries(disk: _Disk, at: int) -> bytes:
     length, checksum = struct.unpack_from("<II", header, 12)
     if header[:8] != _MAGIC or not _HEADER <= length <= disk.block:
         raise Malformed("the GPT has no header")
-    if zlib.crc32(header[:16] + bytes(4) + header[20:length]) != checksum:
+    if binascii.crc32(header[:16] + bytes(4) + header[20:length]) != checksum:
         raise Malformed("the checksum of the GPT's header is wrong")
     (its_block,) = struct.unpack_from("<Q", header, 24)
     first, last = struct.unpack_from("<QQ", header, 40)
@@ -176,7 +176,7 @@ def _gpt_entries(disk: _Disk, at: int) -> bytes:
     if entry_size != _ENTRY or not 1 <= count <= _MOST_ENTRIES:
         raise Malformed("the GPT has entries of a wrong size or number")
     entries = disk.get(where, count * _ENTRY)
-    if zlib.crc32(entries) != checksum:
+    if binascii.crc32(entries) != checksum:
         raise Malformed("the checksum of the GPT's entries is wrong")
     return entries
 
