@@ -235,8 +235,8 @@ def _revoke(host: Host, san: San, lease: Lease, until: float) -> None:
                 leases.advance(host, lease, leases.LOGGED_OUT, attempts=attempts, why=why)
             _log(host, "revoke", lease, getattr(failure, "kind", failure.code), began)
             raise
-    leases.end(host, lease)
     _log(host, "revoke", lease, result, began)
+    leases.end(host, lease)
 
 
 def use_of(host: Host, lease: Lease) -> str:
