@@ -69,6 +69,12 @@ def open_private(path: str, flags: int) -> int:
         return _open(path, flags)
 
 
+def delete(path: str) -> None:
+    """Delete a file that may be gone already; raise NotPermitted, Failure or OSError."""
+    with expect_refusals(path), suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def make_folder(path: str) -> None:
     """Make a folder, and what is missing above it."""
     if not os.path.isdir(path):

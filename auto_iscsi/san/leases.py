@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -116,8 +115,7 @@ def write(host: Host, lease: Lease) -> None:
 def end(host: Host, lease: Lease) -> None:
     """Delete a lease: it is revoked. The caller holds the volume."""
     folder = host.path(FOLDER)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{folder}/{lease.lease}")
+    state_files.delete(f"{folder}/{lease.lease}")
     state_files.sync_folder(folder)
 
 

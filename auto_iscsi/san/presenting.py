@@ -122,8 +122,12 @@ def present(host: Host, san: San, snapshot: protocol.Snapshot, asker: Asker, unt
             if known is None:
                 _undo(host, san, lease, until)
             raise
-        lease = _note(host, lease, done)
         _log(host, "present", lease, "already" if done.already else "done", began)
+        try:
+            lease = _note(host, lease, done)
+        except errors.Failure:  # no space is left: nothing could be noted of a login, either
+            _undo(host, san, lease, until)
+            raise
         for other in leases.find_of_target(host, done.target.iqn, done.target.lun):
             if other.lease != lease.lease:
                 _undo(host, san, lease, until)
@@ -217,7 +221,8 @@ def revoke(host: Host, san: San, lease: Lease, until: float, holds_target: bool 
 def _revoke(host: Host, san: San, lease: Lease, until: float) -> None:
     """Ask the driver to revoke, and end the lease; note why if that fails, and raise."""
     began = time.monotonic()
-    lease = leases.advance(host, lease, leases.LOGGED_OUT)
+    with contextlib.suppress(errors.Failure):  # no space is left: what was noted before will do
+        lease = leases.advance(host, lease, leases.LOGGED_OUT)
     result = "left"  # what somebody else presented
     if lease.made != ():
         try:
@@ -226,11 +231,12 @@ def _revoke(host: Host, san: San, lease: Lease, until: float) -> None:
             result = "already" if done.already else "done"
         except errors.Failure as failure:
             why, attempts = failure.reason, lease.attempts + 1
-            leases.advance(host, lease, leases.LOGGED_OUT, attempts=attempts, why=why)
+            with contextlib.suppress(errors.Failure):
+                leases.advance(host, lease, leases.LOGGED_OUT, attempts=attempts, why=why)
             _log(host, "revoke", lease, getattr(failure, "kind", failure.code), began)
             raise
-    leases.end(host, lease)
     _log(host, "revoke", lease, result, began)
+    leases.end(host, lease)
 
 
 def use_of(host: Host, lease: Lease) -> str:

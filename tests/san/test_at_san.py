@@ -6,46 +6,13 @@ import json
 
 import pytest
 
-from tests.san import job
+from auto_iscsi.drivers.eqlx_output import NO_TAG
+from tests.san import eqlx_group, job
+from tests.san.at_san import CONFIGURATION, SAN_FILE, SOON, audited, read
 from tests.san.bed.machine import Machine
+from tests.san.bed.san import San
 from tests.san.lio_array import FIRST, SECOND, VOLUME, Array
 from tests.san.reaping import all_ended
-
-SAN_FILE = """\
-driver = lio
-run_as = root
-volumes = {volume}
-present = yes
-allow = root, user
-[options]
-vg = vg0
-portals = 127.0.0.1
-mode = {mode}
-"""
-CONFIGURATION = """\
-options = nocheck, ro
-fstype = auto
-partition = auto
-udev_timeout = 50s
-lookup_timeout = 2m
-idle = 0
-lease = 1s
-"""
-#: The package's master lines, but a mount that nobody uses goes soon.
-SOON = """
-sed -i 's/--timeout=[0-9]*/--timeout=3/' /etc/auto.master.d/iscsi.autofs
-systemctl restart autofs
-"""
-
-
-def read(vm: Machine, path: str, user: str = "user") -> str:
-    return vm.run(["cat", path], user=user, cwd="/", check=False, timeout=200).stdout
-
-
-def audited(vm: Machine, event: str) -> list[str]:
-    """Return the lines about what was presented, or revoked."""
-    lines = vm.journal("-t", "auto-iscsi", "SYSLOG_FACILITY=10").splitlines()
-    return [line for line in lines if line.startswith(f"{event} san=")]
 
 
 @pytest.mark.parametrize("mode", ["own", "shared"])
@@ -87,3 +54,48 @@ def test_a_visit_presents_and_idleness_revokes(vm: Machine, mode: str) -> None:
     assert shown.stdout == f"{FIRST}\n"
     assert array.dump() == before
     assert vm.read("/run/live/marker") == b"live\n"
+
+
+def test_a_visit_at_an_equallogic_group(vm: Machine, san: San) -> None:
+    group = eqlx_group.Group(vm, san)
+    first, second, volume = eqlx_group.FIRST, eqlx_group.SECOND, eqlx_group.VOLUME
+    iqn, key = f"{eqlx_group.PREFIX}-{first}", f"{volume}@{first}"
+    vm.run(SOON, timeout=100)
+    group.configure()
+    job.configure(vm, CONFIGURATION)
+    before = group.read()
+    known = json.loads(vm.run("auto-iscsi list --json", timeout=200).stdout)
+    states = {each["key"]: each["presented"] for each in known["snapshots"]}
+    assert states == {key: False, f"{volume}@{second}": False}
+    assert read(vm, f"{job.ROOT}/{key}/marker", user="nobody") == ""
+    assert group.read() == before and group.offered() == []
+    # Presented, logged in to and mounted: this snapshot alone, for this host alone, read-only.
+    # automount remembers for a second that somebody was refused.
+    assert job.until(lambda: read(vm, f"{job.ROOT}/{key}/marker")) == f"{first}\n"
+    assert job.session(vm, iqn).state == "LOGGED_IN" and job.mount(vm, key)
+    assert group.offered() == [iqn]
+    assert group.admitted(iqn) == sorted([group.initiator, eqlx_group.OTHER])
+    presented = group.read()["volumes"][volume]["snapshots"]
+    assert {name: each["status"] for name, each in presented.items()} == {
+        first: "online",
+        second: "offline",
+    }
+    assert presented[first]["permission"] == "read-only"
+    assert group.admitted(eqlx_group.LIVE) == [eqlx_group.OTHER]
+    # Nobody uses it: all that was made is gone.
+    assert job.expired(vm, key, 90)
+    assert all_ended(vm, 120)
+    vm.run("auto-iscsi reap", check=False, timeout=120)
+    assert json.loads(vm.run("auto-iscsi san journal --json", check=False).stdout)["leases"] == []
+    assert vm.run("find /etc/iscsi/nodes -type f", check=False).stdout == ""
+    assert [len(audited(vm, event)) for event in ("present", "revoke")] == [1, 1]
+    after = group.read()
+    tagged = after["volumes"][volume]["snapshots"][first]
+    assert tagged["description"] == NO_TAG  # a description cannot be made empty again
+    tagged["description"] = ""
+    assert after == before and group.offered() == []
+    assert group.admitted(eqlx_group.LIVE) == [eqlx_group.OTHER]
+    # The other host's record is the first one, from the beginning to the end.
+    assert [line for line in group.typed() if " access delete " in line] == [
+        f"volume select {volume} access delete 2"
+    ]

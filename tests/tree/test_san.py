@@ -474,6 +474,39 @@ def test_without_its_file_a_lease_stays_and_the_reaper_says_so(san: San) -> None
     assert len(san.leases()) == 1
 
 
+#: Runs a command where the journal is on a filesystem with room for one lease.
+LITTLE_ROOM = """
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mkdir -p "$0/var/lib/auto-iscsi/san"
+mount -t tmpfs -o size=4k none "$0/var/lib/auto-iscsi/san" || exit 99
+PATH=/ "$@"
+echo "exit $?, left:" "$0"/var/lib/auto-iscsi/san/*-*
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_without_space_for_the_journal_nothing_stays_presented(san: San) -> None:
+    root = str(san.machine.root)
+    room = ("/usr/bin/unshare", "--mount", "/bin/sh", "-c", LITTLE_ROOM, root)
+    done = san.machine.program((*room, *PROGRAM), "san", "present", "eql", SNAPSHOT)
+    assert "no space left on device" in done.stderr, done.stdout
+    assert san.presented() == [] and san.calls()[-2:] == ["present", "revoke"]
+    assert done.stdout == f"exit 1, left: {root}/var/lib/auto-iscsi/san/*-*\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_a_journal_that_is_read_only_by_now_is_no_bug(san: San) -> None:
+    san.run("present", "eql", SNAPSHOT)
+    folder = f"{san.machine.root}/var/lib/auto-iscsi/san"
+    script = '/usr/bin/mount --bind -o ro "$0" "$0" || exit 99; PATH=/ "$@"'
+    read_only = ("/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, folder)
+    done = san.machine.program((*read_only, *PROGRAM), "san", "revoke", "eql", SNAPSHOT)
+    assert done.returncode == 1 and "read-only file system" in done.stderr, done.stderr
+    assert san.presented() == [] and len(san.leases()) == 1
+    san.run("revoke", "eql", SNAPSHOT)
+    assert san.leases() == []
+
+
 # Killed
 
 
