@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from auto_iscsi.machine.host import Host
 
 _SECTOR = 512  # bytes; the unit of device-mapper's tables
-_CHUNK = 32  # sectors: what is copied to the store at a time
+_CHUNK = 128  # sectors: what is copied to the store at a time; reads are cut at its end
+_XFS_CHUNK = 32  # the same where a replay writes in many places, and the store would grow
 _LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
@@ -64,7 +65,7 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
         ):
             return laid
         remove(host, target, existing, until)
-    name = _make(host, target, device, store, until)
+    name = _make(host, target, device, fstype, store, until)
     node = our_devices.find(host, device.number)
     try:
         _replay(host, target, name, fstype, until)
@@ -152,7 +153,7 @@ def store_sizes(host: Host, until: float) -> dict[str, int]:
     return sizes
 
 
-def _make(host: Host, target: str, device: Device, store: Store, until: float) -> str:
+def _make(host: Host, target: str, device: Device, fstype: str, store: Store, until: float) -> str:
     """Make the overlay of a device, still writable; return its name."""
     path = f"/sys/dev/block/{device.number}"
     sectors = int(host.read(f"{path}/size") or 0)
@@ -160,7 +161,8 @@ def _make(host: Host, target: str, device: Device, store: Store, until: float) -
     # Another disk can get the same name; the inode in sysfs is this one's alone.
     name = f"ai-{device.node}-{status.st_ino if status else 0}"
     with _loop_device(host, target, sectors * _SECTOR, store) as (loop, number):
-        table = f"0 {sectors} snapshot {device.number} {number} P {_CHUNK}"
+        chunk = _XFS_CHUNK if mount_options.family(fstype) == "xfs" else _CHUNK
+        table = f"0 {sectors} snapshot {device.number} {number} P {chunk}"
         words = (name, "--uuid", our_devices.UUID_PREFIX + name, "--table", table)
         why = device_mapper.create(host, until, name, *words, holding=loop)
     if why:
