@@ -10,7 +10,7 @@ from auto_iscsi import errors, wording
 from auto_iscsi.admin import check, host_check, output, san_report
 from auto_iscsi.admin.host_check import OK, PROBLEM, WARNING, Finding
 from auto_iscsi.config import config_files, san_files, schema
-from auto_iscsi.config.settings import ALL, AUTO, OVERLAY
+from auto_iscsi.config.settings import ALL, AUTO, OVERLAY, SYSTEM
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import driver_process, leases
@@ -165,7 +165,7 @@ def overlays(host: Host) -> Finding:
     sections = config_files.load(host, remember=False)
     values = [schema.read_section(section)[0] for section in sections]
     shows_volumes = any(
-        v.get("partition") == ALL or "/" in str(v.get("partition", "")) for v in values
+        v.get("partition") in (ALL, SYSTEM) or "/" in str(v.get("partition", "")) for v in values
     )
     needs_overlays = any(
         v.get("journal", AUTO) == OVERLAY

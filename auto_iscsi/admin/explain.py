@@ -237,7 +237,11 @@ def _predict(
     others = other_targets.Members((), ())
     try:
         if situation.settings.with_:
-            request = other_targets.for_explain(request)
+            try:
+                request = other_targets.for_explain(request)
+            except errors.NotPermitted as failure:  # to this user, and not to a lookup
+                others_step = Step("with", f"not known: {failure.reason}")
+                return Explanation("unknown", [*steps, others_step])
             steps = [*steps, *_other_steps(request)]
         selected = available.through_sessions(request).mountable
         if selected and request.others and not selected.is_final:

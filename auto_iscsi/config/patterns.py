@@ -41,14 +41,8 @@ def matches(glob: str, target: str) -> bool:
         at += len(literal)
     if at > len(target) - len(last):
         return False
-    return only_stars or _fnmatch(glob, target)
+    if only_stars:
+        return True
+    from auto_iscsi import globs
 
-
-def _fnmatch(glob: str, target: str) -> bool:
-    import fnmatch
-    import re
-
-    try:
-        return fnmatch.fnmatchcase(target, glob)
-    except re.error:  # Python 3.9, for a range without members, such as [b-a]
-        return False
+    return globs.matches(glob, target)

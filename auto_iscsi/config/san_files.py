@@ -11,12 +11,11 @@ nobody but root can read it.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from auto_iscsi import errors
+from auto_iscsi import errors, globs
 from auto_iscsi.config import config_files, values
 from auto_iscsi.config.config_files import Problem, Section
 from auto_iscsi.config.schema import Setting
@@ -59,7 +58,7 @@ class San(NamedTuple):
 
     def has_volume(self, volume: str) -> bool:
         """Tell whether a volume may be listed. One that may not does not exist for anybody."""
-        return any(fnmatch.fnmatchcase(volume, glob) for glob in self.volumes)
+        return any(globs.matches(glob, volume) for glob in self.volumes)
 
 
 def _text(raw: Raw) -> str:

@@ -59,11 +59,22 @@ def named(host: Host, name_: str) -> list[str]:
 
 
 def find(host: Host, number: str) -> str:
-    """Return the overlay (dm-N) of the device MAJOR:MINOR, "" for none."""
-    for node in host.names(f"/sys/dev/block/{number}/holders"):
-        if is_ours(host, node):
-            return node
-    return ""
+    """Return a device of ours (dm-N) on the device MAJOR:MINOR, "" for none."""
+    return next(_list_on(host, number), "")
+
+
+def find_overlay(host: Host, number: str) -> str:
+    """Return the overlay (dm-N) of the device MAJOR:MINOR, "" for none.
+
+    A lookup with other settings can have left another device of ours there: the array of a member,
+    or a partition of the disk. That one shows something else, and replays no journal.
+    """
+    return next((node for node in _list_on(host, number) if is_overlay(host, node)), "")
+
+
+def _list_on(host: Host, number: str) -> Iterator[str]:
+    names = host.names(f"/sys/dev/block/{number}/holders")
+    return (node for node in names if is_ours(host, node))
 
 
 def list_of_disk(host: Host, path: str) -> list[str]:

@@ -319,7 +319,8 @@ def _make_read_only(session: eqlx_cli.Session, subject: Subject) -> None:
 def _admit(session: eqlx_cli.Session, subject: Subject) -> Access:
     """Make the access record, for snapshots only, and return it as the array shows it.
 
-    A record that would admit to the volume itself is deleted at once.
+    A record that would admit to the volume itself is deleted at once. Another host can make one of
+    its own meanwhile, and an administrator one for this host: what may be his is left alone.
     """
     before = {record.number for record in _accesses(session, subject.volume)}
     where = ("volume", "select", subject.volume, "access")
@@ -327,13 +328,15 @@ def _admit(session: eqlx_cli.Session, subject: Subject) -> Access:
     session.run(*where, "create", "initiator", subject.initiator, *method)
     records = _accesses(session, subject.volume)
     new = [record for record in records if record.number not in before]
-    ours = [record for record in new if record.is_as_made(subject.initiator)]
-    if len(new) == len(ours) == 1:
+    ours = [record for record in new if record.initiator == subject.initiator]
+    if len(ours) > 1:
+        message = f"{subject.volume} has {len(ours)} new access records for {subject.initiator}"
+        raise wire.Refused("conflict", f"{message}, and which is ours is not known: none deleted")
+    if ours and ours[0].is_as_made(subject.initiator):
         return ours[0]
-    for record in new:
-        if record.initiator == subject.initiator:
-            session.run(*where, "delete", record.number)
-    shown = ", ".join(record.applies or "?" for record in new) or "no new record"
+    if ours:
+        session.run(*where, "delete", ours[0].number)
+    shown = ", ".join(record.applies or "?" for record in ours or new) or "no new record"
     message = f"access create on {subject.volume}: the array shows {shown}: taken back"
     raise wire.Refused("unsupported", message)
 

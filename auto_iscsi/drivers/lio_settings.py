@@ -6,13 +6,13 @@ So a call that comes again finds what the killed one made.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from auto_iscsi import globs
 from auto_iscsi.drivers import wire
 from auto_iscsi.drivers.protocol import Subject
 
@@ -133,7 +133,7 @@ def check_initiator(settings: Settings, subject: Subject) -> None:
 
 
 def allows(patterns: tuple[str, ...], name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    return any(globs.matches(pattern, name) for pattern in patterns)
 
 
 def own_iqn(settings: Settings, subject: Subject) -> str:

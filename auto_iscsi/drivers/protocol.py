@@ -282,7 +282,8 @@ def _answer(driver: Driver, verb: str, call: Call, request: dict[str, Any]) -> d
 
 def _told(snapshot: Snapshot) -> dict[str, Any]:
     created = None if snapshot.created is None else wire.written_time(snapshot.created)
-    return {**snapshot._asdict(), "created": created}
+    source = snapshot.created_from if created else "none"
+    return {**snapshot._asdict(), "created": created, "created_from": source}
 
 
 def _stop_in_time(call: Call) -> None:

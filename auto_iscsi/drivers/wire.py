@@ -105,9 +105,19 @@ def is_handle(value: object) -> bool:
     )
 
 
-def written_time(seconds: float) -> str:
-    """Return a time, in seconds since 1970, as the protocol has it: 2010-05-03T04:00:01Z."""
-    return time.strftime(_TIME, time.gmtime(seconds))
+def written_time(seconds: float) -> str | None:
+    """Return a time, in seconds since 1970, as the protocol has it: 2010-05-03T04:00:01Z.
+
+    None for one that read_time() would refuse: whoever may name a snapshot can give it such a time,
+    and one of them would make the whole list a broken reply.
+    """
+    try:
+        moment = time.gmtime(seconds)
+        text = f"{moment.tm_year:04}{time.strftime(_TIME[2:], moment)}"
+        read_time(text)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return text
 
 
 def read_time(text: str) -> float:

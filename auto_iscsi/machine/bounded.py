@@ -53,9 +53,10 @@ def run(work: Callable[[], Any], until: float, target: str) -> Any:
         raise errors.NoAnswer(
             f"{target}: the disk does not answer", "is the session up? auto-iscsi status"
         )
-    if not value:
-        raise errors.Failure(f"{target}: the disk could not be read")
-    return marshal.loads(value)
+    try:
+        return marshal.loads(value)
+    except (EOFError, TypeError, ValueError):  # the child failed, or was killed as it answered
+        raise errors.Failure(f"{target}: the disk could not be read") from None
 
 
 def probe_exclusive(host: Host, nodes: Sequence[str], seconds: float) -> list[int]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
 import os
 import stat
 from collections.abc import Iterator
 
-from auto_iscsi import errors
+from auto_iscsi import errors, globs
 
 _MOST_LINKS = 40  # Linux: include/linux/namei.h, MAXSYMLINKS
 _MOST_MATCHES = 1000  # files that a pattern may mean
@@ -127,7 +126,7 @@ def _matching_names(root: int, path: str, part: str) -> list[str]:
             with os.scandir(folder) as listing:  # a stranger's directory can have any size
                 for name in (each.name for each in listing):
                     is_hidden = name[0] == "." and part[0] != "."
-                    if not is_hidden and fnmatch.fnmatchcase(name, part):
+                    if not is_hidden and globs.matches(part, name):
                         names.append(name)
                         if len(names) > _MOST_MATCHES:
                             break

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from auto_iscsi.config import templates
 from auto_iscsi.config.templates import ANY, DATE, HEX, LITERAL, ONE, UTC, VOLUME
 
+_FEW = 2  # `*` and {hex} that a regular expression may have beside the volume
 LOCAL = "local"  #: the value of the setting `timezone` for this host's own
 
 #: Templates, each with whose names they are. The first that fits decides.
@@ -77,16 +78,32 @@ def take_apart(name: str, own: Sequence[str], zone: str) -> Snapshot | Ambiguous
     """
     for template in (*own, *BUILT_IN):
         expression = _expression(template)
-        if not (match := expression.shortest.fullmatch(name)):
+        shortest, longest = _fits(name, template, expression)
+        if shortest is None:
             continue
-        other = expression.longest.fullmatch(name)
-        assert other is not None  # the two differ only in what they prefer
-        if match.groups() != other.groups():
+        if shortest != longest:
             return Ambiguous(template)
-        time = _time(match["time"], expression.form, expression.is_utc, zone)
+        volume, text = shortest
+        time = _time(text, expression.form, expression.is_utc, zone)
         if time and MINYEAR < time.year < MAXYEAR:  # so that each time zone has it
-            return Snapshot(match["volume"], time, template)
+            return Snapshot(volume, time, template)
     return None
+
+
+def _fits(
+    name: str, template: str, expression: _Expression
+) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+    """Return volume and time, with short and with long parts for `*` and volume; None: no fit."""
+    if expression.is_slow and template not in BUILT_IN:
+        from auto_iscsi.san import template_fit
+
+        fit = template_fit.Fit(name, templates.parse(template), expression.time)
+        return fit.groups(True), fit.groups(False)
+    match = expression.shortest.fullmatch(name)
+    other = expression.longest.fullmatch(name) if match else None
+    if match is None or other is None:  # the two differ only in what they prefer
+        return None, None
+    return (match["volume"], match["time"]), (other["volume"], other["time"])
 
 
 class _Expression(NamedTuple):
@@ -94,6 +111,8 @@ class _Expression(NamedTuple):
 
     shortest: re.Pattern[str]
     longest: re.Pattern[str]
+    time: re.Pattern[str]  #: the date alone
+    is_slow: bool  #: some names would take the two above hours
     form: str
     is_utc: bool
 
@@ -105,6 +124,8 @@ def _expression(template: str) -> _Expression:
     return _Expression(
         re.compile("".join(_group(part, "?") for part in parts)),
         re.compile("".join(_group(part, "") for part in parts)),
+        re.compile(_group(date, "")),
+        sum(part.kind in (ANY, HEX) for part in parts) > _FEW,
         date.text,
         date.kind == UTC,
     )

@@ -59,14 +59,14 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
 
     Raise Failure when that does not work; nothing is left then. The caller holds the target.
     """
-    if existing := our_devices.find(host, device.number):
+    if existing := our_devices.find_overlay(host, device.number):
         if laid := find_laid(host, device) or _finish(
             host, target, device, existing, fstype, until
         ):
             return laid
         remove(host, target, existing, until)
     name = _make(host, target, device, fstype, store, until)
-    node = our_devices.find(host, device.number)
+    node = our_devices.find_overlay(host, device.number)
     try:
         _replay(host, target, name, fstype, until)
         device_mapper.make_read_only(host, target, node)
@@ -110,7 +110,7 @@ def _is_full(host: Host, name: str, until: float) -> bool:
 
 def find_laid(host: Host, device: Device) -> Device | None:
     """Return the finished overlay of a device, None if there is none or it is not finished."""
-    node = our_devices.find(host, device.number)
+    node = our_devices.find_overlay(host, device.number)
     if not node or not our_devices.is_finished(host, node):
         return None
     number = host.read(f"/sys/block/{node}/dev") or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import marshal
 import os
 import signal
 import time
@@ -54,6 +55,16 @@ def test_the_value_comes_back(value: object) -> None:
 def test_an_exception_in_the_child_is_a_failure_here() -> None:
     with pytest.raises(errors.Failure, match="t: "):
         bounded.run(lambda: 1 // 0, time.monotonic() + 30, "t")
+
+
+@pytest.mark.parametrize("length", [1, 5, 60])
+def test_a_child_that_is_killed_as_it_answers_is_a_failure_here(length: int) -> None:
+    def work() -> None:  # the kernel ends it when memory runs out
+        os.write(1, marshal.dumps(["x" * 90])[:length])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(errors.Failure, match="t: the disk could not be read"):
+        bounded.run(work, time.monotonic() + 30, "t")
 
 
 def test_a_child_that_hangs_is_not_waited_for_and_holds_none_of_our_files(tmp_path: Path) -> None:

@@ -299,6 +299,13 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
         (
             "overlays",
             "problem",
+            {"/etc/auto.iscsi.conf": "fstype = auto\npartition = system\njournal = skip\n"},
+            "no logical volumes",
+            "dmsetup",
+        ),
+        (
+            "overlays",
+            "problem",
             {
                 "/etc/auto.iscsi.conf": "journal = overlay\n",
                 "/usr/sbin/dmsetup": version(""),

@@ -189,6 +189,7 @@ def test_without_root_what_any_user_can_see_is_reported() -> None:
         os.chmod(folder, 0o755)
         root = Path(folder)
         make_tree(root, {**LOGGED_IN, f"{RECORD}/10.0.0.1,3260,1/default": ""})
+        make_tree(root, {config_files.FILE: "[*-with]\nwith = *-data\n"})
         (root / "run/auto-iscsi").mkdir()
         for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
             os.chmod(root / name, 0)
@@ -196,6 +197,7 @@ def test_without_root_what_any_user_can_see_is_reported() -> None:
         try:
             visible = explain.report(Host(folder), TARGET, PLAIN)
             missing = explain.report(Host(folder), f"{TARGET}-2", PLAIN)
+            with_others = explain.report(Host(folder), f"{TARGET}-with", PLAIN)
         finally:
             os.seteuid(before)
             for name in ("etc/iscsi/nodes", "run/auto-iscsi"):
@@ -204,6 +206,7 @@ def test_without_root_what_any_user_can_see_is_reported() -> None:
     assert "permission denied" in steps(visible)["record"]
     assert "denied" in steps(visible)["lease"]
     assert missing.data["outcome"] == "unknown" and missing.status == 0
+    assert with_others.data["outcome"] == "unknown" and with_others.status == 0
 
 
 WATCHED = """

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from auto_iscsi.admin import explain, output
 from auto_iscsi.config import templates, values
 from auto_iscsi.machine.host import Host
-from auto_iscsi.san import names
+from auto_iscsi.san import names, template_fit
 from tests.tree.tree import make_tree
+from tests.unit.language import time_limit
 
 UTC = timezone.utc
 
@@ -136,6 +137,42 @@ def test_built_in_templates_can_be_read_in_one_way_only(template: str) -> None:
 @given(st.text(alphabet="abz019-_.:", max_size=80))
 def test_no_name_is_too_much(text: str) -> None:
     names.take_apart(f"iqn.2001-05.com.example:{text}", ("*:{volume}-{utc:%s}",), "UTC")
+
+
+def test_a_name_that_a_stranger_chose_keeps_no_template_busy_for_hours() -> None:
+    own = values.templates(
+        ["*-*-*-*-*-*:{volume}-{date:%Y%m%d}", "*{hex}?{hex}?*:{volume}-{utc:%s}"]
+    )
+    with time_limit(20):
+        for text in ("-" * 198 + "x", "a" * 199, "-a" * 90 + ":vm-20260203"):
+            answer = names.take_apart(f"iqn.2001-05.com.example:{text}", own, "UTC")
+    assert isinstance(answer, names.Snapshot) and answer.volume == "vm"
+    snapshot = names.take_apart("iqn.2001-05.com.example:a-b-c-d-e:vm-20260203", own, "UTC")
+    assert snapshot == names.Snapshot("vm", datetime(2026, 2, 3, tzinfo=timezone.utc), own[0])
+
+
+PARTS = st.sampled_from(["*", "?", "{hex}", "-", ":", "a", "1", "-snap.", "{hex}-"])
+
+
+@given(
+    st.lists(PARTS, max_size=5),
+    st.lists(PARTS, max_size=3),
+    st.sampled_from(["{date:%Y%m%d}", "{utc:%s}", "{utc:%Y%j.%f}"]),
+    st.text("a1-:.", max_size=9),
+    st.sampled_from(["vm", "1a-vm", ":vm"]),
+    st.sampled_from(["20260203", "1700000000", "2026034.12"]),
+    st.text("a1-:.", max_size=5),
+)
+def test_both_ways_to_fit_a_name_agree(
+    before: list[str], after: list[str], date: str, start: str, volume: str, time: str, end: str
+) -> None:
+    template = "".join((*before, "{volume}", *after, date, *after))
+    expression = names._expression(template)
+    for name in (f"{start}{volume}{end}{time}", f"{start}{volume}{end}{time}{end}"):
+        fit = template_fit.Fit(name, templates.parse(template), expression.time)
+        for shortest, pattern in ((True, expression.shortest), (False, expression.longest)):
+            match = pattern.fullmatch(name)
+            assert fit.groups(shortest) == (match and (match["volume"], match["time"]))
 
 
 @given(st.text(alphabet="{}%:*?abdevolumutcY-.", max_size=40))

@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from auto_iscsi.drivers import eqlx_output, protocol, wire
+from auto_iscsi.san import replies
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = {
@@ -140,3 +144,18 @@ def list_snapshots(call):
     status, reply, _ = run("list", request, code, pass_fds=handles)
     assert (status, reply["error"]["message"]) == (1, "pass word own")
     assert error("list", REQUEST, code)[1] == "invalid"
+
+
+@pytest.mark.parametrize("year", ["0001", "0500", "0999", "1000", "9998", "9999"])
+def test_the_name_of_one_snapshot_does_not_break_the_list_of_its_san(year: str) -> None:
+    """Whoever may take snapshots of one volume at the array names them."""
+    at = eqlx_output.created(f"vm-{year}-06-01-00:00:00", timezone.utc)
+    told = protocol._told(protocol.Snapshot("vm", "s", "vm/s", created=at, created_from="name"))
+    (listed,) = replies.listing({"snapshots": [told]}, "eql1").snapshots
+    is_time = year in ("0500", "0999", "1000", "9998")
+    assert (listed.created, listed.created_from) == ((at, "name") if is_time else (None, "none"))
+
+
+@pytest.mark.parametrize("seconds", [1e30, float("inf"), float("nan"), -1e12])
+def test_a_time_outside_the_calendar_is_none(seconds: float) -> None:
+    assert wire.written_time(seconds) is None
