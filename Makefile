@@ -86,10 +86,10 @@ test-san: deb rpm standalone ## test with a real SAN in the virtual machine
 
 .PHONY: soak
 soak: export BED_CPUS = 2
-soak: deb ## run users, kills and restarts in the virtual machine (SECONDS=600)
+soak: deb ## run users and kills in the virtual machine, then at two arrays there (SECONDS=600)
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(PYTEST) -s tests/san/test_soak.py --soak $(or $(SECONDS),600) $(ARGS)
+	@$(PYTEST) -s tests/san/test_soak.py tests/san/test_soak_at_san.py --soak $(or $(SECONDS),600) $(ARGS)
 
 .PHONY: test-trixie
 test-trixie: deb rpm standalone ## run test-san on Debian 13 (make test runs only its core)

@@ -24,9 +24,9 @@ REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options for the guest's suite and package, and for the soak test."""
+    """Add the options for the guest's suite and package, and for the soak tests."""
     parser.addoption("--bed-suite", help="the guest's Debian suite (BED_SUITE, else bookworm)")
-    parser.addoption("--soak", help="how long test_soak.py lasts, in seconds")
+    parser.addoption("--soak", help="how long a soak test lasts, in seconds")
     parser.addoption("--bed-deb", help="the package to install (else the newest in dist/)")
 
 

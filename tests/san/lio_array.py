@@ -35,6 +35,24 @@ echo live >/run/live/marker; sync
 udevadm settle
 """
 
+#: A volume that is mounted, and as many snapshots of it, each with its own name in its file.
+_MANY = """
+set -e
+truncate -s 400M /var/tmp/$vg.img
+vgcreate -qq $vg $(losetup --show -f /var/tmp/$vg.img)
+lvcreate -qq -y --type thin-pool -L 300M -n pool $vg
+lvcreate -qq -y -V 16M --thinpool pool -n $volume $vg
+mkfs.ext4 -q /dev/$vg/$volume
+mkdir -p /run/$volume && mount /dev/$vg/$volume /run/$volume
+for number in $(seq $count); do
+    echo $volume@s$number >/run/$volume/marker; sync -f /run/$volume
+    lvcreate -qq -y -s -n s$number $vg/$volume
+done
+echo live >/run/$volume/marker; sync
+mount -o remount,ro /run/$volume
+udevadm settle
+"""
+
 #: sshd with the driver as the forced command of a key, as auto-iscsi-lio(8) has it.
 _SSHD = f"""
 set -e
@@ -55,13 +73,23 @@ END
 /usr/sbin/sshd -f {FOLDER}/sshd_config
 """
 
-#: Everything that the kernel's target has, and the devices of LVM's.
 _DUMP = """
 cd /sys/kernel/config/target
 find core/iblock* core/fileio* iscsi \\
     ! -path '*/statistics*' ! -path '*/alua/*' ! -path 'core/*/*/*' 2>/dev/null | sort
 dmsetup ls | sort
 """
+
+
+def make_many(vm: Machine, vg: str, volume: str, count: int) -> list[str]:
+    """Make a volume group with a volume and its snapshots; return the keys: so say the files."""
+    vm.run(_MANY, env={"vg": vg, "volume": volume, "count": str(count)}, timeout=400)
+    return [f"{volume}@s{number + 1}" for number in range(count)]
+
+
+def dump(vm: Machine) -> str:
+    """Return everything that the kernel's target has, and the devices of LVM's."""
+    return vm.run(_DUMP, timeout=100).stdout
 
 
 class Array:
@@ -120,7 +148,7 @@ class Array:
         return [each["snapshot"] for each in reply["snapshots"]]
 
     def dump(self) -> str:
-        return self.vm.run(_DUMP, timeout=100).stdout
+        return dump(self.vm)
 
     def login(self, target: Mapping[str, Any]) -> str:
         """Log in to a target as an administrator does; return the name of the LUN's disk."""
