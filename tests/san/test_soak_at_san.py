@@ -43,6 +43,7 @@ auto-iscsi reap; auto-iscsi san journal
 LEFT = "find /etc/iscsi/nodes -type f; iscsiadm -m session; losetup -ln -O NAME,BACK-FILE"
 
 
+@pytest.mark.long
 def test_soak_at_two_arrays(vm: Machine, request: pytest.FixtureRequest) -> None:
     seconds = int(request.config.getoption("--soak") or SHORT)
     files = {}
