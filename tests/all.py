@@ -130,6 +130,8 @@ def run_all(parts: Sequence[Part], arguments: Sequence[str]) -> int:
     outcomes: list[Outcome] = []
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
+    # A shell ignores it for what it starts with &, and so would the parts, which end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for place, part in enumerate(parts, 1):
             broken = {outcome.name for outcome in outcomes if outcome.status}

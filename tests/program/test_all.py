@@ -52,6 +52,7 @@ def pytest_on(name: str, file: Path) -> str:
 
 
 def start(*parts: str, arguments: str = "") -> subprocess.Popen[str]:
+    """Start the script as a shell does with &: SIGINT is ignored."""
     script = RUN.format(parts=", ".join(parts))
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments.split()],
@@ -59,6 +60,7 @@ def start(*parts: str, arguments: str = "") -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
 
 
