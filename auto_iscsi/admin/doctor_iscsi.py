@@ -107,11 +107,7 @@ def database_lock(host: Host) -> Finding:
 def automatic_startup(host: Host) -> Finding:
     """Check that no target that we use, or that is gone, is logged in at boot."""
     claimed = set(host.names(f"{claims.FOLDER}/claims"))
-    logged_in = {
-        keys.fold(sessions.target_name(host, int(sid)))
-        for sid in (name[len("session") :] for name in host.names(sessions.FOLDER))
-        if sid.isdecimal()
-    }
+    logged_in = {keys.fold(sessions.target_name(host, sid)) for sid in sessions.numbers(host)}
     automatic = {
         target
         for target in sorted(node_records.list_targets(host))

@@ -18,8 +18,11 @@ from __future__ import annotations
 import time
 
 from auto_iscsi import keys, portals
-from auto_iscsi.lean_stdlib import NamedTuple
+from auto_iscsi.lean_stdlib import TYPE_CHECKING, NamedTuple
 from auto_iscsi.machine.host import Host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FOLDER = "/sys/class/iscsi_session"
 CONNECTIONS = "/sys/class/iscsi_connection"
@@ -105,9 +108,15 @@ def wait_until_gone(host: Host, session: Session, until: float) -> bool:
 
 def list_all(host: Host) -> list[Session]:
     """Return all sessions of the host, by number."""
-    names = (name[len("session") :] for name in host.names(FOLDER))
-    sessions = (read(host, int(sid)) for sid in names if sid.isdecimal())
-    return sorted(filter(None, sessions))
+    return sorted(filter(None, (read(host, sid) for sid in numbers(host))))
+
+
+def numbers(host: Host) -> Iterator[int]:
+    """Yield the number of each session, also of one that read() does not know yet, or any more."""
+    for name in host.names(FOLDER):
+        sid = name[len("session") :]
+        if sid.isdecimal():
+            yield int(sid)
 
 
 def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
@@ -121,10 +130,9 @@ def find_all(host: Host, target: str, hint: int = -1) -> list[Session]:
         if session and session.up and keys.fold(session.target) == target:
             return [session]
     sessions = []
-    for name in host.names(FOLDER):
-        sid = name[len("session") :]
-        if sid.isdecimal() and keys.fold(target_name(host, int(sid))) == target:
-            session = read(host, int(sid))
+    for sid in numbers(host):
+        if keys.fold(target_name(host, sid)) == target:
+            session = read(host, sid)
             if session:
                 sessions.append(session)
     return sorted(sessions, key=lambda session: (not session.up, session.sid))

@@ -101,12 +101,13 @@ def _present(host: Host, volume: str, name: str, until: float) -> Lease:
 def _list_allowed(host: Host, volume: str, asker: presenting.Asker) -> list[San]:
     """Return the SANs that may have a volume, and where this user may present; raise Failure."""
     refusals: list[errors.Failure] = []
+    wrong_files: list[errors.Failure] = []
     allowed, is_known = [], False
     for san_name in san_files.list_names(host):
         try:
             san = san_files.find(host, san_name)
         except errors.BadConfiguration as failure:  # another SAN can have the volume
-            refusals.append(failure)
+            wrong_files.append(failure)
             continue
         if not san.has_volume(volume):
             continue
@@ -115,9 +116,9 @@ def _list_allowed(host: Host, volume: str, asker: presenting.Asker) -> list[San]
             presenting.require_allowed(san, asker)
             allowed.append(san)
         except errors.NotAllowed as refusal:
-            refusals.insert(0, refusal)
-    if refusals and not allowed:
-        raise refusals[0]
+            refusals.append(refusal)
+    if not allowed and (failures := refusals + wrong_files):
+        raise failures[0]
     if not is_known:
         raise _not_found(volume)
     return allowed

@@ -45,7 +45,7 @@ def ask(host: Host, until: float) -> list[str]:
 def ask_each(host: Host, sans: Sequence[San], until: float) -> dict[str, errors.Failure]:
     """Ask the drivers of several SANs at the same time; return by SAN why it did not answer."""
 
-    def failure(san: San) -> errors.Failure | None:
+    def ask_one(san: San) -> errors.Failure | None:
         try:
             calls.recent_snapshots(host, san, min(until, time.monotonic() + san.timeout))
         except errors.Failure as failure:
@@ -55,7 +55,7 @@ def ask_each(host: Host, sans: Sequence[San], until: float) -> dict[str, errors.
     if not sans:
         return {}
     with futures.ThreadPoolExecutor(len(sans)) as pool:
-        answers = list(pool.map(failure, sans))
+        answers = list(pool.map(ask_one, sans))
     return {san.name: answer for san, answer in zip(sans, answers) if answer}
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from auto_iscsi.config.templates import ANY, HEX, LITERAL, ONE, VOLUME, Part
+from auto_iscsi.config.templates import ANY, HEX, LITERAL, ONE, VOLUME, VOLUME_CHARACTERS, Part
 
 _HEX = frozenset("0123456789abcdef")
-_FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")  # of a volume's name
-_FURTHER = _FIRST.union("._-")  # templates.VOLUME_CHARACTERS
+_FURTHER = frozenset(filter(re.compile(VOLUME_CHARACTERS).fullmatch, map(chr, range(128))))
+_FIRST = frozenset(filter(str.isalnum, _FURTHER))  # of a volume's name
 
 
 class Fit:

@@ -57,9 +57,8 @@ class ThinPlan(NamedTuple):
 
 if TYPE_CHECKING:
     Plan = Union["tuple[Segment, ...]", PoolPlan, ThinPlan]
-    Read = Callable[
-        [Stripe], "bytes | None"
-    ]  #: the first 512 bytes there; None: they cannot be read
+    #: Returns the first 512 bytes there; None: they cannot be read.
+    Read = Callable[[Stripe], "bytes | None"]
 
 
 class Layers:

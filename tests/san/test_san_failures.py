@@ -9,7 +9,7 @@ import pytest
 
 from tests.san import arrows, job
 from tests.san.arrows import MAP, REAPER, Arrow
-from tests.san.at_san import CONFIGURATION, SOON, read
+from tests.san.at_san import CONFIGURATION, LONG_AGO, SOON, read
 from tests.san.bed.machine import Machine
 from tests.san.lio_array import FIRST, FOLDER, VOLUME, Array
 
@@ -82,11 +82,7 @@ class Host:
 
     def retry(self) -> None:
         """Let the time pass after which a revoke is tried again."""
-        self.vm.run(
-            'sed -i \'s/"changed": [0-9.]*/"changed": 1.0/\' /var/lib/auto-iscsi/san/*-*'
-            " && auto-iscsi san journal --finish",
-            timeout=100,
-        )
+        self.vm.run(f"{LONG_AGO} && auto-iscsi san journal --finish", timeout=100)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.san import job, lio_array
-from tests.san.at_san import CONFIGURATION, SOON, audited
+from tests.san.at_san import CONFIGURATION, LONG_AGO, SOON, audited
 from tests.san.bed.machine import Machine
 
 SHORT = 45  # seconds
@@ -35,9 +35,8 @@ portals = 127.0.0.1
 mode = {mode}
 """
 ARRAYS = {"own": ("vg0", "vm-alpha"), "shared": ("vg1", "vm-beta")}
-#: Lets the time pass after which what a killed run left is undone, and a revoke is tried again.
-LATER = """
-sed -i 's/"changed": [0-9.]*/"changed": 1.0/' /var/lib/auto-iscsi/san/*-* 2>/dev/null
+LATER = f"""
+{LONG_AGO} 2>/dev/null
 auto-iscsi reap; auto-iscsi san journal
 """
 LEFT = "find /etc/iscsi/nodes -type f; iscsiadm -m session; losetup -ln -O NAME,BACK-FILE"
