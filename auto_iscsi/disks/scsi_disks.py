@@ -204,6 +204,8 @@ def matching_devices(host: Host, sessions: Sequence[Session], settings: Settings
             of_disk = list_devices(host, disk, part)
             if part and not of_disk and not missing and is_known_to_udev(host, disk):
                 numbers = sorted(list_partitions(host, disk))
+                if part in numbers:  # it came between the two looks: the next one has its device
+                    continue
                 missing = _hidden_partition(host, disk, part)
                 if not missing and (numbers or not why_unreadable(host, disk)):
                     missing = missing_partition(disk, part, numbers)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from auto_iscsi.config import schema
+from auto_iscsi.disks import scsi_disks
+from auto_iscsi.iscsi import sessions
+from auto_iscsi.machine.host import Host
+from tests.tree import kernel
 from tests.tree.machine import MARGIN, OTHER, VOL1, VOL10, Machine
 
 
@@ -55,6 +62,28 @@ def test_a_stale_link_to_a_disk_that_is_gone_is_never_used(machine: Machine) -> 
     assert machine.entry(VOL1, portal) == machine.visit(VOL1)
     assert len(machine.runs("--login")) == 2
     assert machine.leads_to(machine.entry(VOL1, portal)) == "sdb1"
+
+
+def test_a_partition_that_comes_while_a_lookup_looks_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, settings = Host(str(tmp_path)), schema.resolve([], VOL1)
+    disk = kernel.add_disk(host.root, kernel.open_session(host.root, VOL1, "127.0.0.1", 3260, 1), 0)
+    names_now = Host.names
+
+    def names(host: Host, name: str) -> list[str]:
+        """The kernel and udev finish with the disk as soon as its partitions were read."""
+        names = names_now(host, name)
+        if name.endswith(f"/block/{disk.name}") and f"{disk.name}1" not in names:
+            kernel.add_partitions(host.root, disk, {"1": None})
+            kernel.announce(host.root, disk, {"1": None})
+        return names
+
+    monkeypatch.setattr(Host, "names", names)
+    present = sessions.find_all(host, VOL1)
+    assert scsi_disks.matching_devices(host, present, settings) == []
+    (device,) = scsi_disks.matching_devices(host, present, settings)
+    assert device.node == f"{disk.name}1"
 
 
 def test_udevs_record_of_an_earlier_disk_with_that_number_is_not_used(machine: Machine) -> None:
