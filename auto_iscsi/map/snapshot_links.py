@@ -42,5 +42,6 @@ def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
             log(f"{text}: {'; '.join(failures)}")
         is_current = links.is_current(host, text, catalogue.state(host))
         if not is_current and text not in links.update(host, catalogue.read(host)):
+            links.tell_again(host)
             raise errors.NoSnapshot(f"{text}: no snapshot of it is presented any more")
         return f"-fstype=bind,ro :{links.FOLDER}/{text}"

@@ -21,7 +21,7 @@ from datetime import timezone
 
 from auto_iscsi import errors
 from auto_iscsi.iscsi import claims
-from auto_iscsi.machine import master_map, state_files
+from auto_iscsi.machine import master_map, spawn, state_files
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san.catalogue import Catalogue, Entry
 
@@ -30,6 +30,7 @@ LATEST = "latest"
 _STATE = f"{FOLDER}/.state"  # that of the catalogue of which everything was made (catalogue.state)
 _LOCK = "lock-snapshots"
 _LOCKING = 5.0  # seconds
+_ENDING = 3.0  # seconds in which automount ends a lookup after its program, and counts one on
 _PROGRAM = "+program:/usr/libexec/auto-iscsi/auto.snapshots"
 _UTC = "@GMT-"  # how a link_format begins whose times are in UTC, as Samba reads them
 
@@ -82,6 +83,23 @@ def update(host: Host, known: Catalogue) -> frozenset[str]:
     if is_new:
         _tell_automount(host)
     return frozenset(by_volume)
+
+
+def tell_again(host: Host) -> None:
+    """Have automount read the list once more when the lookup that runs now has failed.
+
+    It goes on with the list as it was when the lookup began, and makes the directory anew of a
+    volume that has just been taken off the list (autofs modules/lookup_file.c, lookup_one, and
+    modules/mount_bind.c). It removes what is older than its reading of the list, in whole seconds
+    (daemon/lookup.c, lookup_prune_one_cache). So a process of our own waits, with nothing open for
+    which automount would wait.
+    """
+
+    def tell() -> None:
+        time.sleep(_ENDING)
+        _tell_automount(host)
+
+    spawn.fork(tell, out=-1)
 
 
 def is_current(host: Host, volume: str, state: str) -> bool:

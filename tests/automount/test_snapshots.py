@@ -114,6 +114,17 @@ def test_what_is_presented_or_gone_is_seen_at_the_next_visit(browse: Browse) -> 
     assert "No such file" in result(browse.enter("ls", "/snapshots/vm-alpha"))
 
 
+def test_a_volume_that_is_gone_is_not_listed_after_a_visit_of_it(browse: Browse) -> None:
+    """automount makes its directory anew: it goes on with the list as it was before the visit."""
+    started(browse)
+    listing(browse)
+    run(browse, "ls", "/snapshots/vm-alpha")
+    forgotten(browse, "vm-alpha")
+    browse.machine.change(ALPHA, offered=False)
+    assert "No such file" in result(browse.enter("ls", "/snapshots/vm-alpha"))
+    browse.wait_for(lambda: run(browse, "ls", "/snapshots") == ["vm-beta"], "the end of vm-alpha")
+
+
 def test_a_name_that_is_no_volume_is_refused_and_no_portal_is_asked(browse: Browse) -> None:
     started(browse)
     listing(browse)
