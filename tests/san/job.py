@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,11 @@ BETA = f"{ARRAY}-4a90da503-e2e3e8c1f704be-vm-beta-2010-05-03-04:00:01.50612"
 ALPHA = f"{ARRAY}-1c20da503-77b3e8c1f6d4bd-vm-alpha-2010-05-03-04:00:01.50611"
 ROOT = "/iscsiauto"
 ORIGINAL = Path(__file__).parent / "original" / "auto.iscsi"
+#: Seconds for which automount answers for a refused key by itself: --negative-timeout = 1, counted
+#: in whole seconds.
+NEGATIVE = 2.1
 Seen = TypeVar("Seen")
+_refused_at: weakref.WeakKeyDictionary[Machine, float] = weakref.WeakKeyDictionary()
 
 
 def until(look: Callable[[], Seen], seconds: float = 60) -> Seen:
@@ -26,7 +31,8 @@ def until(look: Callable[[], Seen], seconds: float = 60) -> Seen:
 
 
 def visit(vm: Machine, iqn: str, file: str = "marker", *, check: bool = True) -> Result:
-    """Read a file of a snapshot as a user."""
+    """Read a file of a snapshot as a user, once automount has forgotten the last refusal."""
+    time.sleep(max(0.0, _refused_at.get(vm, 0.0) + NEGATIVE - time.monotonic()))
     return vm.run(["cat", f"{ROOT}/{iqn}/{file}"], user="user", check=check, timeout=120)
 
 
@@ -82,6 +88,7 @@ def refusal(vm: Machine, iqn: str) -> str:
     """Visit a snapshot whose lookup must fail; return the line in the log."""
     before = len(messages(vm))
     assert visit(vm, iqn, check=False).status == 1
+    _refused_at[vm] = time.monotonic()
     (line,) = until(lambda: messages(vm)[before:])
     return line
 

@@ -52,17 +52,6 @@ def readable_by_others(vm: Machine) -> list[str]:
     return files.lines
 
 
-def refused(vm: Machine, iqn: str) -> str:
-    """Visit until automount runs the map again; return the line in the log."""
-    before = len(job.messages(vm))
-
-    def again() -> list[str]:
-        assert job.visit(vm, iqn, check=False).status == 1
-        return job.messages(vm)[before:]
-
-    return job.until(again)[0]
-
-
 def logged(vm: Machine) -> str:
     """Return everything that daemons and the kernel have logged."""
     return vm.journal("-o", "cat") + vm.run("dmesg").stdout
@@ -101,22 +90,22 @@ def test_one_way_chap_and_wrong_secrets(vm: Machine, san: San) -> None:
     job.configure(vm, f"{PORTAL}{ONE_WAY}")
     assert job.visit(vm, job.ALPHA).stdout == f"{job.ALPHA}\n"  # discoveries require no CHAP
     vm.write(FILES[0], "another-secret", 0o600)
-    line = refused(vm, job.BETA)
+    line = job.refusal(vm, job.BETA)
     assert "the target refused this host or its CHAP secret (iscsiadm exit 24)" in line
     assert f"correct chap_user or the secret in {FILES[0]}" in line
     rejected = "Security negotiation failed"  # the target's message; iscsid's comes later
     assert vm.run("dmesg").stdout.count(rejected) == 1
-    line = refused(vm, job.BETA)
+    line = job.refusal(vm, job.BETA)
     assert f"the secret in {FILES[0]} was refused" in line and "not tried again" in line
     assert vm.run("dmesg").stdout.count(rejected) == 1
     assert [path for path in job.records(vm) if job.BETA in path] == []
     job.configure(vm, f"{PORTAL}{MUTUAL}")
     vm.write(FILES[0], SECRET, 0o600)
     vm.write(FILES[1], "not-its-secret", 0o600)
-    line = refused(vm, job.BETA)
+    line = job.refusal(vm, job.BETA)
     assert f"its secret is not the one in {FILES[1]}" in line
     secrets(vm)
-    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == f"{job.BETA}\n"
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
     assert "another-secret" not in logged(vm) and "not-its-secret" not in logged(vm)
 
 
@@ -128,18 +117,18 @@ def test_a_secret_that_others_can_read_and_a_discovery_that_is_refused(
     secrets(vm)
     job.configure(vm, f"{PORTAL}{ONE_WAY}")
     vm.run(f"chmod 640 {FILES[0]}")
-    line = refused(vm, job.BETA)
+    line = job.refusal(vm, job.BETA)
     assert f"{FILES[0]}: not used: users other than root can read it (mode 0640)" in line
     assert f"chmod 600 {FILES[0]}" in line
     check = vm.run("auto-iscsi check", check=False)
     assert check.status == 1 and "users other than root can read it" in check.stdout
     vm.write(FILES[0], "another-secret", 0o600)
     assert vm.run("auto-iscsi check", user="user").lines == ["/etc/auto.iscsi.conf: ok"]
-    line = refused(vm, job.BETA)
+    line = job.refusal(vm, job.BETA)
     assert "discovery at 127.0.0.1:3260: the target refused" in line
-    assert "the secret in" in refused(vm, job.BETA)
+    assert "the secret in" in job.refusal(vm, job.BETA)
     secrets(vm)
-    assert job.until(lambda: job.visit(vm, job.BETA, check=False).stdout) == f"{job.BETA}\n"
+    assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
 def test_a_secret_in_a_node_record_is_gone_soon_after_a_boot(vm: Machine, san: San) -> None:

@@ -75,7 +75,6 @@ def test_disks_with_a_history(vm: Machine, san: San) -> None:
 
     def refusal(settings: str) -> str:
         job.configure(vm, SETTINGS + settings)
-        vm.run("sleep 2")  # automount remembers a failure for a second
         return job.refusal(vm, job.BETA)
 
     def read(settings: str) -> str:

@@ -74,7 +74,6 @@ def test_a_twin_leaves_the_map_of_a_mounted_volume_at_once(vm: Machine, san: San
         assert reason in job.refusal(vm, job.ALPHA)
         assert vm.sessions(job.ALPHA) == []
         assert job.until(lambda: slaves() == [job.session(vm, job.BETA).disks[0]])
-        vm.run("sleep 1.1")  # automount's memory of a failure
     vm.run("echo 3 > /proc/sys/vm/drop_caches")
     shown = vm.run(["cat", f"{job.ROOT}/{job.BETA}/big"], user="user", timeout=120).stdout
     assert shown == job.BETA * (1 << 13)

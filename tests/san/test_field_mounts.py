@@ -54,7 +54,6 @@ def test_a_mount_that_fails_and_one_that_outlives_its_session(vm: Machine, san: 
     vm.run("sleep 4")
     assert SAID in job.refusal(vm, job.BETA)
     vm.run(["dd", "if=/run/intact", f"of={disk.path}", "bs=4096", "conv=notrunc"])
-    vm.run("sleep 2")  # automount's memory of the failure
     assert job.visit(vm, job.BETA).stdout == "here\n"
     told = job.messages(vm)
     assert len(told) == 2 and "unsupported optional features" in told[1]

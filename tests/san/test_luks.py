@@ -131,11 +131,6 @@ def whole(vm: Machine, san: San) -> LiveDisk:
     return disk
 
 
-def refusal(vm: Machine) -> str:
-    vm.run("sleep 2")  # automount remembers a refusal for a second
-    return job.refusal(vm, job.ALPHA)
-
-
 AUTO = ALL.replace("partition = all", "partition = auto")
 
 
@@ -144,22 +139,24 @@ def test_what_is_missing_is_named_and_then_the_whole_disk_is_opened(vm: Machine,
     disk = whole(vm, san)
     before = checksum(vm, disk)
     job.configure(vm, AUTO)
-    assert "LUKS encrypted and is left alone; needed: its key: set luks_key_file" in refusal(vm)
+    assert "LUKS encrypted and is left alone; needed: its key: set luks_key_file" in job.refusal(
+        vm, job.ALPHA
+    )
     configure(vm, AUTO)
     vm.run(f"chmod 640 {FILE}")
-    assert f"{FILE}: not used: users other than root can read it" in refusal(vm)
+    assert f"{FILE}: not used: users other than root can read it" in job.refusal(vm, job.ALPHA)
     assert "key-file" in vm.run("auto-iscsi check --json", check=False).stdout
     assert FILE in vm.run("auto-iscsi doctor", check=False).stdout
     vm.run(f"rm {FILE}")
-    assert f"{FILE}: no such file; see luks_key_file" in refusal(vm)
+    assert f"{FILE}: no such file; see luks_key_file" in job.refusal(vm, job.ALPHA)
     vm.write(FILE, f"{KEY}\n", 0o600)
-    assert f"the key in {FILE} does not fit it; every byte" in refusal(vm)
+    assert f"the key in {FILE} does not fit it; every byte" in job.refusal(vm, job.ALPHA)
     vm.write(FILE, KEY, 0o600)
     vm.run("mv /usr/sbin/cryptsetup /sbin/cryptsetup.away")
-    assert "cryptsetup is not installed; install cryptsetup-bin" in refusal(vm)
+    assert "cryptsetup is not installed; install cryptsetup-bin" in job.refusal(vm, job.ALPHA)
     vm.run("mv /sbin/cryptsetup.away /usr/sbin/cryptsetup")
     vm.run("rmmod dm_crypt; mv $(modinfo -n dm_crypt) /run && depmod")
-    assert "it takes the kernel module dm_crypt" in refusal(vm)
+    assert "it takes the kernel module dm_crypt" in job.refusal(vm, job.ALPHA)
     vm.run("mv /run/dm-crypt.ko* /lib/modules/$(uname -r)/kernel/drivers/md/ && depmod")
     assert vm.run("dmsetup ls").stdout == "No devices found\n"
     assert job.visit(vm, job.ALPHA).stdout == "whole\n"
