@@ -12,8 +12,7 @@ grep -q auto-iscsi /proc/$PPID/cmdline || exec /usr/sbin/dmsetup.real "$@" # for
 echo >>/run/calls
 if [ $(wc -l </run/calls) = {call} ]; then
     [ {when} = after ] && /usr/sbin/dmsetup.real "$@"
-    if [ {when} = bare ]; then
-        [ "$1" = create ] || exit 1
+    if [ {when} = bare ] && [ "$1" = create ]; then
         name=$2
         [ "$2" = --concise ] && name=${{3%%,*}}
         /usr/sbin/dmsetup.real create $name --uuid AUTOISCSI-$name --notable
