@@ -27,6 +27,7 @@ _ALL = ("-aHAXS", "--numeric-ids", "--no-devices", "--no-specials")
 #: How rsync(1) marks, in --itemize-changes, a file whose content it would send.
 _SENT = (">f", "<f", "cL", "hf", ">L", "<L")
 _MADE_FOLDER = "cd+"  #: likewise, a directory that it would make
+_SKIPPED = 'non-regular file "'  #: what it prints after "skipping", before such a name
 _NOT_ALL = 23  # rsync(1), EXIT VALUES: what a list is asked of is not there
 _SUFFIX = ".before-restore-%Y-%m-%d-%H%M%S"
 
@@ -47,12 +48,13 @@ class Restored(NamedTuple):
     kept: tuple[str, ...]  #: names that are there, differ, and were not overwritten
     suffix: str  #: of the backups; "": none is made
     differs: tuple[str, ...]  #: names that are not the snapshot's afterwards
+    left_out: tuple[str, ...] = ()  #: devices, FIFOs and sockets, as rsync prints their names
 
 
 def restore(host: Host, entry: Entry, path: str, options: Options) -> Restored:
     """Restore a file or directory; raise Failure when it cannot be read, or rsync fails."""
     if not shutil.which("rsync"):
-        raise errors.BrokenInstallation("rsync is not installed", "apt install rsync")
+        raise errors.BrokenInstallation("rsync is not installed", "install rsync")
     with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
         try:
             with paths.parent(root, path) as (folder, name):
@@ -69,7 +71,11 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
     if name:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise errors.Failure(f"{path} is neither a file nor a directory")
+            raise errors.Failure(
+                f"{path} is neither a file nor a directory",
+                f"restore {os.path.dirname(path.rstrip('/')) or '/'}: what is in it comes without "
+                "devices, FIFOs and sockets",
+            )
         is_folder = stat.S_ISDIR(mode)
     else:
         is_folder = True
@@ -82,16 +88,18 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
     if not options.overwrite:
         _refuse_inside(destination, _folders(whole) - _folders(missing))
     differing, fresh = _sent(whole), _sent(missing)
+    left_out = tuple(_left_out(whole))
     kept = [] if options.overwrite else sorted(set(differing) - set(fresh))
     if options.dry_run:
         changes = differing if options.overwrite else fresh
-        return Restored(tuple(changes), tuple(kept), suffix, ())
+        return Restored(tuple(changes), tuple(kept), suffix, (), left_out)
     how = ["--checksum"] if options.overwrite else ["--ignore-existing"]
     if suffix:
         how += ["--backup", f"--suffix={suffix}"]
     changes = _sent(_itemized(how, source, destination))
     after = _sent(_itemized(["--dry-run", "--checksum"], source, destination))
-    return Restored(tuple(changes), tuple(kept), suffix, tuple(sorted(set(after) - set(kept))))
+    differs = tuple(sorted(set(after) - set(kept)))
+    return Restored(tuple(changes), tuple(kept), suffix, differs, left_out)
 
 
 def _destination(text: str, name: str, is_folder: bool) -> str:
@@ -162,6 +170,15 @@ def _itemized(how: Sequence[str], source: str, destination: str) -> list[tuple[s
 def _sent(items: Sequence[tuple[str, str]]) -> list[str]:
     """Return the names whose content was sent."""
     return sorted(name for code, name in items if code.startswith(_SENT))
+
+
+def _left_out(items: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the names of what is neither a file, a directory nor a link."""
+    return sorted(
+        text[len(_SKIPPED) : -1]
+        for code, text in items
+        if code == "skipping" and text.startswith(_SKIPPED)
+    )
 
 
 def _folders(items: Sequence[tuple[str, str]]) -> set[str]:

@@ -6,12 +6,15 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from auto_iscsi import errors
+from auto_iscsi.admin import output, restore_report
 from auto_iscsi.restore import restoring
+from auto_iscsi.san.catalogue import Entry
 
 if not shutil.which("rsync"):
     pytest.skip("needs rsync", allow_module_level=True)
@@ -39,7 +42,7 @@ def restore(folder: int, name: str, destination: object, **changed: bool) -> res
 
 def test_a_directory_as_it_was(folder: int, tmp_path: Path) -> None:
     done = restore(folder, "etc", tmp_path / "new")
-    assert done == restoring.Restored(("link", "passwd", "secret"), (), "", ())
+    assert done == restoring.Restored(("link", "passwd", "secret"), (), "", (), ("fifo",))
     assert (tmp_path / "new/passwd").read_text() == "old"
     assert os.readlink(tmp_path / "new/link") == "/etc/shadow"
     assert stat.S_IMODE((tmp_path / "new/secret").stat().st_mode) == 0o600
@@ -152,3 +155,33 @@ def test_what_ssh_says_is_the_reason_without_its_frame(
     with pytest.raises(errors.Failure) as refused:
         restore(folder, "etc/passwd", "web1:/root/")
     assert refused.value.reason.endswith(": WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!")
+
+
+def test_what_is_no_file_is_left_out_and_named(folder: int, tmp_path: Path) -> None:
+    """A restore that lacks something says so: whoever reads it takes it for the whole tree."""
+    done = restore(folder, "etc", tmp_path / "new")
+    assert done.left_out == ("fifo",)
+    assert restore(folder, "etc", tmp_path / "other", dry_run=True).left_out == ("fifo",)
+    with pytest.raises(errors.Failure, match="neither a file nor a directory") as refused:
+        restore(folder, "etc/fifo", tmp_path / "alone")
+    assert "restore /etc:" in refused.value.hint
+
+
+def test_the_last_line_says_what_was_done(folder: int, tmp_path: Path) -> None:
+    time = datetime(2010, 5, 3, 4, 0, 1, tzinfo=timezone.utc)
+    entry = Entry("vm-beta", time, "iqn.2001-05.com.example:vm-beta", False, "")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/passwd").write_text("mine")
+    options = restoring.Options(f"{tmp_path}/new/", False, True, False)
+
+    def report(name: str) -> output.Report:
+        done = restoring.restore_from(folder, name, f"/{name}", options)
+        return restore_report.tell(entry, f"/{name}", options, done, output.Paint(False))
+
+    secret, passwd, tree = report("etc/secret"), report("etc/passwd"), report("etc")
+    shown = f"1 file of vm-beta of 2010-05-03 04:00:01 to {tmp_path}/new/"
+    assert (secret.status, secret.lines[-1]) == (0, f"restored {shown}")
+    assert passwd.status == 1 and passwd.lines[-1].endswith("/new/; 1 not overwritten")
+    assert tree.status == 0 and tree.lines[-1].endswith("/new/; 1 left out")
+    assert "left out: fifo (a device, FIFO or socket)" in tree.lines
+    assert tree.data["left_out"] == ("fifo",)
