@@ -23,6 +23,8 @@ class Code(NamedTuple):
 LOOKUP, CHECK, STATUS, DOCTOR = "lookup", "check", "status", "doctor"
 _RUN_CHECK = "Run auto-iscsi check: it names the line, the mistake and what is allowed."
 
+_OF_A_SAN = " If the file is one of /etc/auto.iscsi.san.d, its SAN is not used."
+
 #: The reasons why a lookup is refused: (meaning, what to do), one for each Failure (errors).
 _REFUSALS = {
     "failure": (
@@ -82,8 +84,8 @@ _REFUSALS = {
         "Set partition to a partition that exists, or to none for a filesystem on the whole disk.",
     ),
     "no-snapshot": (
-        "The volume has no snapshot of the time that was asked for, or no target's name is one of "
-        "a snapshot of this volume.",
+        "The volume has no snapshot of the time that was asked for. Or no target's name tells that "
+        "it is a snapshot of this volume, and no SAN lists one.",
         "Run auto-iscsi list: it lists the snapshots, and the targets whose names fit no template. "
         "Set snapshot_name to a template for those.",
     ),
@@ -203,10 +205,12 @@ _STATUS = {
     ),
     "not-revoked": (
         "A snapshot is presented to this host at a SAN, nobody needs it, and the driver could not "
-        "revoke it. The reaper tries again, at longer and longer intervals. Or the file with the "
-        "lease is damaged.",
+        "revoke it. The reaper tries again, at longer and longer intervals, at most an hour. Or a "
+        "file in /var/lib/auto-iscsi/san is damaged, and nobody knows what it stood for.",
         "auto-iscsi san journal shows the reason, and journalctl -t auto-iscsi-driver what the "
-        "driver wrote. To try at once: auto-iscsi san revoke SAN VOLUME@SNAPSHOT",
+        "driver wrote. To try at once: auto-iscsi san revoke SAN VOLUME@SNAPSHOT. For a damaged "
+        "file: see what auto-iscsi san list shows as presented, undo it at the SAN, and delete the "
+        "file.",
     ),
     "reaper-late": (
         "The reaper could have ended a session more than an hour ago. It does not run, or it "
@@ -227,7 +231,8 @@ def table() -> dict[str, Code]:
     for code, (means, todo) in _STATUS.items():
         codes[code] = Code(STATUS, means, todo)
     for code, kind in config_files.KINDS.items():
-        codes[code] = Code(CHECK, f"{kind[0].upper()}{kind[1:]}.", _RUN_CHECK)
+        of_a_san = "" if kind.startswith("warning") or code == "key-file" else _OF_A_SAN
+        codes[code] = Code(CHECK, f"{kind[0].upper()}{kind[1:]}.{of_a_san}", _RUN_CHECK)
     for code, check in doctor.CHECKS.items():
         codes[code] = Code(DOCTOR, check.means, check.todo)
     return codes

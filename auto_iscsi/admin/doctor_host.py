@@ -24,6 +24,7 @@ _UDEV_RULE = "61-auto-iscsi.rules"
 _RULE_FOLDERS = [
     f"{folder}/udev/rules.d" for folder in ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
 ]
+_DAMAGED = "see what auto-iscsi san list shows as presented, undo it at the SAN, delete the file"
 _TIMER = "auto-iscsi.timer"
 
 
@@ -52,7 +53,7 @@ def sans(host: Host) -> Finding:
             return Finding(PROBLEM, failure.reason, failure.hint)
     damaged = leases.list_all(host)[1]
     if damaged:
-        return Finding(PROBLEM, damaged[0].why, "auto-iscsi san list shows what is presented")
+        return Finding(PROBLEM, damaged[0].why, _DAMAGED)
     return Finding(OK, f"{wording.counted(len(names), 'SAN')} configured")
 
 

@@ -16,6 +16,7 @@ from auto_iscsi.admin import disk_report, layers, output, stack_report
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.disks import multipath, scsi_disks
+from auto_iscsi.drivers import wire
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
@@ -81,7 +82,16 @@ class _Situation(NamedTuple):
 
 
 def report(host: Host, text: str, paint: output.Paint) -> output.Report:
-    """Return the explanation of the key `text`; status 1 if a lookup would refuse it."""
+    """Return the explanation of the key `text`; status 1 if a lookup would refuse it.
+
+    Raise Failure for VOLUME@SNAPSHOT: which target that comes to is known when it is presented.
+    """
+    if all(wire.matches(wire.NAME, part) for part in text.partition("@")[::2]):
+        raise errors.Failure(
+            f"{text} is a snapshot at a SAN: it has no settings until it is presented",
+            "auto-iscsi explain SAN shows the SAN's settings; once it is logged in, auto-iscsi status "
+            "names its target: explain that",
+        )
     target, effective = "", {}
     try:
         target = keys.parse(text).target

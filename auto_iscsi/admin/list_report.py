@@ -79,7 +79,7 @@ def _day(option: str, text: str, now: datetime) -> Any:
     day = when.parse_day(text, now) if text else None
     if text and day is None:
         raise errors.NoSnapshot(
-            f"--{option} {text}: no day is written so", "write 2010-05-03, today or monday"
+            f"--{option} {text}: {text} is no day", "write 2010-05-03, today or monday"
         )
     return day
 
@@ -133,7 +133,7 @@ def _lines(
         f"{wording.counted(len(rows), 'snapshot')} of {wording.counted(volumes, 'volume')}"
     )
     if unnamed:
-        lines += ["", paint.dim("Targets that are no snapshot of a volume by their names:")]
+        lines += ["", paint.dim("Without a volume and a time, so not in the list:")]
         lines += [f"  {each.target}: {wording.printable(each.why)}" for each in unnamed]
     return lines
 

@@ -40,7 +40,9 @@ def tell(
     ]
     if done.suffix and not options.dry_run:
         lines.append(f"each file that was replaced is kept as NAME{done.suffix}")
-    summary = f"{verb} {wording.counted(len(done.changes), 'file')} of {entry.volume} of {entry.text}"
+    summary = (
+        f"{verb} {wording.counted(len(done.changes), 'file')} of {entry.volume} of {entry.text}"
+    )
     rest = [
         f"{len(names)} {what}"
         for names, what in (

@@ -106,7 +106,8 @@ def revoke(host: Host, name: str, subject: str, paint: output.Paint) -> output.R
     ]
     if not matching:
         raise errors.NoSnapshot(
-            f"{san.name}: {subject} is not presented by this host", "auto-iscsi san journal"
+            f"{san.name}: this host has not had {subject} presented",
+            "auto-iscsi san journal lists what it has",
         )
     presenting.revoke(host, san, matching[0], time.monotonic() + 2 * san.timeout)
     line = f"{wording.printable(matching[0].name)}: {paint.ok('revoked')}"

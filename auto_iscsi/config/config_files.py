@@ -69,7 +69,7 @@ KINDS = {
     "unknown-setting": "there is no such setting: the targets of the section are refused",
     "wrong-value": "the setting does not take this value: the targets of the section are refused",
     "incomplete": "the setting requires another one: targets without that one are refused",
-    "secret": "a CHAP secret cannot be used: targets that need it are refused",
+    "secret": "a CHAP secret, or a SAN's key, cannot be used: targets that need it are refused",
     "key-file": "a LUKS key file cannot be used: what it opens is refused",
     "weak-secret": "warning: many targets refuse a CHAP secret of this length",
     "not-a-target": "warning: the section's name is no target's name and has no wildcard",

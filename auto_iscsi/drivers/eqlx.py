@@ -79,6 +79,7 @@ def list_snapshots(call: Call) -> protocol.Listing:
 def present(call: Call, subject: Subject) -> protocol.Presented:
     """Let the initiator in to one snapshot: read-only, access record, online, in this order."""
     call.nothing_changed()
+    read_only = _is_read_only(call)
     with eqlx_cli.Session(call) as session:
         rows = _rows(session, subject.volume)
         snapshot = _show(session, subject.volume, _row(rows, subject))
@@ -86,7 +87,7 @@ def present(call: Call, subject: Subject) -> protocol.Presented:
         portals = _portals(call, session)
         live = _iqn_of_the_volume(session, subject)
         tags = _tags(session, subject.volume, rows, snapshot)
-        missing = plan.to_make(snapshot, record, call.option("read_only", "yes") == "yes")
+        missing = plan.to_make(snapshot, record, read_only)
         made = plan.what_is_made(snapshot, record, missing, tags, subject)
         _check_target(snapshot.iqn, live)
         if made:
@@ -149,6 +150,14 @@ def revoke(call: Call, subject: Subject) -> protocol.Revoked:
             _describe(session, snapshot, eqlx_output.NO_TAG)
             changes += 1
         return protocol.Revoked(not changes, kept)
+
+
+def _is_read_only(call: Call) -> bool:
+    """Return the setting `read_only`; only `no` means that snapshots are presented writable."""
+    value = call.option("read_only", "yes")
+    if value not in ("yes", "no"):
+        raise wire.Refused("invalid", f"setting read_only: {value}: it is yes or no")
+    return value == "yes"
 
 
 def _id(volume: str, snapshot: str) -> str:

@@ -86,7 +86,7 @@ def _present(host: Host, volume: str, name: str, until: float) -> Lease:
         names = " and ".join(san.name for san, _ in candidates)
         raise errors.Ambiguous(
             f"{volume}@{name}: {names} have such a snapshot",
-            "let volumes of one of them leave the volume out",
+            f"leave {volume} out of volumes in the file of one of them: {san_files.FOLDER}",
         )
     san, snapshot = candidates[0]
     if san.name in failures:

@@ -50,7 +50,9 @@ def lookup(
         resolved = settings_cache.find(host, key.target)
     settings = place.adapt(resolved.settings) if place else resolved.settings
     if not settings.enabled:
-        raise errors.Disabled(f"{key.target}: enabled = no in /etc/auto.iscsi.conf")
+        raise errors.Disabled(
+            f"{key.target}: enabled = no", f"auto-iscsi explain {key.target} names the line"
+        )
     left = max(1.0, settings.lookup_timeout - (time.monotonic() - began))
     others: Sequence[str] = ()
     if settings.with_:

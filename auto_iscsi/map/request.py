@@ -60,14 +60,15 @@ class Request(NamedTuple):
 
 
 @contextmanager
-def limit(seconds: float, target: str) -> Iterator[float]:
+def limit(seconds: float, target: str, hint: str = "see lookup_timeout") -> Iterator[float]:
     """Yield the time (time.monotonic()) at which the work within has to be over.
 
-    The work keeps to it with its own waits; SIGALRM raises TimedOut in what does not.
+    The work keeps to it with its own waits; SIGALRM raises TimedOut in what does not. `hint`: what
+    to do then.
     """
 
     def over(*_: Any) -> None:
-        raise errors.TimedOut(f"{target}: not ready after {seconds:.0f} s", "see lookup_timeout")
+        raise errors.TimedOut(f"{target}: not ready after {seconds:.0f} s", hint)
 
     before = signal.signal(signal.SIGALRM, over)
     # Again each second: what is raised within a hook or a callback (os.register_at_fork, when sh

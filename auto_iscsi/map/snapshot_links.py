@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Callable
 
 _WHOLE = 30.0  # seconds for a visit
+_LISTED = "auto-iscsi list asks the portals and SANs, and lists all volumes"
 _ASKING = 20.0  # seconds of it for the portals
 
 
@@ -30,12 +31,12 @@ def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
 
     if not names.is_volume(text):
         shown = ascii(text if len(text) <= 60 else text[:57] + "...")
-        raise errors.BadKey(f"key {shown} refused: not the name of a volume")
-    with limit(_WHOLE, text):
+        raise errors.BadKey(f"key {shown} refused: not the name of a volume", _LISTED)
+    with limit(_WHOLE, text, f"{_LISTED}, and names a portal or SAN that does not answer"):
         if text not in links.listed(host) and not catalogue.read(host, text).entries:
             raise errors.NoSnapshot(
                 f"key {text!r} refused: no volume of that name is known",
-                "auto-iscsi list asks the portals and lists all",
+                _LISTED,
             )
         failures = catalogue.ask(host, _ASKING)
         if failures:
@@ -43,5 +44,5 @@ def _find(host: Host, text: str, log: Callable[[str], object]) -> str:
         is_current = links.is_current(host, text, catalogue.state(host))
         if not is_current and text not in links.update(host, catalogue.read(host)):
             links.tell_again(host)
-            raise errors.NoSnapshot(f"{text}: no snapshot of it is presented any more")
+            raise errors.NoSnapshot(f"{text}: no snapshot of it is presented any more", _LISTED)
         return f"-fstype=bind,ro :{links.FOLDER}/{text}"

@@ -19,7 +19,10 @@ def write_file(host: Host, entry: Entry, path: str, output: int) -> None:
         try:
             with paths.opened(root, path) as handle:
                 if stat.S_ISDIR(os.fstat(handle).st_mode):
-                    raise errors.Failure(f"{path} is a directory")
+                    raise errors.Failure(
+                        f"{path} is a directory",
+                        f"auto-iscsi restore {entry.volume}:{path} DESTINATION copies it",
+                    )
                 while block := os.read(handle, _BLOCK):
                     while block:
                         block = block[os.write(output, block) :]

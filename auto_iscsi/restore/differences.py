@@ -57,11 +57,14 @@ def of_file(path: str) -> Side:
 def _read(label: str, handle: int) -> bytes:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
-        raise errors.Failure(f"{label} is no regular file", "restore two directories, and diff -r")
+        raise errors.Failure(
+            f"{label} is no regular file",
+            "to compare two directories: auto-iscsi restore each of them, then diff -r",
+        )
     if status.st_size > _LARGEST:
         raise errors.Failure(
             f"{label} is larger than {_LARGEST >> 20} MiB",
-            "compare it by auto-iscsi versions --hash",
+            "auto-iscsi versions --hash VOLUME:/path tells whether it has changed",
         )
     with os.fdopen(os.dup(handle), "rb") as file:
         return file.read()
@@ -71,7 +74,10 @@ def lines(old: Side, new: Side) -> list[str]:
     """Return a unified diff, none if both are the same; raise Failure when one is missing."""
     missing = [side.label for side in (old, new) if side.content is None]
     if old.content is None or new.content is None:
-        raise errors.Failure(f"{' and '.join(missing)}: no such file", "run auto-iscsi versions")
+        raise errors.Failure(
+            f"{' and '.join(missing)}: no such file",
+            "auto-iscsi versions VOLUME:/path lists the snapshots that have it",
+        )
     if old.content == new.content:
         return []
     if old.is_binary or new.is_binary:

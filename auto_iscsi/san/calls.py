@@ -173,7 +173,9 @@ def _about(host: Host, snapshot: Snapshot, lease: str) -> dict[str, Any]:
 def _ask(host: Host, san: San, verb: str, request: dict[str, Any], until: float) -> dict[str, Any]:
     seconds = min(san.timeout, until - time.monotonic())
     if seconds <= 0:
-        raise errors.SanFailure(f"{san.name}: {verb}: no time is left", "", "timeout", "none")
+        raise errors.SanFailure(
+            f"{san.name}: {verb}: no time is left", f"see timeout in {san.file}", "timeout", "none"
+        )
     identity = uuid.uuid4().hex[:12]
     answer = driver_process.call(host, san, verb, {"request_id": identity, **request}, seconds)
     _log(host, san, verb, identity, answer.log)

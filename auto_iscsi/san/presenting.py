@@ -69,7 +69,8 @@ def require_allowed(san: San, asker: Asker) -> None:
     """Raise NotAllowed unless the SAN's file lets this user have snapshots presented."""
     if not san.present:
         raise errors.NotAllowed(
-            f"{san.name}: snapshots are only listed", f"set present = yes in {san.file}"
+            f"{san.name}: presenting is not allowed (present = no)",
+            f"set present = yes in {san.file}",
         )
     # root could have it presented by auto-iscsi san present anyway; restore visits as root.
     is_root = asker.is_administrator or asker.uid == "0"
@@ -102,7 +103,9 @@ def present(host: Host, san: San, snapshot: protocol.Snapshot, asker: Asker, unt
     """
     require_allowed(san, asker)
     if not san.has_volume(snapshot.volume):
-        raise errors.NoSnapshot(f"{san.name}: no volume {snapshot.volume}")
+        raise errors.NoSnapshot(
+            f"{san.name}: no volume {snapshot.volume}", f"see volumes in {san.file}"
+        )
     with leases.hold_volume(host, san.name, snapshot.volume, until):
         lease = known = leases.find(host, san.name, snapshot.id)
         if lease is None:
@@ -193,7 +196,9 @@ def begin_login(host: Host, lease: Lease, until: float) -> Lease:
     with leases.hold_volume(host, lease.san, lease.volume, until):
         now = leases.read(host, lease.lease)
         if not isinstance(now, Lease) or now.state not in (leases.PRESENTED, leases.LOGGED_IN):
-            raise errors.SanFailure(f"{lease.name}: it was revoked", "try again", "busy", "none")
+            raise errors.SanFailure(
+                f"{lease.name}: revoked before the login", "try again", "busy", "none"
+            )
         if now.state == leases.LOGGED_IN:
             return now
         return leases.advance(host, now, leases.LOGGED_IN)

@@ -72,7 +72,7 @@ def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> E
         return _only(entries, entries[index], volume, when)
     day = _parse(asked, now)
     if day is None:
-        raise errors.NoSnapshot(f"{volume}@{when}: no time is written so", f"write {FORMS}")
+        raise errors.NoSnapshot(f"{volume}@{when}: {when} is no time", f"write {FORMS}")
     zone = now.tzinfo
     same_day = [entry for entry in entries if _local(entry, zone).date() == day.day]
     if day.clock:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from auto_iscsi import errors
 from auto_iscsi.restore import differences
 from auto_iscsi.restore.differences import Side
 
@@ -31,3 +34,13 @@ def test_a_difference_is_shown(old: bytes, new: bytes, shown: list[str]) -> None
 
 def test_equal_files_do_not_differ() -> None:
     assert diff(b"x\n\xff", b"x\n\xff") == []
+
+
+def test_what_cannot_be_compared_has_a_next_command(tmp_path: Path) -> None:
+    for compare in (
+        lambda: differences.of_file(str(tmp_path)),
+        lambda: differences.lines(Side("a", b"x"), Side("b", None)),
+    ):
+        with pytest.raises(errors.Failure) as refused:
+            compare()
+        assert "auto-iscsi " in refused.value.hint

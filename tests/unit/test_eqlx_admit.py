@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auto_iscsi.drivers import eqlx, eqlx_cli, wire
-from auto_iscsi.drivers.protocol import Subject
+from auto_iscsi.drivers.protocol import Call, Subject
 
 HOST, OTHER = "iqn.1993-08.org.debian:01:2227dab", "iqn.1993-08.org.debian:01:another"
 SUBJECT = Subject("vm", "vm-1", "vm/vm-1", HOST, "host1", "0b51d0f6-1", True)
@@ -57,3 +57,13 @@ def test_what_admits_to_the_volume_is_taken_back_beside_another_hosts() -> None:
     with pytest.raises(wire.Refused, match="the array shows both: taken back"):
         admit(array)
     assert sorted(array.records) == [1, 2]
+
+
+@pytest.mark.parametrize("value", ["true", "Yes", "on", ""])
+def test_only_the_word_no_presents_writable(value: str) -> None:
+    """A wrong value is refused before the group is asked: it does not open the snapshot."""
+    config = {"address": "10.0.0.5", "options": {"read_only": value}}
+    call = Call({"request_id": "a1", "san": "eql", "deadline_s": 20, "config": config})
+    with pytest.raises(wire.Refused, match="read_only: .*: it is yes or no") as refused:
+        eqlx.present(call, SUBJECT)
+    assert (refused.value.code, call.effect("invalid")) == ("invalid", "none")

@@ -183,6 +183,15 @@ def test_a_refused_key_has_a_reason(
     assert all(line.isprintable() for line in report.lines)
 
 
+def test_the_key_of_a_snapshot_at_a_san_is_not_called_a_wrong_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lookup does not refuse it: so neither does explain."""
+    assert cli.main(["--root", str(tmp_path), "explain", "vm-beta@vm-beta-2010-05-03"]) == 1
+    shown = capsys.readouterr()
+    assert "refuse" not in shown.out + shown.err and "auto-iscsi explain SAN" in shown.err
+
+
 def test_without_root_what_any_user_can_see_is_reported() -> None:
     before = os.geteuid()
     with tempfile.TemporaryDirectory() as folder:  # only root may enter the parent of tmp_path
