@@ -38,9 +38,13 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     began = time.monotonic()
     lease = _find_logged_in(host, text)
     if lease is None:
-        # No target has this name: these are the settings that hold for all.
-        seconds = settings_cache.find(host, text).settings.lookup_timeout
-        with limit(seconds, text) as until:
+        # No target has this name: these settings hold until the target's is known.
+        settings = settings_cache.find(host, keys.fold(text)).settings
+        if not settings.enabled:  # what is presented is refused too late
+            raise errors.Disabled(
+                f"{text}: enabled = no", "see the sections of /etc/auto.iscsi.conf that match it"
+            )
+        with limit(settings.lookup_timeout, text) as until:
             lease = _present(host, volume, name, until - _ENDING)
     return target_lookup.lookup(host, text, log, _place(host, lease), began)
 

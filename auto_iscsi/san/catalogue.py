@@ -181,7 +181,7 @@ def _of_sans(
         if volume not in ("", each.volume.lower()):
             continue
         try:
-            settings = chosen.settings(each.key)
+            settings = chosen.settings(keys.fold(each.key))
         except errors.BadConfiguration as failure:
             unnamed.append(Unnamed(each.key, failure.reason))
             continue

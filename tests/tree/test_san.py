@@ -259,6 +259,19 @@ def test_what_a_san_has_is_in_the_catalogue_under_its_key(san: San) -> None:
     assert set(leads.values()) == {leads[newest], f"/iscsiauto/{SNAPSHOT}"}
 
 
+def test_a_section_that_matches_its_key_hides_it_and_refuses_it_before_the_driver(san: San) -> None:
+    """As for a target: enabled = no costs no question, and capitals make no difference."""
+    san.machine.files({"/san/array/VM-Pay/monday": "1272859201"})
+    san.configure(base=CONFIGURATION.replace("vm-*", "*-*"))
+    san.machine.configure("[*vm-pay*]\nenabled = no")
+    done = san.machine.program(PROGRAM, "list", "--json")
+    assert "VM-Pay@monday" not in done.stdout and SNAPSHOT in done.stdout
+    san.calls()
+    refused = san.machine.lookup("VM-Pay@monday")
+    assert refused.status == 1 and "enabled = no" in refused.log
+    assert (san.calls(), san.leases()) == ([], [])
+
+
 def add_broken_san(san: San) -> Path:
     """Have another SAN whose driver always fails; return the file with a line for each call."""
     asked, driver = san.machine.root / "asked", "/usr/libexec/auto-iscsi/drivers/broken"
