@@ -21,16 +21,21 @@ class Verb(NamedTuple):
 
 
 def _key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("key", metavar="KEY", help="the name of an iSCSI target (iqn.…)")
+    parser.add_argument(
+        "key",
+        metavar="KEY",
+        help="the name of an iSCSI target (iqn.…), or VOLUME@SNAPSHOT at a SAN",
+    )
 
 
 def _key_or_code(parser: argparse.ArgumentParser) -> None:
     subject = parser.add_mutually_exclusive_group(required=True)
     subject.add_argument(
         "key",
-        metavar="KEY|CODE",
+        metavar="KEY|SAN|CODE",
         nargs="?",
-        help="the name of an iSCSI target (iqn.…), or a code from the log or a report",
+        help="the name of an iSCSI target (iqn.…), of a file in auto.iscsi.san.d, or a code from the "
+        "log or a report",
     )
     subject.add_argument("--settings", action="store_true", help="list all settings")
     subject.add_argument("--codes", action="store_true", help="list all codes")
@@ -99,7 +104,7 @@ def _file_versions(parser: argparse.ArgumentParser) -> None:
         help="how many snapshots to visit at a time, 1 to 64 (default: 4)",
     )
     parser.add_argument(
-        "--hash", action="store_true", help="compare the content, not only size and times"
+        "--hash", action="store_true", help="compare the content, and not times, owners and modes"
     )
     parser.add_argument(
         "--keep", action="store_true", help="do not end the sessions that the visits open"
@@ -218,15 +223,17 @@ VERBS = {
         _key,
     ),
     "explain": Verb(
-        "show a target's settings and what a lookup would do, or explain a code",
+        "show the settings of a target, and what a lookup would do, or of a SAN; explain a code",
         "Show the settings that apply to KEY, the line that sets each of them, and what a lookup "
         "would do now. Nothing is changed. Exit status 1: a lookup would refuse KEY. "
+        "Or show the settings of SAN and the line that sets each of them. "
         "Or explain CODE: what it means, what causes it, and what to do.",
         _key_or_code,
     ),
     "check": Verb(
         "report everything that is wrong in the configuration",
-        "Report everything that is wrong in the configuration. Exit status 1: there are errors.",
+        "Report everything that is wrong in the configuration, and in the files of the SANs. Exit "
+        "status 1: there are errors.",
         _files,
     ),
     "edit": Verb(
@@ -245,18 +252,20 @@ VERBS = {
         "list the snapshots by volume and time",
         "List the snapshots of each volume by time, the newest first. Volume and time come from "
         "the names of the targets that have a node record or a session, or that a portal of the "
-        "configuration offers (see snapshot_name in auto.iscsi.conf(5)). WHEN is latest, oldest, "
-        "-1 (the one before the latest), today, yesterday, monday, 2010-05-03, 2010-05-03T04:00, "
-        "04:00, or a target's whole name. No session is opened. The list of volumes below "
-        "/snapshots is brought up to date. Exit status 1: there is no such snapshot.",
+        "configuration offers (see snapshot_name in auto.iscsi.conf(5)), or from a SAN. WHEN is "
+        "latest, oldest, -1 (the one before the latest), today, yesterday, monday (the last one), "
+        "2010-05-03 (the newest of that day), 2010-05-03T04:00 or 04:00 (the newest of that day, "
+        "or of today, that is not later), or the whole name of a target or of a snapshot at a SAN. No "
+        "session is opened. The list of volumes below /snapshots is brought up to date. Exit "
+        "status 1: there is no such snapshot.",
         _snapshots,
     ),
     "versions": Verb(
         "find the versions of a file in the snapshots of a volume",
         "Visit the snapshots of VOLUME and list the versions of a file or directory, the newest "
-        "first: time of change, size, mode, owner, and the snapshots that have it. A session that "
-        "a visit opens is ended after the visit. Exit status 1: a snapshot could not be visited, "
-        "or none has the file.",
+        "first: time of change, size, mode, owner, and the snapshots that have it. Of a directory, "
+        "what is in it does not count. A session that a visit opens is ended after the visit. Exit "
+        "status 1: a snapshot could not be visited, or none has the file.",
         _file_versions,
     ),
     "cat": Verb(
@@ -269,17 +278,18 @@ VERBS = {
     "diff": Verb(
         "compare a file of a snapshot with another snapshot's, or with a local file",
         "Print what has changed from a file of a snapshot to the same file of another snapshot of "
-        "the volume (@WHEN), or to a local FILE, as diff -u does; in a pager on a terminal. "
-        "Exit status 1: they differ.",
+        "the volume (@WHEN), or to a local FILE, as diff -u does; in a pager on a terminal. WHEN "
+        "is as for list. Directories are not compared. Exit status 1: they differ.",
         _two_files,
     ),
     "restore": Verb(
         "restore a file or directory of a snapshot, here or on another host",
         "Copy a file or a directory of a snapshot to DESTINATION with rsync: owners by number, "
-        "modes, ACLs, extended attributes, hard links and times. A file that exists at DESTINATION "
-        "and differs is replaced only with --overwrite; the old file is then kept beside the new "
-        "one as NAME.before-restore-TIME. Both sides are compared afterwards. Exit status 1: a "
-        "file was not overwritten, or is not the same.",
+        "modes, ACLs, extended attributes, hard links and times. WHEN is as for list. Devices, "
+        "FIFOs and sockets are left out. A file that exists at DESTINATION and differs is replaced "
+        "only with --overwrite; the old file is then kept beside the new one as "
+        "NAME.before-restore-YYYY-MM-DD-hhmmss. Both sides are compared afterwards. Exit status 1: "
+        "a file was not overwritten, or is not the same.",
         _restoration,
     ),
     "san": Verb(
@@ -291,7 +301,8 @@ VERBS = {
     "reap": Verb(
         "end the sessions that nobody needs any more",
         "End the sessions that a lookup opened, that nothing uses, and whose lease and idle time "
-        "are over. Exit status 1: a session could not be ended.",
+        "are over. Then revoke what was presented at a SAN and is not needed any more. Exit status "
+        "1: a session could not be ended, or a snapshot not revoked.",
         _reaper,
     ),
     "doctor": Verb(

@@ -100,6 +100,16 @@ def test_explain_takes_codes_too() -> None:
     assert set(complete("auto-iscsi explain no-")) == {c for c in codes.table() if c[:3] == "no-"}
 
 
+def test_explain_and_test_take_the_name_of_a_san(root: Path, tmp_path: Path) -> None:
+    (root / "etc/auto.iscsi.san.d").mkdir()
+    (root / "etc/auto.iscsi.san.d/eql1.conf").write_text("")
+    (tmp_path / "my-array.conf").write_text("")
+    assert complete(f"auto-iscsi --root {root} explain eq") == ["eql1"]
+    san = f"auto-iscsi --root {root} san test --config my-array"
+    assert complete(san, tmp_path) == ["my-array.conf"]
+    assert complete(f"{san}.conf e", tmp_path) == ["eql1"]
+
+
 def test_after_one_target_no_other_is_offered(root: Path) -> None:
     assert complete(f"auto-iscsi --root {root} lookup {ALPHA} ") == []
 
