@@ -32,9 +32,9 @@ _REFUSALS = {
         "Read the line in the log.",
     ),
     "bad-key": (
-        "The key is not the name of an iSCSI target. Shells, desktops and file managers look for "
-        "files such as .git or autorun.inf in every directory. Nothing was read, and no portal "
-        "was asked.",
+        "The key is not the name of an iSCSI target or of a snapshot at a SAN. Shells, desktops "
+        "and file managers look for files such as .git or autorun.inf in every directory. Nothing was "
+        "read, and no portal was asked.",
         "Nothing, unless a person typed the key: names begin with iqn., eui. or naa.",
     ),
     "disabled": (
@@ -84,8 +84,8 @@ _REFUSALS = {
         "Set partition to a partition that exists, or to none for a filesystem on the whole disk.",
     ),
     "no-snapshot": (
-        "The volume has no snapshot of the time that was asked for. Or no target's name tells that "
-        "it is a snapshot of this volume, and no SAN lists one.",
+        "The volume has no snapshot of the time or name that was asked for. Or no target's name "
+        "tells that it is a snapshot of this volume, and no SAN lists one.",
         "Run auto-iscsi list: it lists the snapshots, and the targets whose names fit no template. "
         "Set snapshot_name to a template for those.",
     ),

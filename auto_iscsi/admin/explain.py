@@ -89,8 +89,8 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     if all(wire.matches(wire.NAME, part) for part in text.partition("@")[::2]):
         raise errors.Failure(
             f"{text} is a snapshot at a SAN: it has no settings until it is presented",
-            "auto-iscsi explain SAN shows the SAN's settings; once it is logged in, auto-iscsi status "
-            "names its target: explain that",
+            "auto-iscsi explain SAN shows the SAN's settings; once it is logged in, auto-iscsi "
+            "status names its target: explain that",
         )
     target, effective = "", {}
     try:

@@ -34,8 +34,8 @@ def _key_or_code(parser: argparse.ArgumentParser) -> None:
         "key",
         metavar="KEY|SAN|CODE",
         nargs="?",
-        help="the name of an iSCSI target (iqn.…), of a file in auto.iscsi.san.d, or a code from the "
-        "log or a report",
+        help="the name of an iSCSI target (iqn.…), of a file in auto.iscsi.san.d, or a code from "
+        "the log or a report",
     )
     subject.add_argument("--settings", action="store_true", help="list all settings")
     subject.add_argument("--codes", action="store_true", help="list all codes")
@@ -255,8 +255,8 @@ VERBS = {
         "configuration offers (see snapshot_name in auto.iscsi.conf(5)), or from a SAN. WHEN is "
         "latest, oldest, -1 (the one before the latest), today, yesterday, monday (the last one), "
         "2010-05-03 (the newest of that day), 2010-05-03T04:00 or 04:00 (the newest of that day, "
-        "or of today, that is not later), or the whole name of a target or of a snapshot at a SAN. No "
-        "session is opened. The list of volumes below /snapshots is brought up to date. Exit "
+        "or of today, that is not later), or the whole name of a target or of a snapshot at a SAN. "
+        "No session is opened. The list of volumes below /snapshots is brought up to date. Exit "
         "status 1: there is no such snapshot.",
         _snapshots,
     ),

@@ -165,7 +165,9 @@ def check_trusted(host: Host, driver: str) -> None:
     """Raise BadConfiguration unless only root can change a driver's file and what is above it."""
     status = host.stat(driver)
     if status is None or not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
-        raise errors.BadConfiguration(f"driver {driver}: no program", "set driver to another one")
+        raise errors.BadConfiguration(
+            f"driver {driver}: no program of that name", "see driver in the SAN's file"
+        )
     if os.geteuid():
         return  # it runs with no more rights than who starts it
     for path in _way(host, driver):
