@@ -33,8 +33,8 @@ _REFUSALS = {
     ),
     "bad-key": (
         "The key is not the name of an iSCSI target or of a snapshot at a SAN. Shells, desktops "
-        "and file managers look for files such as .git or autorun.inf in every directory. Nothing was "
-        "read, and no portal was asked.",
+        "and file managers look for files such as .git or autorun.inf in every directory. Nothing "
+        "was read, and no portal was asked.",
         "Nothing, unless a person typed the key: names begin with iqn., eui. or naa.",
     ),
     "disabled": (
