@@ -203,4 +203,7 @@ def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None
         # ssh frames its warning of a changed host key with @.
         lines = [line.strip("@ ") for line in result.stderr.splitlines()]
         reason = next(filter(None, lines), f"exit status {result.returncode}")
-        raise errors.Failure(f"rsync to {place}: {reason}", "see rsync(1), EXIT VALUES")
+        host = place.partition(":")[0]
+        is_remote = host != place and "/" not in host
+        hint = f"ssh {host} rsync --version" if is_remote else "see rsync(1), EXIT VALUES"
+        raise errors.Failure(f"rsync to {place}: {reason}", hint)

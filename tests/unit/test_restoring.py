@@ -155,6 +155,7 @@ def test_what_ssh_says_is_the_reason_without_its_frame(
     with pytest.raises(errors.Failure) as refused:
         restore(folder, "etc/passwd", "web1:/root/")
     assert refused.value.reason.endswith(": WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!")
+    assert refused.value.hint == "ssh web1 rsync --version"
 
 
 def test_what_is_no_file_is_left_out_and_named(folder: int, tmp_path: Path) -> None:
