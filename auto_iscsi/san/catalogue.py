@@ -74,9 +74,10 @@ class Catalogue(NamedTuple):
         """Return the snapshots of a volume, the newest first; raise NoSnapshot if there is none."""
         entries = [entry for entry in self.entries if entry.volume == volume.lower()]
         if not entries:
-            volumes = ", ".join(self.volumes) or "none"
+            volumes = ", ".join(self.volumes)
+            known = f"the volumes are {volumes}" if volumes else "no volume is known"
             raise errors.NoSnapshot(
-                f"no volume {volume} has a snapshot; the volumes are {volumes}",
+                f"no snapshot of a volume {volume} is known; {known}",
                 "run auto-iscsi list: it also lists the targets whose names fit no template",
             )
         return entries

@@ -81,7 +81,7 @@ def select(entries: Sequence[Entry], volume: str, when: str, now: datetime) -> E
             entry for entry in same_day if _local(entry, zone).replace(tzinfo=None) <= limit
         ]
     if not same_day:
-        raise _none(volume, when, entries)
+        raise _none(volume, when, entries, day)
     return _only(entries, same_day[0], volume, when)
 
 
@@ -96,12 +96,18 @@ def _only(entries: Sequence[Entry], chosen: Entry, volume: str, when: str) -> En
     return chosen
 
 
-def _none(volume: str, when: str, entries: Sequence[Entry]) -> errors.NoSnapshot:
+def _none(
+    volume: str, when: str, entries: Sequence[Entry], day: _Day | None = None
+) -> errors.NoSnapshot:
+    """Return the failure, with the day that a word such as monday came to."""
+    asked = f"snapshot of {day.day}" if day else "such snapshot"
+    if day and day.clock:
+        asked += " up to {:02}:{:02}:{:02}".format(*day.clock)
     times = [str(entry.text) for entry in entries]
     listed = ", ".join(times[:_MOST])
     more = f" and {len(times) - _MOST} more" if len(times) > _MOST else ""
     return errors.NoSnapshot(
-        f"{volume}@{when}: there is no such snapshot; there are {listed}{more}",
+        f"{volume}@{when}: there is no {asked}; there are {listed}{more}",
         f"run auto-iscsi list {volume}",
     )
 

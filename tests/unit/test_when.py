@@ -70,6 +70,20 @@ def test_never_a_snapshot_of_another_day(text: str) -> None:
     assert "there are 2010-05-05 04:00:01, 2010-05-05 00:00:00" in refused.value.reason
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("wednesday", "there is no snapshot of 2010-04-28;"),
+        ("sunday 05:30", "there is no snapshot of 2010-05-02 up to 05:30:59;"),
+        ("-9", "there is no such snapshot;"),
+    ],
+)
+def test_the_error_says_which_day_was_meant(text: str, shown: str) -> None:
+    with pytest.raises(errors.NoSnapshot) as refused:
+        select(text)
+    assert shown in refused.value.reason
+
+
 @pytest.mark.parametrize("text", ["", "soon", "2010-02-30", "25:00", "05/03/2010", "3.5.2010"])
 def test_other_words_are_refused(text: str) -> None:
     with pytest.raises(errors.NoSnapshot, match="is no time"):
