@@ -38,7 +38,7 @@ _RECORDED = {
 _KEPT = ("nouuid", *mount_options.WITHOUT_JOURNAL.values(), "nologreplay")
 #: Types that a read-only mount never writes to.
 _WITHOUT_ANY = ("vfat", "exfat", "iso9660", "udf", "squashfs")
-#: With these rules, the kernel may replay the journal at automount's mount, but not at our look.
+#: With these rules, the kernel may replay the journal at automount's mount.
 _REPLAYING = ("", "replay")
 
 
@@ -72,7 +72,21 @@ def show(
     }
     if every.journal_rule:
         layout = journal.apply_rule(host, target, layout, every, until, act)
-    tree = _look(host, target, layout, all_names, every.journal_rule if act else "", until)
+    is_replayed = act and every.journal_rule in _REPLAYING
+    tree = _look(host, target, layout, all_names, not act or is_replayed, until)
+    if is_replayed and len(tree.places) > 1:
+        # What automount's mount replays can put a link in the place of a mount point. So what it
+        # mounts is replayed now, and looked into again.
+        layout = layout._replace(
+            filesystems=tuple(
+                each
+                for index, each in enumerate(layout.filesystems)
+                if any(place.volume == index for place in tree.places)
+            )
+        )
+        notes = tree.notes
+        tree = _look(host, target, layout, all_names, False, until)
+        tree = tree._replace(notes=tuple(dict.fromkeys((*notes, *tree.notes))))
     if tree.why_none:
         raise _no_system(target, tree, layout)
     is_alone = len(tree.places) == 1
@@ -113,10 +127,13 @@ def _look(
     target: str,
     layout: mountable.Mountable,
     known: Names,
-    rule: str,
+    leaves_journals: bool,
     until: float,
 ) -> system_tree.Tree:
-    """Look into the filesystems, in a child process; return what was worked out."""
+    """Look into the filesystems, in a child process; return what was worked out.
+
+    `leaves_journals`: no journal is replayed; else they are mounted as automount mounts them.
+    """
     point = host.path(_POINT)
     volumes = [
         system_tree.Volume(each.offset[1:] or each.device.node, each.fstype, known[each.offset])
@@ -127,7 +144,7 @@ def _look(
         each = layout.filesystems[index]
         if not is_safe_to_look(host, each):
             raise OSError(f"{each.fstype} could write to a disk that is not read-only")
-        options = [*_options_of_look(each, rule), *subvolume]
+        options = [*_options_of_look(each, leaves_journals), *subvolume]
         node = host.path(f"/dev/{each.device.node}")
         return look_inside.open_mounted(node, point, each.fstype, ",".join(options))
 
@@ -144,7 +161,7 @@ def _look(
 
 
 def is_safe_to_look(host: Host, filesystem: mountable.Filesystem) -> bool:
-    """Tell whether a mount for a look writes nothing: some types replay a journal with `ro`, too.
+    """Tell whether a look can leave the journal alone: some types replay it with `ro`, too.
 
     For others an option leaves the journal alone, or there is none. Nothing writes to a device that
     is read-only.
@@ -155,13 +172,13 @@ def is_safe_to_look(host: Host, filesystem: mountable.Filesystem) -> bool:
     return host.read(f"/sys/class/block/{filesystem.device.node}/ro") == "1"
 
 
-def _options_of_look(filesystem: mountable.Filesystem, rule: str) -> list[str]:
-    """Return the options with which a filesystem is mounted to look at it: nothing is replayed."""
+def _options_of_look(filesystem: mountable.Filesystem, leaves_journal: bool) -> list[str]:
+    """Return the options with which a filesystem is mounted to look at it."""
     options = [option for option in filesystem.options if option in _KEPT]
     if filesystem.fstype == "xfs" and "nouuid" not in options:
         options.append("nouuid")
     without = mount_options.WITHOUT_JOURNAL.get(mount_options.family(filesystem.fstype))
-    if without and without not in options and rule in _REPLAYING:
+    if without and without not in options and leaves_journal:
         options.append(without)
     return options
 
@@ -170,7 +187,11 @@ def _placed(
     filesystem: mountable.Filesystem, place: system_tree.Place, is_alone: bool
 ) -> mountable.Filesystem:
     """Return a filesystem at its place below the key; `is_alone`: the key shows no other."""
-    options = [each for each in filesystem.options if not re.match("subvol(id)?=", each)]
-    return filesystem._replace(
-        offset="" if is_alone else place.point, options=(*options, *place.subvolume)
+    options: tuple[str, ...] = (
+        *(each for each in filesystem.options if not re.match("subvol(id)?=", each)),
+        *place.subvolume,
     )
+    if is_alone:
+        return filesystem._replace(offset="", options=options)
+    # Who could write could put a link in the place of a mount point.
+    return filesystem._replace(offset=place.point, options=mount_options.read_only(options))
