@@ -35,11 +35,11 @@ def is_ours(host: Host, node: str) -> bool:
     """Tell whether a block device (dm-N) is an overlay, a logical volume or the like of ours."""
     uuid = host.read(f"{_BLOCK}/{node}/dm/uuid") or ""
     return uuid.startswith(UUID_PREFIX) or (
-        uuid.startswith("CRYPT-") and _is_opened_by_us(host, uuid, name(host, node))
+        uuid.startswith("CRYPT-") and is_opened_by_us(host, uuid, name(host, node))
     )
 
 
-def _is_opened_by_us(host: Host, uuid: str, name: str) -> bool:
+def is_opened_by_us(host: Host, uuid: str, name: str) -> bool:
     """Tell whether a device of cryptsetup's is one that a lookup opened, or what was left of that.
 
     A cryptsetup that runs still needs its temporary device.

@@ -133,16 +133,16 @@ def remove_orphans(host: Host) -> list[Ended]:
 
 
 def remove_without_table(host: Host) -> None:
-    """Remove our devices that never got a table, because their dmsetup was killed.
+    """Remove our devices that never got a table, because their dmsetup or cryptsetup was killed.
 
-    As long as a dmsetup runs, it can be about to load one.
+    As long as one of these runs, it can be about to load one.
     """
     if host.stat("/sys/module/dm_mod") is None:  # dmsetup would load it
         return
     until = time.monotonic() + _LOGOUT
     with contextlib.suppress(errors.BrokenInstallation):
         names = device_mapper.list_without_table(host, until)
-        if names and not host.runs("dmsetup"):
+        if names and not any(map(host.runs, device_mapper.MAKERS)):
             for name in device_mapper.list_without_table(host, until):
                 if name in names:
                     device_mapper.run(host, until, "remove", "--retry", name)

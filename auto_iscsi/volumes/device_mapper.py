@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from auto_iscsi import errors
 from auto_iscsi.disks import our_devices
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from auto_iscsi.machine.host import Host
 
 FOLDER = "/dev/mapper"  #: where udev makes the links
+MAKERS = ("dmsetup", "cryptsetup")  #: the programs that make our devices
+_STEP = 0.1  # seconds between two looks whether such a program still runs
 _BLKROSET = 0x125D  # linux/fs.h: _IO(0x12, 93)
 _LONGEST_REASON = 300  # characters of what dmsetup printed
 
@@ -45,10 +48,35 @@ def create(host: Host, until: float, name: str, *words: str, holding: int = -1) 
     What a killed dmsetup left under that name, without a table, is removed and made anew.
     """
     why = why_not(host, until, "create", *words, holding=holding)
-    if why and name in list_without_table(host, until, name):
-        run(host, until, "remove", "--retry", name)
+    if why and remove_without_table(host, until, name):
         why = why_not(host, until, "create", *words, holding=holding)
     return why
+
+
+def remove_without_table(host: Host, until: float, name: str) -> bool:
+    """Remove our device `name` if it has no table; tell whether it had none.
+
+    A dmsetup or cryptsetup that outlived its lookup can be about to load one, by this name, into
+    whatever has the name then. So its end is waited for.
+    """
+    while name in list_without_table(host, until, name):
+        if not _is_being_made(host, name):
+            run(host, until, "remove", "--retry", name)
+            return True
+        if time.monotonic() + _STEP >= until:
+            break
+        time.sleep(_STEP)
+    return False
+
+
+def _is_being_made(host: Host, name: str) -> bool:
+    """Tell whether a program runs that makes the device `name`."""
+    return any(
+        host.read(f"/proc/{pid}/comm") in MAKERS
+        and name in (host.read(f"/proc/{pid}/cmdline") or "")
+        for pid in host.names("/proc")
+        if pid.isdecimal()
+    )
 
 
 def list_without_table(host: Host, until: float, *names: str) -> list[str]:
@@ -63,9 +91,11 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
         for line in text.split("\n"):
             field, _, value = line.partition(":")
             values[field] = value.strip()
-        is_ours = values.get("UUID", "").startswith(our_devices.UUID_PREFIX)
+        name, uuid = values.get("Name", ""), values.get("UUID", "")
+        is_ours = uuid.startswith(our_devices.UUID_PREFIX)
+        is_ours |= our_devices.is_opened_by_us(host, uuid, name)
         if is_ours and values.get("Tables present") == "None":
-            names_of_ours.append(values.get("Name", ""))
+            names_of_ours.append(name)
     return names_of_ours
 
 

@@ -198,8 +198,13 @@ def _open(
         overlay.remove(host, target, node, until)
     key = ("--key-file", host.path(key_file), "--tries", "1", *_NO_TOKENS)
     kind = ("--type", f"luks{header.version}", "--readonly", "--disable-keyring", _IN_TURN)
-    answer = _cryptsetup(host, until, "open", *kind, *key, path, opened.name)
+    words = (*kind, *key, path, opened.name)
+    answer = _cryptsetup(host, until, "open", *words)
     nodes = our_devices.named(host, opened.name)
+    is_other = answer.status not in (0, None, _WRONG_KEY, _NO_MEMORY) and not nodes
+    if is_other and device_mapper.remove_without_table(host, until, opened.name):
+        answer = _cryptsetup(host, until, "open", *words)
+        nodes = our_devices.named(host, opened.name)
     # It is open as well where the cryptsetup of a lookup that was killed was faster than ours.
     if nodes and all(_leads_only_to(host, node, opened.holder_of) for node in nodes):
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -26,7 +28,10 @@ info)
         echo "Name:              $name"
         echo "State:             ACTIVE"
         echo "Tables present:    $(cat "$name")"
-        case "$name" in ai-*) echo "UUID: AUTOISCSI-$name" ;; esac
+        case "$name" in
+        ai-*-crypt) echo "UUID: CRYPT-LUKS2-0011-$name" ;;
+        ai-*) echo "UUID: AUTOISCSI-$name" ;;
+        esac
         echo
     done ;;
 esac
@@ -63,14 +68,46 @@ def test_a_device_is_made_anew_only_where_ours_has_no_table(
     assert is_made is False or left or (tmp_path / "calls").read_text() == "create\n"
 
 
-@pytest.mark.parametrize("runs", [False, True], ids=["left over", "being made"])
-def test_the_reaper_removes_what_no_dmsetup_is_about_to_finish(
-    host: Host, tmp_path: Path, runs: bool
+def running(root: Path, program: str, *arguments: str) -> Path:
+    """Have a program run; return its folder in /proc."""
+    folder = root / "proc/17"
+    folder.mkdir(parents=True)
+    (folder / "comm").write_text(f"{program}\n")
+    (folder / "cmdline").write_text("\0".join((program, *arguments, "")))
+    return folder
+
+
+@pytest.mark.parametrize("end", ["None", "LIVE"], ids=["is killed", "finishes it"])
+def test_what_the_dmsetup_of_a_killed_lookup_is_at_is_left_to_it(
+    host: Host, tmp_path: Path, end: str
 ) -> None:
-    for name, table in {"ai-1": "None", "ai-2": "LIVE", "other": "None"}.items():
+    device = tmp_path / "devices/ai-1"
+    device.write_text("None\n")
+    other = running(tmp_path, "dmsetup", "create", "ai-1", "--uuid", "AUTOISCSI-ai-1")
+    assert device_mapper.create(host, time.monotonic() + 0.5, "ai-1", "ai-1")
+    assert "remove" not in (tmp_path / "calls").read_text()
+
+    def finish() -> None:
+        device.write_text(f"{end}\n")
+        shutil.rmtree(other)
+
+    timer = threading.Timer(0.5, finish)
+    timer.start()
+    why = device_mapper.create(host, time.monotonic() + 30, "ai-1", "ai-1")
+    timer.join()
+    assert (why == "") == (end == "None")
+    assert ("remove" in (tmp_path / "calls").read_text()) == (end == "None")
+    assert device.read_text() == "LIVE\n"
+
+
+@pytest.mark.parametrize("program", ["sleep", "dmsetup", "cryptsetup"])
+def test_the_reaper_removes_what_no_program_is_about_to_finish(
+    host: Host, tmp_path: Path, program: str
+) -> None:
+    tables = {"ai-1": "None", "ai-2": "LIVE", "ai-3-crypt": "None", "other": "None"}
+    for name, table in tables.items():
         (tmp_path / "devices" / name).write_text(f"{table}\n")
-    (tmp_path / "proc/17").mkdir(parents=True)
-    (tmp_path / "proc/17/comm").write_text("dmsetup\n" if runs else "sleep\n")
+    running(tmp_path, program)
     logout.remove_without_table(host)
     left = sorted(path.name for path in (tmp_path / "devices").iterdir())
-    assert left == (["ai-1", "ai-2", "other"] if runs else ["ai-2", "other"])
+    assert left == (["ai-2", "other"] if program == "sleep" else sorted(tables))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from auto_iscsi.disks import our_devices
 from auto_iscsi.disks.scsi_disks import Device
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
-from auto_iscsi.volumes import candidates, content, luks, mount_type, mountable, stack
+from auto_iscsi.volumes import candidates, content, luks, mapping, mount_type, mountable, stack
 from tests.tree.tree import make_tree
 
 TARGET = "iqn.2001-05.com.example:server"
@@ -57,6 +58,7 @@ case $1 in
 luksDump) cat metadata ;;
 open)
     [ -e status ] && echo "cryptsetup has its reasons" >&2 && exit $(cat status)
+    [ -e left ] && echo "Device $(cat left) already exists." >&2 && exit 5
     for name; do :; done
     mkdir -p sys/block/dm-1/dm sys/block/dm-1/slaves/x sys/dev/block/254:0/holders/dm-1
     echo CRYPT-LUKS2-00112233445566778899aabbccddeeff-$name >sys/block/dm-1/dm/uuid
@@ -66,9 +68,18 @@ open)
     cat slave >sys/block/dm-1/slaves/x/dev ;;
 esac
 """
+#: It knows a device without a table by the file `left`, which has its name.
 DMSETUP = """#!/bin/sh
 cd $AUTO_ISCSI_ROOT
-[ $1 = remove ] && rm -r sys/block/dm-1 sys/dev/block/254:0/holders/dm-1
+case "$1" in
+info)
+    [ -e left ] || exit 1
+    name=$(cat left)
+    echo "Name: $name"
+    echo "Tables present: None"
+    echo "UUID: CRYPT-LUKS2-00112233445566778899aabbccddeeff-$name" ;;
+remove) if [ -e left ]; then rm left; else rm -r sys/block/dm-1 sys/dev/block/254:0/holders/dm-1; fi
+esac
 """
 
 
@@ -212,6 +223,19 @@ def test_what_cryptsetup_refuses_is_left_out_alone(tmp_path: Path, status: int, 
     assert shown.notes[0].startswith("vg0-secret is left out: LUKS on dm-0 ")
     (tmp_path / "status").unlink()
     assert expand(host).filesystems[0].fstype == "ext4"
+
+
+def test_a_device_that_a_killed_cryptsetup_left_without_a_table_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    host = machine(tmp_path)
+    make_tree(tmp_path, {"/left": mapping.name(host, "254:0", "crypt")})
+    assert expand(host).filesystems[0].device.node == "dm-1"
+    (tmp_path / "left").write_text("root-crypt")  # somebody else's
+    shutil.rmtree(tmp_path / "sys/block/dm-1")
+    shutil.rmtree(tmp_path / "sys/dev/block/254:0/holders")
+    assert "already exists" in refusal(host)
+    assert (tmp_path / "left").exists()
 
 
 def test_a_header_that_leads_to_another_device_is_closed_again(tmp_path: Path) -> None:
