@@ -80,15 +80,24 @@ def _list_on(host: Host, number: str) -> Iterator[str]:
 def list_of_disk(host: Host, path: str) -> list[str]:
     """Return our devices (dm-N) on the disk at `path` in sysfs, its partitions and its maps."""
     partitions = scsi_disks.partitions_below(host, path).values()
-    pending = [path, *(f"{path}/{name}" for name in partitions)]
-    nodes: list[str] = []
+    return _topmost_first(host, _list_above(host, path, *(f"{path}/{name}" for name in partitions)))
+
+
+def list_with_holders(host: Host, node: str) -> list[str]:
+    """Return a device of ours (dm-N) after those of ours that are made of it, topmost first."""
+    return _topmost_first(host, [node, *_list_above(host, f"{_BLOCK}/{node}")])
+
+
+def _list_above(host: Host, *paths: str) -> list[str]:
+    """Return our devices (dm-N) that are made of the devices at these paths in sysfs."""
+    pending, nodes = list(paths), list[str]()
     while pending:
         for node in host.names(f"{pending.pop()}/holders"):
             if is_ours(host, node):
                 nodes.append(node)
             if is_ours(host, node) or multipath.is_map(host, node):
                 pending.append(f"{_BLOCK}/{node}")
-    return _topmost_first(host, nodes)
+    return nodes
 
 
 def _topmost_first(host: Host, nodes: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ SECTOR = 512  #: bytes; the unit of device-mapper's tables
 PENDING = ": a lookup does that"  #: without `act`, the end of why what is not made is left out
 _STEP = 0.05  # seconds between two looks at udev's records
 _LONGEST_ARGUMENT = 100_000  # bytes; the kernel takes 131,072 (MAX_ARG_STRLEN)
+_LONGEST_UUID = 128  # characters (linux/dm-ioctl.h, DM_UUID_LEN)
 _LONGEST_NAME = 120  # characters of a device-mapper device's name, which may have 127
 
 
@@ -50,24 +51,46 @@ def name(host: Host, number: str, label: str) -> str:
 
 
 def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
-    """Make the device if there is none yet; raise Failure."""
+    """Make the device if there is none yet; raise Failure.
+
+    One that shows another place, or was left unfinished, is removed with what is made of it.
+    """
     node = find(host, mapping)
-    if node and our_devices.is_finished(host, node) and our_devices.is_whole(host, node):
+    if node and _is_made(host, mapping, node):
         wait_for_udev(host, target, node, until)
         return
-    if node:  # of a lookup that was killed, or on a disk whose session has ended
-        overlay.remove(host, target, node, until)
+    for each in our_devices.list_with_holders(host, node) if node else ():
+        overlay.remove(host, target, each, until)
     table = ",".join(mapping.table)
     mode = "rw" if mapping.is_protected_later else "ro"
-    concise = f"{mapping.name},{our_devices.UUID_PREFIX}{mapping.name},,{mode},{table}"
+    concise = f"{mapping.name},{uuid(mapping)},,{mode},{table}"
     if len(concise) > _LONGEST_ARGUMENT:
         raise errors.NotMountable(
             f"{target}: {mapping.name} has too many segments: {len(mapping.table)}"
         )
-    if why := device_mapper.create(host, until, mapping.name, "--concise", concise):
+    why = device_mapper.create(host, until, mapping.name, "--concise", concise)
+    if why and not _is_made(host, mapping, find(host, mapping)):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
     if mapping.is_protected_later:
         device_mapper.make_read_only(host, target, find(host, mapping))
+
+
+def uuid(mapping: Mapping) -> str:
+    """Return the device's UUID, which tells its table apart: nobody need ask device-mapper."""
+    checksum = binascii.crc32("\n".join(mapping.table).encode())
+    return f"{our_devices.UUID_PREFIX}{checksum:08x}-{mapping.name}"[:_LONGEST_UUID]
+
+
+def _is_made(host: Host, mapping: Mapping, node: str) -> bool:
+    """Tell whether a device (dm-N) is finished, and shows what the mapping says.
+
+    The metadata on a disk can have changed since it was made: of a LUN that is no snapshot, say.
+    """
+    return (
+        our_devices.is_finished(host, node)
+        and our_devices.is_whole(host, node)
+        and host.read(f"/sys/block/{node}/dm/uuid") == uuid(mapping)
+    )
 
 
 def wait_for_udev(host: Host, target: str, node: str, until: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import struct
 import time
 from pathlib import Path
@@ -149,7 +150,9 @@ def test_logical_volumes_lie_on_the_whole_disk_behind_the_partitions_start(serve
     server.expand()
     made = server.made
     inode = (server.root / "sys/dev/block/8:16").stat().st_ino
-    assert f"--concise ai-{inode}-p1,AUTOISCSI-ai-{inode}-p1,,ro,0 1000 linear 8:16 40\n" in made
+    table = "0 1000 linear 8:16 40"
+    uuid = f"AUTOISCSI-{binascii.crc32(table.encode()):08x}-ai-{inode}-p1"
+    assert f"--concise ai-{inode}-p1,{uuid},,ro,{table}\n" in made
     first, second = START + 2048, START + 2048 + 19 * 8192
     table = f"0 81920 linear 8:16 {first},81920 16384 linear 8:16 {second}\n"
     assert f"ai-{inode}-2-vg0-root,,ro,{table}" in made
