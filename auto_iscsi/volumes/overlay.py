@@ -60,11 +60,16 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
     Raise Failure when that does not work; nothing is left then. The caller holds the target.
     """
     if existing := our_devices.find_overlay(host, device.number):
-        if laid := find_laid(host, device) or _finish(
-            host, target, device, existing, fstype, until
-        ):
+        laid = find_laid(host, device)
+        if laid and _is_outgrown(host, device, existing):
+            try:
+                remove(host, target, existing, until)
+            except errors.Busy:  # it is mounted, and shows what was there then
+                return laid
+        elif laid or (laid := _finish(host, target, device, existing, fstype, until)):
             return laid
-        remove(host, target, existing, until)
+        else:
+            remove(host, target, existing, until)
     name = _make(host, target, device, fstype, store, until)
     node = our_devices.find_overlay(host, device.number)
     try:
@@ -117,6 +122,12 @@ def find_laid(host: Host, device: Device) -> Device | None:
     return device._replace(
         node=node, link=our_devices.name(host, node), number=number, folder=FOLDER
     )
+
+
+def _is_outgrown(host: Host, device: Device, node: str) -> bool:
+    """Tell whether a device has changed its size since this overlay (dm-N) was made."""
+    sizes = (f"/sys/block/{node}/size", f"/sys/dev/block/{device.number}/size")
+    return len(set(map(host.read, sizes))) > 1
 
 
 def remove(host: Host, target: str, node: str, until: float) -> None:

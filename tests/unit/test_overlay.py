@@ -46,3 +46,23 @@ def test_the_overlay_is_found_beside_another_device_of_ours(tmp_path: Path) -> N
     make_tree(tmp_path, {"/sys/block/dm-2/slaves/loop0/x": ""})
     laid = overlay.find_laid(Host(str(tmp_path)), SDB)
     assert laid and (laid.node, laid.link, laid.number) == ("dm-2", "ai-sdb-77", "253:2")
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+def test_an_overlay_of_another_size_is_made_anew_unless_it_is_mounted(
+    tmp_path: Path, is_mounted: bool
+) -> None:
+    """A LUN was made larger, and its filesystem with it: in the old overlay it lacks its end."""
+    make_tree(tmp_path, ours("dm-2", "ai-sdb-77", "loop0"))
+    status = "exit 1" if is_mounted else "rm -r $AUTO_ISCSI_ROOT/sys/block/dm-2"
+    sizes = {"/sys/block/dm-2/size": "2048\n", "/sys/dev/block/8:16/size": "4096\n"}
+    make_tree(tmp_path, {**sizes, "/usr/sbin/dmsetup": f"#!/bin/sh\n{status}\n"})
+    (tmp_path / "usr/sbin/dmsetup").chmod(0o755)
+    host, store = Host(str(tmp_path)), overlay.Store("/var/tmp", 10)
+    if is_mounted:
+        laid = overlay.lay(host, TARGET, SDB, "ext4", store, time.monotonic() + 5)
+        assert laid.link == "ai-sdb-77"
+    else:
+        with pytest.raises(errors.Failure, match="no overlay: /var/tmp"):
+            overlay.lay(host, TARGET, SDB, "ext4", store, time.monotonic() + 5)
+        assert not (tmp_path / "sys/block/dm-2").exists()
