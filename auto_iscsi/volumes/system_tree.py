@@ -155,6 +155,7 @@ class _Arrangement:
     def __init__(self, inside: _Inside, root: Place, entries: Sequence[fstab.Entry]) -> None:
         self._inside = inside
         self._places = {"/": root}
+        self._spelled: dict[str, str] = {}  # each directory on the way to a place, by lower case
         self._absent: set[str] = set()  # mount points of what is left out
         self._left: list[str] = []  # for the log: these, and why
         self._seen = {root.volume}  # volumes that an entry names
@@ -185,6 +186,11 @@ class _Arrangement:
         for parent in parents:
             if parent in self._absent and parent not in self._places:
                 return f"below {_shown(parent)}, which is left out"
+        # Where a filesystem does not tell cases apart, the other one is mounted over this way.
+        way = {name.lower(): name for name in (*parents, point)}
+        for name in (self._spelled.get(lower, own) for lower, own in way.items()):
+            if name not in way.values():
+                return f"another entry has {_shown(name)}"
         if len(self._places) >= MOST:
             return f"only {MOST} filesystems are shown"
         parent = [name for name in parents if name in self._places][-1]
@@ -202,6 +208,7 @@ class _Arrangement:
             if error.errno != errno.ENODEV:  # a type that a program of its own mounts
                 return f"{_shown(entry.what)} cannot be mounted: {_reason(error)}"
         self._places[point] = Place(meant[0], point, entry.subvolume)
+        self._spelled.update(way)
         return ""
 
     def result(self) -> Tree:

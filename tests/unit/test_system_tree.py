@@ -103,6 +103,20 @@ def test_a_member_that_cannot_be_mounted_is_missing_alone(tmp_path: Path) -> Non
     assert "/var (LABEL=var cannot be mounted: no such file or directory)" in result.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("/Var", "/var/lib/x"), ("/Var/lib/x", "/var"), ("/Var", "/var")]
+)
+def test_names_that_only_some_filesystems_tell_apart(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """An ext4 can take /Var for /var: automount would go through the one to mount the other."""
+    table = f"{OWN}UUID=boot {second} ext4\nLABEL=var {first} ext4\n"
+    files: dict[str, Content] = {"/etc/fstab": table, "/Var/lib/x": None, "/var/lib/x": None}
+    result = tree(tmp_path, [ROOT, BOOT, VAR], files, {}, {})
+    assert points(result) == {"/": 0, first: 2}
+    assert f"{second} (another entry has /Var)" in result.notes[0]
+
+
 def test_what_the_fstab_does_not_name_is_named(tmp_path: Path) -> None:
     result = tree(tmp_path, [ROOT, VAR], {"/etc/fstab": OWN}, {})
     assert result.notes == ("not in its /etc/fstab, and left out: vg0-var",)
