@@ -99,6 +99,14 @@ def list_without_table(host: Host, until: float, *names: str) -> list[str]:
     return names_of_ours
 
 
+def require_disk(host: Host, target: str, disk: str) -> None:
+    """Raise NoDisk if a disk (its path in sysfs) is gone: another one can have its number now."""
+    if disk and host.stat(disk) is None:
+        raise errors.NoDisk(
+            f"{target}: the disk {os.path.basename(disk)} is gone", "did somebody log it out?"
+        )
+
+
 def make_read_only(host: Host, target: str, node: str) -> None:
     """Make a device of ours (dm-N) read-only that was made writable; raise Failure.
 

@@ -57,6 +57,7 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     """
     node = find(host, mapping)
     if node and _is_made(host, mapping, node):
+        device_mapper.require_disk(host, target, mapping.disk)
         wait_for_udev(host, target, node, until)
         return
     for each in our_devices.list_with_holders(host, node) if node else ():
@@ -71,6 +72,11 @@ def make(host: Host, target: str, mapping: Mapping, until: float) -> None:
     why = device_mapper.create(host, until, mapping.name, "--concise", concise)
     if why and not _is_made(host, mapping, find(host, mapping)):
         raise errors.Failure(f"{target}: {mapping.name} cannot be mapped: {why}", "dmesg says why")
+    try:
+        device_mapper.require_disk(host, target, mapping.disk)
+    except errors.NoDisk:
+        overlay.remove(host, target, find(host, mapping), until)
+        raise
     if mapping.is_protected_later:
         device_mapper.make_read_only(host, target, find(host, mapping))
 

@@ -73,6 +73,7 @@ def lay(host: Host, target: str, device: Device, fstype: str, store: Store, unti
     name = _make(host, target, device, fstype, store, until)
     node = our_devices.find_overlay(host, device.number)
     try:
+        device_mapper.require_disk(host, target, device.disk)
         _replay(host, target, name, fstype, until)
         device_mapper.make_read_only(host, target, node)
     except errors.Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from auto_iscsi.volumes import mapping
 from tests.tree.tree import make_tree
 
 TARGET = "iqn.2001-05.com.example:server"
+DISK = "/sys/class/iscsi_session/session7/device/block/sdb"
 #: A dmsetup for what is on the disk sdb, 8:16. An overlay lies on what it makes.
 DMSETUP = """#!/bin/sh
 cd $AUTO_ISCSI_ROOT
@@ -40,7 +42,14 @@ esac
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    make_tree(tmp_path, {"/usr/sbin/dmsetup": DMSETUP, "/sys/dev/block/8:16/size": "9000"})
+    make_tree(
+        tmp_path,
+        {
+            "/usr/sbin/dmsetup": DMSETUP,
+            "/sys/dev/block/8:16/size": "9000",
+            f"{DISK}/ro": "1",
+        },
+    )
     (tmp_path / "usr/sbin/dmsetup").chmod(0o755)
     return Host(str(tmp_path))
 
@@ -50,7 +59,7 @@ def make(host: Host, *table: str) -> list[str]:
     calls = Path(host.root, "calls")
     calls.unlink(missing_ok=True)
     name = mapping.name(host, "8:16", "vg0-home")
-    shown = mapping.Mapping(name, table, "/sys/block/sdb", "8:16")
+    shown = mapping.Mapping(name, table, DISK, "8:16")
     mapping.make(host, TARGET, shown, time.monotonic() + 30)
     return [line.split()[0] for line in calls.read_text().splitlines()] if calls.exists() else []
 
@@ -80,6 +89,19 @@ def test_what_is_in_use_is_not_shown_in_the_place_of_another(host: Host) -> None
     Path(host.root, "mounted").touch()
     with pytest.raises(errors.Busy, match="top cannot be removed"):
         make(host, "0 100 linear 8:16 4096")
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["made here", "another lookup's"])
+def test_another_disk_that_has_its_number_by_now_is_not_shown(
+    host: Host, tmp_path: Path, is_there: bool
+) -> None:
+    """Somebody logged the session out, and another target's disk became sdb, in one lookup."""
+    if is_there:
+        make(host, "0 100 linear 8:16 2048")
+    shutil.rmtree(tmp_path / DISK[1:])
+    with pytest.raises(errors.NoDisk, match="the disk sdb is gone"):
+        make(host, "0 100 linear 8:16 2048")
+    assert (tmp_path / "sys/dev/block/8:16/holders/dm-1").exists() == is_there
 
 
 def test_the_dmsetup_of_a_killed_lookup_can_be_faster(host: Host, tmp_path: Path) -> None:
