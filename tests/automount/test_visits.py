@@ -108,6 +108,8 @@ def test_eight_users_of_one_key(browse: Browse) -> None:
 
 def test_after_ctrl_c_another_visit_of_the_key_is_mounted_with_one_login(browse: Browse) -> None:
     present(browse, VM_BETA, 0)
+    # A busy machine takes its time before the second visit, and the login waits for that.
+    browse.machine.configure("login_timeout = 50s\nlookup_timeout = 60s")
     browse.machine.stop_before("login")
     browse.start()
     impatient = browse.enter("cat", f"/iscsiauto/{VM_BETA}/{FILE}")
