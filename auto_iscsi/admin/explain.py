@@ -16,13 +16,12 @@ from auto_iscsi.admin import disk_report, layers, output, stack_report
 from auto_iscsi.config import config_files, schema
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.disks import multipath, scsi_disks
-from auto_iscsi.drivers import wire
 from auto_iscsi.iscsi import claims, discovery, node_records, sessions
 from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, other_targets, verification
 from auto_iscsi.map.request import Request
-from auto_iscsi.san import catalogue, names
+from auto_iscsi.san import catalogue, listings, names
 from auto_iscsi.volumes import journal
 from auto_iscsi.volumes.mountable import Mountable
 
@@ -86,7 +85,7 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
 
     Raise Failure for VOLUME@SNAPSHOT: which target that comes to is known when it is presented.
     """
-    if all(wire.matches(wire.NAME, part) for part in text.partition("@")[::2]):
+    if listings.split_key(text):
         raise errors.Failure(
             f"{text} is a snapshot at a SAN: it has no settings until it is presented",
             "auto-iscsi explain SAN shows the SAN's settings; once it is logged in, auto-iscsi "

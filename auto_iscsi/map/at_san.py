@@ -17,7 +17,7 @@ from auto_iscsi import errors, keys, portals
 from auto_iscsi.config import san_files, settings_cache
 from auto_iscsi.config.san_files import San
 from auto_iscsi.config.settings import Settings
-from auto_iscsi.drivers import protocol, wire
+from auto_iscsi.drivers import protocol
 from auto_iscsi.iscsi import audit, discovery, rate_limit, sessions
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import lookup as target_lookup
@@ -30,8 +30,8 @@ _ENDING = 3.0  # seconds at the end of a lookup, in which a driver is ended that
 
 def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
     """Return the map entry for the key VOLUME@SNAPSHOT; raise Failure. `log`: see map/lookup."""
-    volume, _, name = text.partition("@")
-    if not (wire.matches(wire.NAME, volume) and wire.matches(wire.NAME, name)):
+    names = listings.split_key(text)
+    if names is None:
         raise errors.BadKey(
             f"key {keys.shown(text)} refused: not VOLUME@SNAPSHOT", "auto-iscsi list shows the keys"
         )
@@ -45,7 +45,7 @@ def lookup(host: Host, text: str, log: Callable[[str], object] = str) -> str:
                 f"{text}: enabled = no", "see the sections of /etc/auto.iscsi.conf that match it"
             )
         with limit(settings.lookup_timeout, text) as until:
-            lease = _present(host, volume, name, until - _ENDING)
+            lease = _present(host, *names, until - _ENDING)
     return target_lookup.lookup(host, text, log, _place(host, lease), began)
 
 

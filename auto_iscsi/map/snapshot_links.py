@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing import Callable
 
 _WHOLE = 30.0  # seconds for a visit
-_LISTED = "auto-iscsi list asks the portals and SANs, and lists all volumes"
 _ASKING = 20.0  # seconds of it for the portals
+_LISTED = "auto-iscsi list asks the portals and SANs, and lists all volumes"
 
 
 def main(argv: list[str] | None = None, host: Host = Host()) -> int:  # noqa: B008 (immutable)

@@ -107,10 +107,9 @@ def _destination(text: str, name: str, is_folder: bool) -> str:
 
     A directory that is there, and a path that ends in a slash, get the name in them.
     """
-    host, colon, place = text.partition(":")
-    is_remote = bool(colon) and "/" not in host
+    is_remote = _remote_host(text) is not None
     into = text.endswith("/") or (not is_remote and os.path.isdir(text))
-    if is_remote and not place:
+    if is_remote and not text.partition(":")[2]:
         raise errors.Failure(f"{text} names no place on that host", "write HOST:/path")
     if into:
         text = f"{text.rstrip('/') or '/'}/{name}".replace("//", "/")
@@ -121,6 +120,12 @@ def _destination(text: str, name: str, is_folder: bool) -> str:
                 f"{os.path.dirname(text)}: no such directory", f"mkdir -p {os.path.dirname(text)}"
             )
     return f"{text}/" if is_folder else text
+
+
+def _remote_host(place: str) -> str | None:
+    """Return the host of HOST:/path, None for a path on this host."""
+    host, colon, _ = place.partition(":")
+    return host if colon and "/" not in host else None
 
 
 def _refuse_in_place(destination: str) -> None:
@@ -203,7 +208,6 @@ def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None
         # ssh frames its warning of a changed host key with @.
         lines = [line.strip("@ ") for line in result.stderr.splitlines()]
         reason = next(filter(None, lines), f"exit status {result.returncode}")
-        host = place.partition(":")[0]
-        is_remote = host != place and "/" not in host
-        hint = f"ssh {host} rsync --version" if is_remote else "see rsync(1), EXIT VALUES"
+        host = _remote_host(place)
+        hint = f"ssh {host} rsync --version" if host is not None else "see rsync(1), EXIT VALUES"
         raise errors.Failure(f"rsync to {place}: {reason}", hint)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from auto_iscsi import errors
 from auto_iscsi.config import san_files
 from auto_iscsi.config.san_files import San
+from auto_iscsi.drivers import wire
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import calls, leases
 
@@ -29,6 +30,13 @@ class Listed(NamedTuple):
     created: float | None  #: seconds since 1970; None: the SAN does not tell
     target: str  #: to which this host had it presented; "" if it had not
     is_presented: bool  #: to this host, by whomever
+
+
+def split_key(text: str) -> tuple[str, str] | None:
+    """Return volume and snapshot of a key VOLUME@SNAPSHOT, None for any other text."""
+    volume, _, snapshot = text.partition("@")
+    is_key = wire.matches(wire.NAME, volume) and wire.matches(wire.NAME, snapshot)
+    return (volume, snapshot) if is_key else None
 
 
 def ask(host: Host, until: float) -> list[str]:
