@@ -268,14 +268,22 @@ class Iscsiadm:
         """Say whether a session to this target through this portal exists, in whatever state."""
         address, port, _ = split(portal)
         folder = f"{ROOT}{kernel.SESSIONS}"
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            connection = f"{kernel.CONNECTIONS}/connection{name[len('session') :]}:0"
-            if kernel.read(ROOT, f"{kernel.SESSIONS}/{name}/targetname") == target and (
-                kernel.read(ROOT, f"{connection}/persistent_address"),
-                kernel.read(ROOT, f"{connection}/persistent_port"),
-            ) == (address, f"{port}"):
-                return True
+        with kernel.alone(ROOT):
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                connection = f"{kernel.CONNECTIONS}/connection{name[len('session') :]}:0"
+                if kernel.read(ROOT, f"{kernel.SESSIONS}/{name}/targetname") == target and (
+                    kernel.read(ROOT, f"{connection}/persistent_address"),
+                    kernel.read(ROOT, f"{connection}/persistent_port"),
+                ) == (address, f"{port}"):
+                    return True
         return False
+
+    def name_of(self, sid: int) -> str:
+        """Return the target of a session, "" when the session is gone."""
+        try:
+            return kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")
+        except FileNotFoundError:
+            return ""
 
     def login(self, target: str, portal: str, running: list[int]) -> int:
         record = self.record(target, portal)
@@ -304,9 +312,9 @@ class Iscsiadm:
         return self.says("logged-in", target)
 
     def logout(self, sid: int) -> int:
-        if not os.path.exists(f"{ROOT}{kernel.SESSIONS}/session{sid}"):
+        target = self.name_of(sid)
+        if not target:
             return NO_SESSION
-        target = kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")
         running = [hold(target)]
         step("logout")
         status = self.says("logout", target)
@@ -317,7 +325,9 @@ class Iscsiadm:
         return status
 
     def rescan(self, sid: int) -> int:
-        target = kernel.read(ROOT, f"{kernel.SESSIONS}/session{sid}/targetname")
+        target = self.name_of(sid)
+        if not target:
+            return NO_SESSION
         running = [hold(target)]
         step("rescan")
         status = self.says("rescan", target)

@@ -59,7 +59,7 @@ def link(root: str, name: str, to: str) -> None:
 
 @contextlib.contextmanager
 def alone(root: str) -> Iterator[None]:
-    """Lock the numbers of sessions and the names of disks."""
+    """Let one process at a time add, remove or list sessions and disks, as a kernel does."""
     os.makedirs(f"{root}/san", exist_ok=True)
     with open(f"{root}/san/kernel.lock", "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -74,24 +74,24 @@ def open_session(
         used = os.listdir(f"{root}/san/sessions") if os.path.isdir(f"{root}/san/sessions") else []
         sid = 1 + max((int(name) for name in used), default=0)
         os.makedirs(f"{root}/san/sessions/{sid}")
-    device = f"/sys/devices/platform/host{sid + 1}/session{sid}"
-    session = f"{device}/iscsi_session/session{sid}"
-    connection = f"{device}/connection{sid}:0/iscsi_connection/connection{sid}:0"
-    link(root, f"{session}/device", f"../../../session{sid}")
-    link(root, f"{SESSIONS}/session{sid}", f"../../devices{session[len('/sys/devices') :]}")
-    # Group and state come last: while its login is under way, a session has neither.
-    write(root, f"{session}/recovery_tmo", "120")
-    write(root, f"{session}/targetname", target)
-    for name, value in (("address", address), ("port", f"{port}")):
-        write(root, f"{connection}/{name}", value)
-        write(root, f"{connection}/persistent_{name}", value)
-    link(
-        root,
-        f"{CONNECTIONS}/connection{sid}:0",
-        f"../../devices{connection[len('/sys/devices') :]}",
-    )
-    write(root, f"{session}/tpgt", f"{tpgt}")
-    write(root, f"{session}/state", state)
+        device = f"/sys/devices/platform/host{sid + 1}/session{sid}"
+        session = f"{device}/iscsi_session/session{sid}"
+        connection = f"{device}/connection{sid}:0/iscsi_connection/connection{sid}:0"
+        link(root, f"{session}/device", f"../../../session{sid}")
+        link(root, f"{SESSIONS}/session{sid}", f"../../devices{session[len('/sys/devices') :]}")
+        # Group and state come last: while its login is under way, a session has neither.
+        write(root, f"{session}/recovery_tmo", "120")
+        write(root, f"{session}/targetname", target)
+        for name, value in (("address", address), ("port", f"{port}")):
+            write(root, f"{connection}/{name}", value)
+            write(root, f"{connection}/persistent_{name}", value)
+        link(
+            root,
+            f"{CONNECTIONS}/connection{sid}:0",
+            f"../../devices{connection[len('/sys/devices') :]}",
+        )
+        write(root, f"{session}/tpgt", f"{tpgt}")
+        write(root, f"{session}/state", state)
     return sid
 
 
@@ -209,11 +209,12 @@ def remove_deleted(root: str, sid: int) -> None:
     """Have the disks of a session go that somebody has deleted in sysfs, and udev's links."""
     import shutil
 
-    for name, path in _block(root).items():
-        unit = path.rpartition("/block/")[0]
-        if f"/session{sid}/" in path and read(root, f"{unit}/delete") == "1":
-            _forget(root, name, path)
-            shutil.rmtree(f"{root}{unit}")
+    with alone(root):
+        for name, path in _block(root).items():
+            unit = path.rpartition("/block/")[0]
+            if f"/session{sid}/" in path and read(root, f"{unit}/delete") == "1":
+                _forget(root, name, path)
+                shutil.rmtree(f"{root}{unit}")
 
 
 def close_session(root: str, sid: int, udev: bool = True) -> None:
@@ -222,12 +223,13 @@ def close_session(root: str, sid: int, udev: bool = True) -> None:
 
     if not udev:
         write(root, "/run/udev/queue", "")
-    disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]
-    for name, path in disks if udev else ():
-        _forget(root, name, path)
-    os.unlink(f"{root}{SESSIONS}/session{sid}")
-    os.unlink(f"{root}{CONNECTIONS}/connection{sid}:0")
-    shutil.rmtree(f"{root}/sys/devices/platform/host{sid + 1}")
+    with alone(root):
+        disks = [(name, path) for name, path in _block(root).items() if f"/session{sid}/" in path]
+        for name, path in disks if udev else ():
+            _forget(root, name, path)
+        os.unlink(f"{root}{SESSIONS}/session{sid}")
+        os.unlink(f"{root}{CONNECTIONS}/connection{sid}:0")
+        shutil.rmtree(f"{root}/sys/devices/platform/host{sid + 1}")
 
 
 def _forget(root: str, name: str, path: str) -> None:
