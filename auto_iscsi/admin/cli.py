@@ -6,11 +6,14 @@ Each verb is one function here, which imports the modules that the verb needs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import platform
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import Callable
 
 import auto_iscsi
 from auto_iscsi import errors, wording
@@ -97,7 +100,10 @@ def _list(arguments: argparse.Namespace, host: Host) -> int:
     options = list_report.Options(
         arguments.subject, arguments.since, arguments.until, arguments.offline
     )
-    return _show(list_report.report(host, options, paint), arguments.json)
+    with _progress() as say:
+        say("looking for snapshots" if options.offline else "asking the portals and SANs")
+        report = list_report.report(host, options, paint)
+    return _show(report, arguments.json)
 
 
 def _versions(arguments: argparse.Namespace, host: Host) -> int:
@@ -110,40 +116,46 @@ def _versions(arguments: argparse.Namespace, host: Host) -> int:
         arguments.jobs,
         arguments.hash,
         arguments.keep,
+        arguments.all,
     )
-    shows_progress = sys.stderr.isatty()
     paint = output.paint_for(sys.stdout)
-    say = _progress if shows_progress else lambda _: None
-    report = versions_report.report(host, options, paint, say)
-    if shows_progress:
-        _progress("")
+    with _progress() as say:
+        report = versions_report.report(host, options, paint, say)
     return _show(report, arguments.json)
 
 
 def _cat(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
     from auto_iscsi.restore import copying
     from auto_iscsi.san import when
 
     volume, text, path = when.split_place(arguments.place)
-    entry = when.snapshot(host, volume, text)
-    copying.write_file(host, entry, path, sys.stdout.fileno())
-    return 0
+    with _progress() as say:
+        say(f"looking for the snapshots of {volume}")
+        entry = when.snapshot(host, volume, text)
+        if not arguments.json:
+            copying.write_file(host, entry, path, sys.stdout.fileno(), say)
+            return 0
+        version, content = copying.read_file(host, entry, path, say)
+    return _show(versions_report.report_content(entry, version, content), as_json=True)
 
 
 def _diff(arguments: argparse.Namespace, host: Host) -> int:
+    from auto_iscsi.admin import versions_report
     from auto_iscsi.restore import differences
-    from auto_iscsi.san import when
 
-    volume, text, path = when.split_place(arguments.place)
-    old = differences.of_snapshot(host, when.snapshot(host, volume, text), path)
-    if arguments.other.startswith("@"):
-        other = when.snapshot(host, volume, arguments.other[1:])
-        new = differences.of_snapshot(host, other, path)
-    else:
-        new = differences.of_file(arguments.other)
-    lines = [wording.printable(line.replace("\t", "    ")) for line in differences.lines(old, new)]
-    _page(lines)
-    return 1 if lines else 0
+    try:
+        with _progress() as say:
+            compared = differences.compare(
+                host, arguments.place, arguments.other, arguments.newer, say
+            )
+    except errors.Reported as failure:  # as diff(1) has it: 1 means that they differ
+        return _fail(failure.reason, 2, failure.hint)
+    report = versions_report.report_differences(compared)
+    if arguments.json:
+        return _show(report, as_json=True)
+    _page(report.lines)
+    return report.status
 
 
 def _restore(arguments: argparse.Namespace, host: Host) -> int:
@@ -154,7 +166,9 @@ def _restore(arguments: argparse.Namespace, host: Host) -> int:
         arguments.destination, arguments.overwrite, not arguments.no_backup, arguments.dry_run
     )
     paint = output.paint_for(sys.stdout)
-    return _show(restore_report.report(host, arguments.place, options, paint), arguments.json)
+    with _progress() as say:
+        report = restore_report.report(host, arguments.place, options, paint, say)
+    return _show(report, arguments.json)
 
 
 def _san(arguments: argparse.Namespace, host: Host) -> int:
@@ -192,11 +206,8 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
 
     if arguments.dry_run:
         return _show(reap_report.report(host, output.paint_for(sys.stdout)), False)
-    shows_progress = sys.stderr.isatty()
-    say = _progress if shows_progress else lambda _: None
-    outcome = reaper.reap(host, say, arguments.wait, not arguments.no_san)
-    if shows_progress:
-        _progress("")
+    with _progress() as say:
+        outcome = reaper.reap(host, say, arguments.wait, not arguments.no_san)
     for note in (note for target in outcome.ended for note in target.notes):
         _fail(note, 0)
     for session in outcome.problems:
@@ -211,9 +222,22 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
     return outcome.status
 
 
-def _progress(text: str) -> None:
-    """Overwrite the terminal's current line."""
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Yield what overwrites the terminal's current line; without a terminal, it does nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+
+    def say(text: str) -> None:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        shown = wording.printable(text)[: width - 1]
+        print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        say("")
 
 
 VERBS = {

@@ -134,11 +134,9 @@ def _last_reload(host: Host) -> float:
 def negative_timeout(host: Host) -> Finding:
     """Check that automount forgets an answer soon, and before a session can end (lease)."""
     lines = master.list_lines(host)
-    configured = master.automount_settings(host).get("negative_timeout", "")
-    default = float(configured) if configured.isdecimal() else master.NEGATIVE_TIMEOUT
     lease = _shortest_lease(host)
     for line in lines:
-        seconds = default if line.negative_timeout is None else line.negative_timeout
+        seconds = master.negative_timeout(host, line)
         source = line.where if line.negative_timeout is not None else "automount's default"
         mend = f"put --negative-timeout=1 into {line.where}, then: {_RELOAD}"
         if seconds >= lease:

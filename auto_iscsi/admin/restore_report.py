@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 from auto_iscsi import wording
 from auto_iscsi.admin import output
 from auto_iscsi.machine.host import Host
@@ -12,12 +14,17 @@ from auto_iscsi.san.catalogue import Entry
 
 
 def report(
-    host: Host, place: str, options: restoring.Options, paint: output.Paint
+    host: Host,
+    place: str,
+    options: restoring.Options,
+    paint: output.Paint,
+    say: Callable[[str], None],
 ) -> output.Report:
     """Restore; return what was done. Status 1: a file was not overwritten, or is not the same."""
     volume, text, path = when.split_place(place)
+    say(f"looking for the snapshots of {volume}")
     entry = when.snapshot(host, volume, text)
-    return tell(entry, path, options, restoring.restore(host, entry, path, options), paint)
+    return tell(entry, path, options, restoring.restore(host, entry, path, options, say), paint)
 
 
 def tell(

@@ -97,6 +97,9 @@ def _file_versions(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
     parser.add_argument(
+        "--all", action="store_true", help="print a line for each snapshot, not for each version"
+    )
+    parser.add_argument(
         "--jobs",
         metavar="N",
         type=values.number(1, 64),
@@ -116,6 +119,7 @@ def _file_at(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "place", metavar="VOLUME[@WHEN]:/PATH", help="the file; without WHEN, the latest one"
     )
+    _json(parser)
 
 
 def _two_files(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +129,14 @@ def _two_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "other", metavar="@WHEN|FILE", help="the same file in another snapshot, or a local file"
     )
+    parser.add_argument(
+        "newer",
+        metavar="@WHEN|FILE",
+        nargs="?",
+        default="",
+        help="likewise; the one before it is then the older file (VOLUME:/PATH @monday @latest)",
+    )
+    _json(parser)
 
 
 def _restoration(parser: argparse.ArgumentParser) -> None:
@@ -279,7 +291,8 @@ VERBS = {
         "compare a file of a snapshot with another snapshot's, or with a local file",
         "Print what has changed from a file of a snapshot to the same file of another snapshot of "
         "the volume (@WHEN), or to a local FILE, as diff -u does; in a pager on a terminal. WHEN "
-        "is as for list. Directories are not compared. Exit status 1: they differ.",
+        "is as for list. Directories are not compared. Exit status 1: they differ; 2: they could "
+        "not be compared.",
         _two_files,
     ),
     "restore": Verb(

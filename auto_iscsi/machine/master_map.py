@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple
 from auto_iscsi.machine.host import Host
 
 CONFIGURATION = ("/etc/autofs.conf", "/etc/default/autofs")
-NEGATIVE_TIMEOUT = 60.0  #: seconds, unless it is configured
+_NEGATIVE_TIMEOUT = 60.0  # seconds, unless it is configured
 PROGRAM = "auto.iscsi"  #: the map's name, and that of links to it
 ROOT = "/iscsiauto"  #: where automount mounts targets, as shipped
 VOLUMES = "/var/lib/auto-iscsi/volumes.map"  #: the map of /snapshots, a file map (san/links)
@@ -37,6 +37,14 @@ class Line(NamedTuple):
     def where(self) -> str:
         """FILE:LINE."""
         return f"{self.file}:{self.number}"
+
+
+def negative_timeout(host: Host, line: Line) -> float:
+    """Return for how long automount remembers an answer, good or bad, in seconds."""
+    if line.negative_timeout is not None:
+        return line.negative_timeout
+    configured = automount_settings(host).get("negative_timeout", "")
+    return float(configured) if configured.isdecimal() else _NEGATIVE_TIMEOUT
 
 
 class AutofsMount(NamedTuple):

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
+from typing import Callable
 
-from auto_iscsi import errors
+from auto_iscsi import errors, wording
 from auto_iscsi.machine.host import Host
-from auto_iscsi.restore import paths, visits
+from auto_iscsi.restore import paths, versions, visits
+from auto_iscsi.restore.versions import Version
 from auto_iscsi.san.catalogue import Entry
 
+LARGEST = 16 << 20  # bytes of a file that is taken into memory
 _BLOCK = 1 << 20  # bytes read at a time
 
 
-def write_file(host: Host, entry: Entry, path: str, output: int) -> None:
+def write_file(
+    host: Host, entry: Entry, path: str, output: int, say: Callable[[str], None]
+) -> None:
     """Write the content of a file of a snapshot to a descriptor; raise Failure."""
-    with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
+    is_terminal = os.isatty(output)  # where what is said would be in the midst of the file
+    with _opened(host, entry, path, say) as handle:
+        size = os.fstat(handle).st_size
+        written = 0
+        while block := os.read(handle, _BLOCK):
+            while block:
+                count = os.write(output, block)
+                written, block = written + count, block[count:]
+            if not is_terminal:
+                say(f"{wording.size(written)} of {wording.size(size)}")
+
+
+def read_file(
+    host: Host, entry: Entry, path: str, say: Callable[[str], None]
+) -> tuple[Version, bytes]:
+    """Return what a file of a snapshot is, and its content; raise Failure."""
+    with _opened(host, entry, path, say) as handle:
+        if os.fstat(handle).st_size > LARGEST:
+            raise errors.Failure(
+                f"{path} is larger than {LARGEST >> 20} MiB", "run the same without --json"
+            )
+        with os.fdopen(os.dup(handle), "rb") as file:
+            return versions.describe(path, handle, with_digest=False), file.read()
+
+
+@contextlib.contextmanager
+def _opened(host: Host, entry: Entry, path: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Yield a descriptor of a file of a snapshot; raise Failure, also for what goes wrong then."""
+    with visits.visited(host, entry, say) as root:
         try:
             with paths.opened(root, path) as handle:
                 if stat.S_ISDIR(os.fstat(handle).st_mode):
@@ -23,9 +58,7 @@ def write_file(host: Host, entry: Entry, path: str, output: int) -> None:
                         f"{path} is a directory",
                         f"auto-iscsi restore {entry.volume}:{path} DESTINATION copies it",
                     )
-                while block := os.read(handle, _BLOCK):
-                    while block:
-                        block = block[os.write(output, block) :]
+                yield handle
         except BrokenPipeError:
             raise
         except OSError as error:

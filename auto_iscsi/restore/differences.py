@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.machine.host import Host
-from auto_iscsi.restore import paths, visits
+from auto_iscsi.restore import copying, paths, visits
+from auto_iscsi.san import when
 from auto_iscsi.san.catalogue import Entry
-
-_LARGEST = 16 << 20  # bytes of a file that is compared line by line
 
 
 class Side(NamedTuple):
@@ -27,20 +26,60 @@ class Side(NamedTuple):
         return b"\0" in (self.content or b"")[:8192]
 
 
-def of_snapshot(host: Host, entry: Entry, path: str) -> Side:
-    """Return a file of a snapshot; raise Failure."""
+class Comparison(NamedTuple):
+    """Two files, the older one first."""
+
+    old: Side
+    new: Side
+    lines: list[str]  #: a unified diff; none: they are the same
+
+
+def compare(
+    host: Host, place: str, other: str, newer: str, say: Callable[[str], None]
+) -> Comparison:
+    """Compare a file; raise Failure.
+
+    place: VOLUME[@WHEN]:/path. other: what it is compared with, @WHEN or a local file. newer: "",
+    or that, and then `other` is the @WHEN of the older one.
+    """
+    volume, text, path = when.split_place(place)
+    if newer:
+        if text or not other.startswith("@"):
+            raise errors.Failure(
+                f"{place} {other} {newer} does not say what the older file is",
+                f"write {volume}:{path} @WHEN @WHEN, or {volume}@WHEN:{path} @WHEN",
+            )
+        text, other = other[1:], newer
+    say(f"looking for the snapshots of {volume}")
+    entry = when.snapshot(host, volume, text)
+    if not other.startswith("@"):
+        with visits.visited(host, entry, say) as root:
+            old, new = _of_snapshot(root, entry, path), _of_file(other)
+        return Comparison(old, new, lines(old, new))
+    newer_entry = when.snapshot(host, volume, other[1:])
+    # One in the other: both sessions end at the same time (see visits).
+    with (
+        visits.visited(host, entry, say) as root,
+        visits.visited(host, newer_entry, say) as newer_root,
+    ):
+        old = _of_snapshot(root, entry, path)
+        new = _of_snapshot(newer_root, newer_entry, path)
+    return Comparison(old, new, lines(old, new))
+
+
+def _of_snapshot(root: int, entry: Entry, path: str) -> Side:
+    """Return a file of a snapshot, whose root directory is open; raise Failure."""
     label = f"{entry.volume}@{entry.text.replace(' ', 'T')}:{path}"
-    with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
-        try:
-            with paths.opened(root, path) as handle:
-                return Side(label, _read(label, handle))
-        except (FileNotFoundError, NotADirectoryError):
-            return Side(label, None)
-        except OSError as error:
-            raise errors.Failure(f"{label}: {(error.strerror or '').lower()}") from error
+    try:
+        with paths.opened(root, path) as handle:
+            return Side(label, _read(label, handle))
+    except (FileNotFoundError, NotADirectoryError):
+        return Side(label, None)
+    except OSError as error:
+        raise errors.Failure(f"{label}: {(error.strerror or '').lower()}") from error
 
 
-def of_file(path: str) -> Side:
+def _of_file(path: str) -> Side:
     """Return a local file; raise Failure."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -61,9 +100,9 @@ def _read(label: str, handle: int) -> bytes:
             f"{label} is no regular file",
             "to compare two directories: auto-iscsi restore each of them, then diff -r",
         )
-    if status.st_size > _LARGEST:
+    if status.st_size > copying.LARGEST:
         raise errors.Failure(
-            f"{label} is larger than {_LARGEST >> 20} MiB",
+            f"{label} is larger than {copying.LARGEST >> 20} MiB",
             "auto-iscsi versions --hash VOLUME:/path tells whether it has changed",
         )
     with os.fdopen(os.dup(handle), "rb") as file:

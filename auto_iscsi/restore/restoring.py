@@ -10,12 +10,14 @@ by checksum.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from auto_iscsi import errors, wording
 from auto_iscsi.machine.host import Host
@@ -29,6 +31,9 @@ _SENT = (">f", "<f", "cL", "hf", ">L", "<L")
 _MADE_FOLDER = "cd+"  #: likewise, a directory that it would make
 _SKIPPED = 'non-regular file "'  #: what it prints after "skipping", before such a name
 _NOT_ALL = 23  # rsync(1), EXIT VALUES: what a list is asked of is not there
+#: Has rsync print how many bytes it has sent, and each line at once.
+_WATCHED = ("--info=progress2", "--outbuf=L")
+_BYTES = re.compile(r"\s+(\d[^\s%]*)\s+\d+%\s")  #: how such a line begins; \d with separators
 _SUFFIX = ".before-restore-%Y-%m-%d-%H%M%S"
 
 
@@ -51,14 +56,35 @@ class Restored(NamedTuple):
     left_out: tuple[str, ...] = ()  #: devices, FIFOs and sockets, as rsync prints their names
 
 
-def restore(host: Host, entry: Entry, path: str, options: Options) -> Restored:
+class _Progress:
+    """What rsync has copied up to now."""
+
+    def __init__(self, number: int, say: Callable[[str], None]) -> None:
+        self._number = number  # files that it will copy
+        self._say = say
+        self._files = self._bytes = 0
+
+    def read(self, line: str) -> None:
+        """Take a line of rsync's output, and say how far it is."""
+        if match := _BYTES.match(line):
+            self._bytes = int(re.sub(r"\D", "", match[1]))
+        elif line.startswith(_SENT):  # as soon as it begins to send it
+            self._files += 1
+        self._say(
+            f"restoring file {self._files} of {self._number}, {wording.size(self._bytes)} copied"
+        )
+
+
+def restore(
+    host: Host, entry: Entry, path: str, options: Options, say: Callable[[str], None]
+) -> Restored:
     """Restore a file or directory; raise Failure when it cannot be read, or rsync fails."""
     if not shutil.which("rsync"):
         raise errors.BrokenInstallation("rsync is not installed", "install rsync")
-    with visits.visited(host, visits.mount_root(host), entry, keep=False) as root:
+    with visits.visited(host, entry, say) as root:
         try:
             with paths.parent(root, path) as (folder, name):
-                return restore_from(folder, name, path, options)
+                return restore_from(folder, name, path, options, say)
         except OSError as error:
             raise errors.Failure(
                 f"{entry.volume} of {entry.text}: {path}: {(error.strerror or '').lower()}",
@@ -66,7 +92,9 @@ def restore(host: Host, entry: Entry, path: str, options: Options) -> Restored:
             ) from error
 
 
-def restore_from(folder: int, name: str, path: str, options: Options) -> Restored:
+def restore_from(
+    folder: int, name: str, path: str, options: Options, say: Callable[[str], None]
+) -> Restored:
     """Restore `name` in an open folder of the snapshot; "" means that folder itself."""
     if name:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
@@ -83,6 +111,7 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
     destination = _destination(options.destination, os.path.basename(path.rstrip("/")), is_folder)
     _refuse_in_place(destination)
     suffix = time.strftime(_SUFFIX) if options.overwrite and options.backup else ""
+    say(f"comparing {path} with {options.destination}")
     whole = _itemized(["--dry-run", "--checksum"], source, destination)
     missing = _itemized(["--dry-run", "--ignore-existing"], source, destination)
     if not options.overwrite:
@@ -96,7 +125,10 @@ def restore_from(folder: int, name: str, path: str, options: Options) -> Restore
     how = ["--checksum"] if options.overwrite else ["--ignore-existing"]
     if suffix:
         how += ["--backup", f"--suffix={suffix}"]
-    changes = _sent(_itemized(how, source, destination))
+    number = len(differing if options.overwrite else fresh)
+    progress = _Progress(number, say)
+    changes = _sent(_itemized([*how, *_WATCHED], source, destination, progress.read))
+    say(f"comparing {path} with {options.destination} once more")
     after = _sent(_itemized(["--dry-run", "--checksum"], source, destination))
     differs = tuple(sorted(set(after) - set(kept)))
     return Restored(tuple(changes), tuple(kept), suffix, differs, left_out)
@@ -162,10 +194,18 @@ def _kind(place: str) -> str:
     return result.stdout[:1]
 
 
-def _itemized(how: Sequence[str], source: str, destination: str) -> list[tuple[str, str]]:
-    """Run rsync; return code and name of what it changed, or would change. Raise Failure."""
+def _itemized(
+    how: Sequence[str],
+    source: str,
+    destination: str,
+    read: Callable[[str], None] = lambda _: None,
+) -> list[tuple[str, str]]:
+    """Run rsync; return code and name of what it changed, or would change. Raise Failure.
+
+    read: gets each line at once.
+    """
     words = [*_ALL, "--itemize-changes", "--out-format=%i %n", *how]
-    result = _rsync(words, [source, destination])
+    result = _rsync(words, [source, destination], read)
     _raise_failure(result, destination)
     # Not splitlines(): names in a snapshot can have characters that end a line there.
     pairs = (line.partition(" ") for line in result.stdout.split("\n"))
@@ -191,15 +231,27 @@ def _folders(items: Sequence[tuple[str, str]]) -> set[str]:
     return {name for code, name in items if code.startswith(_MADE_FOLDER)}
 
 
-def _rsync(words: Sequence[str], places: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["rsync", *words, "--", *places],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-    )
+def _rsync(
+    words: Sequence[str], places: Sequence[str], read: Callable[[str], None] = lambda _: None
+) -> subprocess.CompletedProcess[str]:
+    # Its errors go to a file: nobody reads a second pipe while the first one is read.
+    with tempfile.TemporaryFile("w+", errors="surrogateescape") as complaints:
+        lines = []
+        with subprocess.Popen(
+            ["rsync", *words, "--", *places],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            errors="surrogateescape",
+        ) as process:
+            for line in process.stdout or ():
+                read(line)
+                lines.append(line)
+        complaints.seek(0)
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, "".join(lines), complaints.read()
+        )
 
 
 def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None:

@@ -53,27 +53,51 @@ def find(
     keep: bool,
     say: Callable[[str], None],
 ) -> list[Visited]:
-    """Visit each snapshot, at most `jobs` at a time; return what each has, in the same order."""
+    """Visit each snapshot, at most `jobs` at a time; return what each has, in the same order.
+
+    A visit's session ends a moment after it (visits.end); the next visit does not wait for that.
+    """
     root = visits.mount_root(host)
+    running: list[str] = []
+    ending: list[concurrent.futures.Future[None]] = []
+    results: dict[str, Visited] = {}
+
+    def tell() -> None:
+        visiting = f"; visiting {', '.join(running)}" if running else ""
+        say(f"{len(results)} of {len(entries)} snapshots{visiting}")
 
     def visit(entry: Entry) -> Visited:
+        running.append(entry.text)
+        tell()
         try:
-            with visits.visited(host, root, entry, keep) as folder:
-                return Visited(entry, tuple(_versions(folder, pattern, with_digest)))
+            visit = visits.begin(host, root, entry)
+            try:
+                return Visited(entry, tuple(_versions(visit.folder, pattern, with_digest)))
+            finally:
+                if keep:
+                    os.close(visit.folder)
+                else:
+                    ending.append(enders.submit(visits.end, host, visit))
         except errors.Failure as failure:
             return Visited(entry, (), failure)
+        finally:
+            running.remove(entry.text)
 
-    results: dict[str, Visited] = {}
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    pool, enders = (concurrent.futures.ThreadPoolExecutor(jobs) for _ in range(2))
+    with enders, pool:
         begun = [pool.submit(visit, entry) for entry in entries]
         try:
-            for number, one in enumerate(concurrent.futures.as_completed(begun), 1):
+            for one in concurrent.futures.as_completed(begun):
                 result = one.result()
                 results[result.entry.key] = result
-                say(f"{number} of {len(entries)} snapshots")
+                tell()
         except BaseException:  # ^C: what has begun ends its session, nothing else begins
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            say("interrupted; ending the visits")
             raise
+        say("ending the visits")
+        for each in ending:
+            each.result()
     return [results[entry.key] for entry in entries]
 
 
@@ -84,7 +108,7 @@ def _versions(root: int, pattern: str, with_digest: bool) -> list[Version]:
     for path in paths.matching(root, pattern) if is_pattern else [pattern]:
         try:
             with paths.opened(root, path) as handle:
-                versions.append(_version(path, handle, with_digest))
+                versions.append(describe(path, handle, with_digest))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -92,7 +116,8 @@ def _versions(root: int, pattern: str, with_digest: bool) -> list[Version]:
     return versions
 
 
-def _version(path: str, handle: int, with_digest: bool) -> Version:
+def describe(path: str, handle: int, with_digest: bool) -> Version:
+    """Return the version that an open file or directory is."""
     status = os.fstat(handle)
     is_folder = stat.S_ISDIR(status.st_mode)
     digest = _digest(handle) if with_digest and not is_folder else ""

@@ -1,16 +1,23 @@
 """Visit snapshots as a user does, through automount, and end what a visit opened.
 
 A session that was there before the visit stays, and so does one that somebody else has asked for
-since.
+since. automount remembers the answer of a lookup for a moment, and mounts by it without running the
+map again: a session ends only when that is over.
+
+After ^C automount goes on with the login that it has begun. So a visit waits for it then, and ends
+what it opened; a second ^C leaves that to the reaper.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
+import threading
 import time
 from collections.abc import Collection, Iterator
+from typing import Callable, NamedTuple
 
 from auto_iscsi import errors, keys
 from auto_iscsi.iscsi import claims, sessions
@@ -21,6 +28,27 @@ from auto_iscsi.san import leases, presenting
 from auto_iscsi.san.catalogue import Entry
 
 _EXPIRY = 10.0  # seconds that automount gets to unmount a tree
+_LONGEST_MEMORY = 5.0  # seconds; where automount remembers longer, the reaper ends the session
+Say = Callable[[str], None]  #: is told what is waited for, "" for nothing
+
+
+class Visit(NamedTuple):
+    """A visit that has begun."""
+
+    entry: Entry
+    root: str  #: where automount mounts targets
+    folder: int  #: a descriptor of the root directory of the snapshot
+    target: str
+    claim: claims.Claim
+    before: frozenset[str]  #: targets that had a session before the visit
+    forgotten: (
+        float  #: when automount will have forgotten the answer of the lookup (time.monotonic)
+    )
+
+    @property
+    def point(self) -> str:
+        """Where the snapshot is mounted."""
+        return f"{self.root}/{self.entry.key}"
 
 
 def mount_root(host: Host) -> str:
@@ -35,47 +63,104 @@ def mount_root(host: Host) -> str:
 
 
 @contextlib.contextmanager
-def visited(host: Host, root: str, entry: Entry, keep: bool) -> Iterator[int]:
+def visited(host: Host, entry: Entry, say: Say) -> Iterator[int]:
     """Yield a descriptor of the root directory of a snapshot; raise Failure.
 
-    Without `keep`, a session that the visit has opened ends with the block.
+    A session that the visit has opened ends with the block.
     """
-    before = {keys.fold(session.target) for session in sessions.list_all(host)}
-    point = f"{root}/{entry.key}"
+    visit = begin(host, mount_root(host), entry, say)
     try:
-        folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise errors.Failure(
-            f"{point}: {(error.strerror or '').lower()}",
-            f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
-        ) from error
+        yield visit.folder
+    finally:
+        end(host, visit, say)
+
+
+def begin(host: Host, root: str, entry: Entry, say: Say = lambda _: None) -> Visit:
+    """Visit a snapshot; raise Failure. The caller ends the visit."""
+    before = frozenset(keys.fold(session.target) for session in sessions.list_all(host))
+    opening = _Opening(f"{root}/{entry.key}")
+    say(f"visiting {entry.volume} of {entry.text}")
+    try:
+        return _begun(host, root, entry, before, opening)
+    except KeyboardInterrupt:
+        say(f"interrupted; waiting for {entry.volume} of {entry.text}, to end the visit")
+        with contextlib.suppress(errors.Failure):
+            end(host, _begun(host, root, entry, before, opening), say)
+        raise
+    finally:
+        say("")
+
+
+def _begun(host: Host, root: str, entry: Entry, before: frozenset[str], opening: _Opening) -> Visit:
+    """Wait until the snapshot is mounted."""
+    folder = opening.folder(entry)
+    forgotten = time.monotonic() + _memory(host, root)
     # What was not presented before is only known by its target now.
     target = leases.targets_by_key(host).get(entry.san_key.lower(), entry.target)
-    claim = claims.read(host, target)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-        if not (target in before or keep):
-            opened = [name for name in claim.others if name not in before]
-            _end(host, root, point, target, claim, opened)
-            if entry.san:
-                until = time.monotonic() + presenting.FINISHING
-                presenting.finish(host, until, {target})
+    return Visit(entry, root, folder, target, claims.read(host, target), before, forgotten)
 
 
-def _end(
-    host: Host, root: str, point: str, target: str, visit: claims.Claim, others: Collection[str]
-) -> None:
+class _Opening:
+    """A directory that is opened in a thread of its own, so that ^C is heard meanwhile.
+
+    In automount's directory, the kernel waits for automount whatever signal comes (Linux:
+    fs/autofs/waitq.c, wait_event_killable).
+    """
+
+    def __init__(self, point: str) -> None:
+        self._point = point
+        self._results: queue.SimpleQueue[int | OSError] = queue.SimpleQueue()
+        # A daemon: after a second ^C the program ends without it.
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def _open(self) -> None:
+        try:
+            self._results.put(os.open(self._point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError as error:
+            self._results.put(error)
+
+    def folder(self, entry: Entry) -> int:
+        """Wait for the descriptor, and return it; raise Failure."""
+        result = self._results.get()
+        if isinstance(result, OSError):
+            raise errors.Failure(
+                f"{self._point}: {(result.strerror or '').lower()}",
+                f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
+            ) from result
+        return result
+
+
+def _memory(host: Host, root: str) -> float:
+    """Return for how long automount remembers an answer, in seconds; it counts whole ones."""
+    line = next(line for line in master_map.list_lines(host) if line.root == root)
+    return master_map.negative_timeout(host, line) + 1.1
+
+
+def end(host: Host, visit: Visit, say: Say = lambda _: None) -> None:
+    """End a visit, and the session that it has opened; close the descriptor."""
+    os.close(visit.folder)
+    if visit.target in visit.before:
+        return
+    say(f"ending the visit of {visit.entry.volume} of {visit.entry.text}")
+    opened = [name for name in visit.claim.others if name not in visit.before]
+    _end(host, visit, opened)
+    if visit.entry.san:
+        until = time.monotonic() + presenting.FINISHING
+        presenting.finish(host, until, {visit.target})
+    say("")
+
+
+def _end(host: Host, visit: Visit, others: Collection[str]) -> None:
     """Unmount a snapshot and end its session, unless somebody else uses it.
 
     others: the targets that the setting `with` names, and that had no session before.
     """
+    point, target = visit.point, visit.target
     inside = [m for m in mounts.list_all(host) if f"{m.point}/".startswith(f"{point}/")]
     null = os.open(os.devnull, os.O_RDWR)
     try:
         if any(mount.fstype == "autofs" and mount.point != point for mount in inside):
-            _expire(host, root, point)
+            _expire(host, visit.root, point)
         else:
             for mount in reversed(inside):
                 if mount.fstype != "autofs":
@@ -83,13 +168,17 @@ def _end(
                     host.run("umount", mount.point, out=null, err=null, until=until)
     finally:
         os.close(null)
-    if not _give_back(host, target, visit):
+    remembered = visit.forgotten - time.monotonic()
+    if remembered > _LONGEST_MEMORY:
+        return
+    time.sleep(max(0.0, remembered))
+    if not _give_back(host, target, visit.claim):
         return
     given_back = [target]
     for name in others:
         claim = claims.read(host, name)
         # This visit looked it up a moment before the target itself.
-        if claim.looked_up <= visit.looked_up and _give_back(host, name, claim):
+        if claim.looked_up <= visit.claim.looked_up and _give_back(host, name, claim):
             given_back.append(name)
     for name in given_back:
         logout.end_sessions(host, name)

@@ -7,14 +7,11 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.automount.browse import FILE, Browse, result
+from tests.automount.offered import ALPHA, MONDAY, WEDNESDAY, present, started
 from tests.unit.key_examples import HOSTILE
 
-STEM = "iqn.2001-05.com.example"
-MONDAY, TUESDAY, WEDNESDAY = (f"{STEM}:vm-beta-2010-05-0{day}-04:00:01" for day in (3, 4, 5))
-ALPHA = f"{STEM}:vm-alpha-2010-05-03-04:00:01"
 NAMES = ["2010-05-03_04:00:01", "2010-05-04_04:00:01"]
 ENTER_ALL = """\
 import json, os, sys
@@ -26,22 +23,6 @@ for name in json.loads(sys.argv[1]):
     print("there is", ascii(name))
 print("tried")
 """
-
-
-def present(browse: Browse, name: str, portal: str, disk: int = 0, **plan: Any) -> None:
-    luns = {0: {"partitions": {"1": browse.disks[disk]}}}
-    browse.machine.target(name, portal, luns=luns, record=False, **plan)
-
-
-def started(browse: Browse) -> str:
-    """Start automount beside a portal that offers snapshots; return the portal."""
-    portal = browse.machine.portal()
-    present(browse, MONDAY, portal)
-    present(browse, TUESDAY, portal, 1)
-    present(browse, ALPHA, portal)
-    browse.machine.configure(f"portals = {portal}\ntimezone = UTC\n")
-    browse.start()
-    return portal
 
 
 def run(browse: Browse, *words: str, user: int = 65534) -> list[str]:

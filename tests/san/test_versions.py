@@ -41,7 +41,8 @@ def test_the_versions_of_a_file_over_the_snapshots(vm: Machine, san: San) -> Non
     user.kill()
 
     diff = ["auto-iscsi", "diff", "vm-beta@2010-05-03:/etc/passwd"]
-    changed = vm.run([*diff, "@latest"], check=False, timeout=200)
+    two = ["auto-iscsi", "diff", "vm-beta:/etc/passwd", "@2010-05-03", "@latest"]
+    changed = vm.run(two, check=False, timeout=200)
     assert changed.status == 1 and changed.lines[-2:] == ["-old", "+newest"]
     assert vm.run([*diff, "@2010-05-04"], timeout=200).stdout == ""
 

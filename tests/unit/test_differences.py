@@ -38,7 +38,7 @@ def test_equal_files_do_not_differ() -> None:
 
 def test_what_cannot_be_compared_has_a_next_command(tmp_path: Path) -> None:
     for compare in (
-        lambda: differences.of_file(str(tmp_path)),
+        lambda: differences._of_file(str(tmp_path)),
         lambda: differences.lines(Side("a", b"x"), Side("b", None)),
     ):
         with pytest.raises(errors.Failure) as refused:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from auto_iscsi import wording
-from auto_iscsi.admin import output
+from auto_iscsi.admin import cli, output
 
 PROJECT = Path(__file__).parents[2]
 
@@ -83,3 +83,19 @@ def test_a_pipe_gets_no_colour_and_its_reader_may_close_it(tmp_path: Path) -> No
 def test_what_a_pager_prints_ends_with_a_newline() -> None:
     program = "from auto_iscsi.admin import cli; cli._page(['-old', '+new'])"
     assert shown(["-c", program], TERM="dumb") == b"-old\r\n+new\r\n"
+
+
+def test_progress_is_one_line_that_fits_the_terminal() -> None:
+    code = (
+        "import sys; from auto_iscsi.admin import cli\n"
+        "sys.stderr = sys.stdout\n"
+        "with cli._progress() as say: say('x' * 200); say('y\\x1b[2J')"
+    )
+    line, second, end = shown(["-c", code]).split(b"\r\033[K")[1:]
+    assert line == b"x" * 79 and second == b"y\\x1b[2J" and end == b""
+
+
+def test_without_a_terminal_no_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli._progress() as say:
+        say("visiting")
+    assert capsys.readouterr().err == ""

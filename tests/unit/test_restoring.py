@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Iterator[int]:
 def restore(folder: int, name: str, destination: object, **changed: bool) -> restoring.Restored:
     settings = {"overwrite": False, "backup": True, "dry_run": False, **changed}
     options = restoring.Options(str(destination), **settings)
-    return restoring.restore_from(folder, name, f"/{name}", options)
+    return restoring.restore_from(folder, name, f"/{name}", options, lambda _: None)
 
 
 def test_a_directory_as_it_was(folder: int, tmp_path: Path) -> None:
@@ -64,6 +64,16 @@ def test_what_differs_stays_and_is_named(folder: int, tmp_path: Path) -> None:
     assert (done.changes, done.kept, done.differs) == (("passwd",), (), ())
     assert (tmp_path / "new/etc/passwd").read_text() == "old"
     assert (tmp_path / f"new/etc/passwd{done.suffix}").read_text() == "mine"
+
+
+def test_it_is_said_how_far_a_restore_is(folder: int, tmp_path: Path) -> None:
+    (tmp_path / "snapshot/etc/large").write_bytes(bytes(3 << 20))
+    said: list[str] = []
+    options = restoring.Options(str(tmp_path / "new"), overwrite=False, backup=True, dry_run=False)
+    restoring.restore_from(folder, "etc", "/etc", options, said.append)
+    assert said[0] == f"comparing /etc with {tmp_path}/new"
+    assert any(text.startswith("restoring file 4 of 4, 3 MiB") for text in said)
+    assert said[-1].endswith("once more")
 
 
 def test_a_dry_run_changes_nothing(folder: int, tmp_path: Path) -> None:
@@ -176,7 +186,7 @@ def test_the_last_line_says_what_was_done(folder: int, tmp_path: Path) -> None:
     options = restoring.Options(f"{tmp_path}/new/", False, True, False)
 
     def report(name: str) -> output.Report:
-        done = restoring.restore_from(folder, name, f"/{name}", options)
+        done = restoring.restore_from(folder, name, f"/{name}", options, lambda _: None)
         return restore_report.tell(entry, f"/{name}", options, done, output.Paint(False))
 
     secret, passwd, tree = report("etc/secret"), report("etc/passwd"), report("etc")

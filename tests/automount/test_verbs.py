@@ -1,0 +1,80 @@
+"""versions, cat and diff visit snapshots through the real automount, and leave no session."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+
+import pytest
+
+from tests.automount.browse import FILE, Browse, result
+from tests.automount.offered import TUESDAY, started
+
+PLACE = f"vm-beta:/{FILE}"
+
+
+@pytest.fixture(autouse=True)
+def serve(browse: Browse) -> None:
+    """Serve /iscsiauto, by a line that the verbs find."""
+    portal = started(browse)
+    files = {"/etc/auto.master": (browse.machine.root / "san/auto.master").read_text()}
+    browse.machine.files(files)
+    browse.machine.configure(
+        f"portals = {portal}\ntimezone = UTC\nlogin_timeout = 50s\nlookup_timeout = 60s\n"
+    )
+
+
+def begin(browse: Browse, *words: str) -> subprocess.Popen[str]:
+    return browse.enter("/usr/libexec/auto-iscsi/auto-iscsi", *words, user=0)
+
+
+def run(browse: Browse, *words: str) -> tuple[int, str]:
+    process = begin(browse, *words)
+    text = result(process)
+    return process.returncode, text
+
+
+def test_a_line_for_each_snapshot_or_for_each_version(browse: Browse) -> None:
+    status, text = run(browse, "versions", "--all", "--hash", f"{PLACE[:-1]}*")
+    header, latest, oldest, summary = text.splitlines()
+    assert header.split()[:3] == ["SNAPSHOT", "VERSION", "CHANGED"] and "SHA-256" in header
+    assert latest.startswith("2010-05-04 04:00:01  1 ") and latest.endswith(f"/{FILE}")
+    assert oldest.startswith("2010-05-03 04:00:01  2 ")
+    assert status == 0 and summary.startswith("2 versions of ")
+    status, text = run(browse, "versions", "--all", "vm-beta:/no")
+    assert [line.split()[2:] for line in text.splitlines()[1:3]] == [["missing"], ["missing"]]
+    assert status == 1 and browse.machine.sids() == []
+
+
+def test_two_snapshots_or_files_are_compared(browse: Browse) -> None:
+    by_place = run(browse, "diff", f"vm-beta@oldest:/{FILE}", "@latest")
+    assert by_place[0] == 1 and by_place[1].splitlines()[-2:] == ["-disk-0", "+disk-1"]
+    assert run(browse, "diff", PLACE, "@oldest", "@latest") == by_place
+    assert run(browse, "diff", PLACE, "@latest", "@latest") == (0, "")
+    status, text = run(browse, "diff", PLACE, "@oldest", "/etc/hostname", "--json")
+    report = json.loads(text)
+    assert status == 1 and (report["new"], report["differs"]) == ("/etc/hostname", True)
+    for words in (["@monday:/x", "@latest"], [PLACE, "/x", "@latest"], [PLACE, "@oldest", "/no"]):
+        assert run(browse, "diff", *words)[0] == 2
+    assert browse.machine.sids() == []
+
+
+def test_a_file_with_what_is_known_of_it(browse: Browse) -> None:
+    assert run(browse, "cat", PLACE) == (0, "disk-1")
+    report = json.loads(run(browse, "cat", "--json", PLACE)[1])
+    assert base64.b64decode(report["content_base64"]) == b"disk-1\n"
+    assert (report["target"], report["size"], report["mode"]) == (TUESDAY, 7, "0644")
+    assert browse.machine.sids() == []
+
+
+def test_ctrl_c_during_the_login_leaves_no_session(browse: Browse) -> None:
+    browse.machine.stop_before("login")
+    impatient = begin(browse, "cat", f"vm-beta@oldest:/{FILE}")
+    browse.machine.reached("login")
+    impatient.send_signal(signal.SIGINT)
+    browse.machine.go_on()
+    assert result(impatient) == ""
+    assert impatient.returncode == 130
+    assert browse.machine.sids() == []
