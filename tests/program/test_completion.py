@@ -142,12 +142,15 @@ def test_the_value_of_an_option_is_not_the_volume(snapshots: str, line: str) -> 
     assert complete(f"auto-iscsi {snapshots} {line} {VOLUME} vm") == []
 
 
-@pytest.mark.parametrize("verb", ["diff", "restore"])
-def test_the_second_argument_is_a_file(snapshots: str, verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("verb", "number"), [("diff", 2), ("restore", 1)])
+def test_the_last_arguments_are_files(
+    snapshots: str, verb: str, number: int, tmp_path: Path
+) -> None:
     (tmp_path / "some.conf").touch()
     line = f"auto-iscsi {snapshots} {verb} {VOLUME}@monday:/etc/passwd"
-    assert complete(f"{line} so", tmp_path) == ["some.conf"]
-    assert complete(f"{line} some.conf so", tmp_path) == []
+    for given in range(number):
+        assert complete(f"{line} {'some.conf ' * given}so", tmp_path) == ["some.conf"]
+    assert complete(f"{line} {'some.conf ' * number}so", tmp_path) == []
 
 
 def test_files_are_offered_where_a_file_is_expected(tmp_path: Path) -> None:
