@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import hashlib
 import os
@@ -56,8 +57,11 @@ def find(
     """Visit each snapshot, at most `jobs` at a time; return what each has, in the same order.
 
     A visit's session ends a moment after it (visits.end); the next visit does not wait for that.
+    After ^C no visit begins any more, and those that have begun end; a second ^C leaves their
+    sessions to the reaper.
     """
     root = visits.mount_root(host)
+    waiting = collections.deque(entries)
     running: list[str] = []
     ending: list[concurrent.futures.Future[None]] = []
     results: dict[str, Visited] = {}
@@ -67,37 +71,44 @@ def find(
         say(f"{len(results)} of {len(entries)} snapshots{visiting}")
 
     def visit(entry: Entry) -> Visited:
-        running.append(entry.text)
-        tell()
         try:
-            visit = visits.begin(host, root, entry)
+            begun = visits.begin(host, root, entry)
             try:
-                return Visited(entry, tuple(_versions(visit.folder, pattern, with_digest)))
+                return Visited(entry, tuple(_versions(begun.folder, pattern, with_digest)))
             finally:
                 if keep:
-                    os.close(visit.folder)
+                    os.close(begun.folder)
                 else:
-                    ending.append(enders.submit(visits.end, host, visit))
+                    ending.append(visits.in_thread(lambda: visits.end(host, begun)))
         except errors.Failure as failure:
             return Visited(entry, (), failure)
-        finally:
-            running.remove(entry.text)
 
-    pool, enders = (concurrent.futures.ThreadPoolExecutor(jobs) for _ in range(2))
-    with enders, pool:
-        begun = [pool.submit(visit, entry) for entry in entries]
-        try:
-            for one in concurrent.futures.as_completed(begun):
-                result = one.result()
-                results[result.entry.key] = result
-                tell()
-        except BaseException:  # ^C: what has begun ends its session, nothing else begins
-            pool.shutdown(wait=False, cancel_futures=True)
-            say("interrupted; ending the visits")
-            raise
+    def work() -> None:
+        while True:
+            try:
+                entry = waiting.popleft()
+            except IndexError:
+                return
+            running.append(entry.text)
+            tell()
+            results[entry.key] = visit(entry)
+            running.remove(entry.text)
+            tell()
+
+    workers = [visits.in_thread(work) for _ in range(min(jobs, len(entries)))]
+    try:
+        for worker in workers:
+            worker.result()
         say("ending the visits")
         for each in ending:
             each.result()
+    except BaseException as error:
+        waiting.clear()
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        say("interrupted; ending the visits" if is_interrupt else "ending the visits")
+        concurrent.futures.wait(workers)
+        concurrent.futures.wait(ending)
+        raise
     return [results[entry.key] for entry in entries]
 
 

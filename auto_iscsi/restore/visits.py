@@ -4,20 +4,22 @@ A session that was there before the visit stays, and so does one that somebody e
 since. automount remembers the answer of a lookup for a moment, and mounts by it without running the
 map again: a session ends only when that is over.
 
-After ^C automount goes on with the login that it has begun. So a visit waits for it then, and ends
-what it opened; a second ^C leaves that to the reaper.
+After ^C, automount goes on with the login that it has begun. So a visit begins and ends in a thread
+of its own, which ^C does not reach: after the first ^C the command waits for that thread, and the
+session ends; after the second one it does not wait, and the session is left to the reaper.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import math
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 from auto_iscsi import errors, keys
 from auto_iscsi.iscsi import claims, sessions
@@ -28,8 +30,9 @@ from auto_iscsi.san import leases, presenting
 from auto_iscsi.san.catalogue import Entry
 
 _EXPIRY = 10.0  # seconds that automount gets to unmount a tree
-_LONGEST_MEMORY = 5.0  # seconds; where automount remembers longer, the reaper ends the session
+_LONGEST_MEMORY = 5.1  # seconds; where automount remembers longer, the reaper ends the session
 Say = Callable[[str], None]  #: is told what is waited for, "" for nothing
+_Result = TypeVar("_Result")
 
 
 class Visit(NamedTuple):
@@ -41,9 +44,7 @@ class Visit(NamedTuple):
     target: str
     claim: claims.Claim
     before: frozenset[str]  #: targets that had a session before the visit
-    forgotten: (
-        float  #: when automount will have forgotten the answer of the lookup (time.monotonic)
-    )
+    forgotten: float  #: when automount forgets the answer of the lookup (time.monotonic)
 
     @property
     def point(self) -> str:
@@ -71,69 +72,87 @@ def visited(host: Host, entry: Entry, say: Say) -> Iterator[int]:
     visit = begin(host, mount_root(host), entry, say)
     try:
         yield visit.folder
-    finally:
+    except KeyboardInterrupt:
         end(host, visit, say)
+        raise
+    except BaseException:
+        _end_despite_interrupt(host, visit, say)
+        raise
+    _end_despite_interrupt(host, visit, say)
 
 
 def begin(host: Host, root: str, entry: Entry, say: Say = lambda _: None) -> Visit:
     """Visit a snapshot; raise Failure. The caller ends the visit."""
     before = frozenset(keys.fold(session.target) for session in sessions.list_all(host))
-    opening = _Opening(f"{root}/{entry.key}")
     say(f"visiting {entry.volume} of {entry.text}")
+    beginning = in_thread(lambda: _begin(host, root, entry, before))
     try:
-        return _begun(host, root, entry, before, opening)
+        return beginning.result()
     except KeyboardInterrupt:
         say(f"interrupted; waiting for {entry.volume} of {entry.text}, to end the visit")
         with contextlib.suppress(errors.Failure):
-            end(host, _begun(host, root, entry, before, opening), say)
+            end(host, beginning.result(), say)
         raise
     finally:
         say("")
 
 
-def _begun(host: Host, root: str, entry: Entry, before: frozenset[str], opening: _Opening) -> Visit:
-    """Wait until the snapshot is mounted."""
-    folder = opening.folder(entry)
-    forgotten = time.monotonic() + _memory(host, root)
-    # What was not presented before is only known by its target now.
-    target = leases.targets_by_key(host).get(entry.san_key.lower(), entry.target)
-    return Visit(entry, root, folder, target, claims.read(host, target), before, forgotten)
+def in_thread(work: Callable[[], _Result]) -> concurrent.futures.Future[_Result]:
+    """Do work in a thread of its own, which ^C does not reach; return its future result.
 
-
-class _Opening:
-    """A directory that is opened in a thread of its own, so that ^C is heard meanwhile.
-
-    In automount's directory, the kernel waits for automount whatever signal comes (Linux:
-    fs/autofs/waitq.c, wait_event_killable).
+    Python hears ^C only in the main thread, and not while that one is in a system call which no
+    signal ends. In automount's directory, the kernel waits for automount (Linux: fs/autofs/waitq.c,
+    wait_event_killable).
     """
+    future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
 
-    def __init__(self, point: str) -> None:
-        self._point = point
-        self._results: queue.SimpleQueue[int | OSError] = queue.SimpleQueue()
-        # A daemon: after a second ^C the program ends without it.
-        threading.Thread(target=self._open, daemon=True).start()
-
-    def _open(self) -> None:
+    def do() -> None:
         try:
-            self._results.put(os.open(self._point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError as error:
-            self._results.put(error)
+            future.set_result(work())
+        except BaseException as error:  # whoever asks for the result gets it
+            future.set_exception(error)
 
-    def folder(self, entry: Entry) -> int:
-        """Wait for the descriptor, and return it; raise Failure."""
-        result = self._results.get()
-        if isinstance(result, OSError):
-            raise errors.Failure(
-                f"{self._point}: {(result.strerror or '').lower()}",
-                f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
-            ) from result
-        return result
+    # A daemon: after a second ^C the program ends without it.
+    threading.Thread(target=do, daemon=True).start()
+    return future
+
+
+def _begin(host: Host, root: str, entry: Entry, before: frozenset[str]) -> Visit:
+    """Open the root directory of a snapshot, which has automount mount it; raise Failure."""
+    point = f"{root}/{entry.key}"
+    try:
+        folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.Failure(
+            f"{point}: {(error.strerror or '').lower()}",
+            f"journalctl -u autofs says why; or run auto-iscsi lookup {entry.key}",
+        ) from error
+    try:
+        forgotten = time.monotonic() + _memory(host, root)
+        # What was not presented before is only known by its target now.
+        target = leases.targets_by_key(host).get(entry.san_key.lower(), entry.target)
+        return Visit(entry, root, folder, target, claims.read(host, target), before, forgotten)
+    except errors.Failure:
+        os.close(folder)  # or it would be in use until the program ends
+        raise
 
 
 def _memory(host: Host, root: str) -> float:
     """Return for how long automount remembers an answer, in seconds; it counts whole ones."""
-    line = next(line for line in master_map.list_lines(host) if line.root == root)
-    return master_map.negative_timeout(host, line) + 1.1
+    lines = [line for line in master_map.list_lines(host) if line.root == root]
+    # None: the master map was changed after automount had read it.
+    return max((master_map.negative_timeout(host, line) + 1.1 for line in lines), default=math.inf)
+
+
+def _end_despite_interrupt(host: Host, visit: Visit, say: Say) -> None:
+    """End a visit, also when ^C comes meanwhile; a second ^C leaves the session to the reaper."""
+    ending = in_thread(lambda: end(host, visit, say))
+    try:
+        ending.result()
+    except KeyboardInterrupt:
+        say(f"interrupted; ending the visit of {visit.entry.volume} of {visit.entry.text}")
+        ending.result()
+        raise
 
 
 def end(host: Host, visit: Visit, say: Say = lambda _: None) -> None:

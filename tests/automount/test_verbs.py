@@ -78,3 +78,28 @@ def test_ctrl_c_during_the_login_leaves_no_session(browse: Browse) -> None:
     assert result(impatient) == ""
     assert impatient.returncode == 130
     assert browse.machine.sids() == []
+
+
+def test_ctrl_c_while_the_session_ends_leaves_no_session(browse: Browse) -> None:
+    for words in (("cat", PLACE), ("diff", PLACE, "@oldest", "@latest")):
+        impatient = begin(browse, *words)
+        browse.wait_for(lambda: browse.mounted(TUESDAY), "the visit")
+        browse.wait_for(lambda: not browse.mounted(TUESDAY), "the end of the visit")
+        impatient.send_signal(signal.SIGINT)
+        result(impatient)
+        assert impatient.returncode == 130
+        assert browse.machine.sids() == []
+
+
+@pytest.mark.parametrize("verb", ["cat", "versions"])
+def test_a_second_ctrl_c_does_not_wait_for_the_login(browse: Browse, verb: str) -> None:
+    browse.machine.stop_before("login")
+    impatient = begin(browse, verb, PLACE)
+    browse.machine.reached("login")
+    impatient.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits for the login, to end the session
+        impatient.wait(1)
+    impatient.send_signal(signal.SIGINT)
+    impatient.wait(10)
+    assert impatient.returncode == 130
+    browse.machine.go_on()
