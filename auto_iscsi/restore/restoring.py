@@ -34,6 +34,7 @@ _NOT_ALL = 23  # rsync(1), EXIT VALUES: what a list is asked of is not there
 #: Has rsync print how many bytes it has sent, and each line at once.
 _WATCHED = ("--info=progress2", "--outbuf=L")
 _BYTES = re.compile(r"\s+(\d[^\s%]*)\s+\d+%\s")  #: how such a line begins; \d with separators
+_TIDYING = 5.0  # seconds that rsync gets to tidy up when it has to end
 _SUFFIX = ".before-restore-%Y-%m-%d-%H%M%S"
 
 
@@ -234,6 +235,7 @@ def _folders(items: Sequence[tuple[str, str]]) -> set[str]:
 def _rsync(
     words: Sequence[str], places: Sequence[str], read: Callable[[str], None] = lambda _: None
 ) -> subprocess.CompletedProcess[str]:
+    """Run rsync; `read` gets each line at once. When this is interrupted, rsync ends, too."""
     # Its errors go to a file: nobody reads a second pipe while the first one is read.
     with tempfile.TemporaryFile("w+", errors="surrogateescape") as complaints:
         lines = []
@@ -245,13 +247,27 @@ def _rsync(
             text=True,
             errors="surrogateescape",
         ) as process:
-            for line in process.stdout or ():
-                read(line)
-                lines.append(line)
+            try:
+                for line in process.stdout or ():
+                    read(line)
+                    lines.append(line)
+            except BaseException:  # ^C, which need not reach rsync: timeout -s INT
+                _stop(process)
+                raise
         complaints.seek(0)
         return subprocess.CompletedProcess(
             process.args, process.returncode, "".join(lines), complaints.read()
         )
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End rsync, so that it uses the snapshot no more; it deletes the file that is half copied."""
+    process.terminate()
+    try:
+        process.wait(_TIDYING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None:

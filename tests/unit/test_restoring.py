@@ -76,6 +76,31 @@ def test_it_is_said_how_far_a_restore_is(folder: int, tmp_path: Path) -> None:
     assert said[-1].endswith("once more")
 
 
+def test_an_interrupted_restore_leaves_no_rsync_behind(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout -s INT` and kill(1) interrupt only us, and rsync would keep the snapshot in use."""
+    slow = tmp_path / "bin/rsync"
+    slow.parent.mkdir()
+    slow.write_text(
+        f"#!/bin/sh\ncase $* in *progress*) echo $$ >{slow}.pid; echo '>f+ a'; exec sleep 60; esac\n"
+        f'exec {shutil.which("rsync")} "$@"\n'
+    )
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+
+    def interrupt(text: str) -> None:
+        if text.startswith("restoring"):
+            raise KeyboardInterrupt
+
+    options = restoring.Options(str(tmp_path / "new"), overwrite=False, backup=True, dry_run=False)
+    with pytest.raises(KeyboardInterrupt):
+        restoring.restore_from(folder, "etc", "/etc", options, interrupt)
+    pid = int(Path(f"{slow}.pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def test_a_dry_run_changes_nothing(folder: int, tmp_path: Path) -> None:
     assert restore(folder, "etc", tmp_path / "new", dry_run=True).changes
     assert not (tmp_path / "new").exists()
