@@ -225,11 +225,17 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Yield what overwrites the terminal's current line; without a terminal, it does nothing."""
-    if not sys.stderr.isatty():
+    # None: the command was started without a stderr (2>&-).
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
+    is_clear = True
 
     def say(text: str) -> None:
+        nonlocal is_clear
+        if is_clear and not text:  # something else may have been printed on the line
+            return
+        is_clear = not text
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         shown = wording.printable(text)[: width - 1]
         print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)

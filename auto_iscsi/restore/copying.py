@@ -21,17 +21,33 @@ _BLOCK = 1 << 20  # bytes read at a time
 def write_file(
     host: Host, entry: Entry, path: str, output: int, say: Callable[[str], None]
 ) -> None:
-    """Write the content of a file of a snapshot to a descriptor; raise Failure."""
-    is_terminal = os.isatty(output)  # where what is said would be in the midst of the file
-    with _opened(host, entry, path, say) as handle:
+    """Write the content of a file of a snapshot to a descriptor; raise Failure.
+
+    On a terminal nothing is said after the file has begun: it would overwrite the file's last line.
+    """
+    is_terminal = os.isatty(output)
+    written = 0
+
+    def say_beside(text: str) -> None:
+        if not (is_terminal and written):
+            say(text)
+
+    with _opened(host, entry, path, say_beside) as handle:
         size = os.fstat(handle).st_size
-        written = 0
         while block := os.read(handle, _BLOCK):
             while block:
-                count = os.write(output, block)
+                count = _write(output, block)
                 written, block = written + count, block[count:]
-            if not is_terminal:
-                say(f"{wording.size(written)} of {wording.size(size)}")
+            say_beside(f"{wording.size(written)} of {wording.size(size)}")
+
+
+def _write(output: int, block: bytes) -> int:
+    try:
+        return os.write(output, block)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise errors.Failure(f"stdout: {(error.strerror or '').lower()}") from error
 
 
 def read_file(
@@ -59,7 +75,7 @@ def _opened(host: Host, entry: Entry, path: str, say: Callable[[str], None]) -> 
                         f"auto-iscsi restore {entry.volume}:{path} DESTINATION copies it",
                     )
                 yield handle
-        except BrokenPipeError:
+        except BrokenPipeError:  # of stdout
             raise
         except OSError as error:
             raise errors.Failure(

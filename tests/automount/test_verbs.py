@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 
@@ -13,6 +16,7 @@ from tests.automount.browse import FILE, Browse, result
 from tests.automount.offered import TUESDAY, started
 
 PLACE = f"vm-beta:/{FILE}"
+PROGRAM = "/usr/libexec/auto-iscsi/auto-iscsi"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,7 @@ def serve(browse: Browse) -> None:
 
 
 def begin(browse: Browse, *words: str) -> subprocess.Popen[str]:
-    return browse.enter("/usr/libexec/auto-iscsi/auto-iscsi", *words, user=0)
+    return browse.enter(PROGRAM, *words, user=0)
 
 
 def run(browse: Browse, *words: str) -> tuple[int, str]:
@@ -67,6 +71,28 @@ def test_a_file_with_what_is_known_of_it(browse: Browse) -> None:
     assert base64.b64decode(report["content_base64"]) == b"disk-1\n"
     assert (report["target"], report["size"], report["mode"]) == (TUESDAY, 7, "0644")
     assert browse.machine.sids() == []
+
+
+def test_a_file_that_cannot_be_written_out_is_no_fault_of_the_snapshot(browse: Browse) -> None:
+    script = f"exec {PROGRAM} cat {PLACE}"
+    full = browse.enter("sh", "-c", f"{script} >/dev/full", user=0)
+    assert full.communicate(timeout=60) == ("", "auto-iscsi: stdout: no space left on device\n")
+    assert result(browse.enter("sh", "-c", f"{script} | true", user=0)) == ""
+    assert result(browse.enter("sh", "-c", f"{script} 2>&-", user=0)) == "disk-1"
+    assert browse.machine.sids() == []
+
+
+def test_a_terminal_gets_the_file_and_nothing_over_its_last_line(browse: Browse) -> None:
+    our_end, its_end = pty.openpty()
+    words = browse.command(PROGRAM, "cat", PLACE)
+    with subprocess.Popen(words, stdout=its_end, stderr=its_end, start_new_session=True):
+        os.close(its_end)
+        shown = b""
+        with open(our_end, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # EIO: end
+            while part := terminal.read(4096):
+                shown += part
+    assert b"\r\033[Kvisiting vm-beta of 2010-05-04 04:00:01" in shown
+    assert shown.endswith(b"\r\033[Kdisk-1\r\n")
 
 
 def test_ctrl_c_during_the_login_leaves_no_session(browse: Browse) -> None:
