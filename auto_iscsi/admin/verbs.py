@@ -134,7 +134,8 @@ def _two_files(parser: argparse.ArgumentParser) -> None:
         metavar="@WHEN|FILE",
         nargs="?",
         default="",
-        help="likewise; the one before it is then the older file (VOLUME:/PATH @monday @latest)",
+        help="the newer file, when the argument before it names the snapshot of the older one "
+        "(VOLUME:/PATH @monday @latest)",
     )
     _json(parser)
 

@@ -39,8 +39,8 @@ def compare(
 ) -> Comparison:
     """Compare a file; raise Failure.
 
-    place: VOLUME[@WHEN]:/path. other: what it is compared with, @WHEN or a local file. newer: "",
-    or that, and then `other` is the @WHEN of the older one.
+    place: VOLUME[@WHEN]:/path, the older file. other: the newer one, @WHEN or a local file. If
+    `newer` is not "", it names the newer file, and `other` the @WHEN of the older one.
     """
     volume, text, path = when.split_place(place)
     if newer:

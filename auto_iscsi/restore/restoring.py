@@ -66,7 +66,7 @@ class _Progress:
         self._files = self._bytes = 0
 
     def read(self, line: str) -> None:
-        """Take a line of rsync's output, and say how far it is."""
+        """Take a line of rsync's output, and say how much is copied."""
         if match := _BYTES.match(line):
             self._bytes = int(re.sub(r"\D", "", match[1]))
         elif line.startswith(_SENT):  # as soon as it begins to send it
@@ -275,7 +275,9 @@ def _raise_failure(result: subprocess.CompletedProcess[str], place: str) -> None
     if result.returncode != 0:
         # ssh frames its warning of a changed host key with @.
         lines = [line.strip("@ ") for line in result.stderr.splitlines()]
-        reason = next(filter(None, lines), f"exit status {result.returncode}")
+        status = result.returncode
+        end = f"exit status {status}" if status > 0 else f"ended by signal {-status}"
+        reason = next(filter(None, lines), end)
         host = _remote_host(place)
         hint = f"ssh {host} rsync --version" if host is not None else "see rsync(1), EXIT VALUES"
         raise errors.Failure(f"rsync to {place}: {reason}", hint)

@@ -76,6 +76,18 @@ def test_it_is_said_how_far_a_restore_is(folder: int, tmp_path: Path) -> None:
     assert said[-1].endswith("once more")
 
 
+def test_an_rsync_that_is_killed_is_named(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "bin/rsync"
+    killed.parent.mkdir()
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
+    with pytest.raises(errors.Failure, match=r"rsync to .*/new: ended by signal 9"):
+        restore(folder, "etc", tmp_path / "new")
+
+
 def test_an_interrupted_restore_leaves_no_rsync_behind(
     folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
