@@ -95,20 +95,22 @@ def find(
             running.remove(entry.text)
             tell()
 
-    workers = [visits.in_thread(work) for _ in range(min(jobs, len(entries)))]
-    try:
-        for worker in workers:
-            worker.result()
-        say("ending the visits")
-        for each in ending:
-            each.result()
-    except BaseException as error:
-        waiting.clear()
-        is_interrupt = isinstance(error, KeyboardInterrupt)
-        say("interrupted; ending the visits" if is_interrupt else "ending the visits")
-        concurrent.futures.wait(workers)
-        concurrent.futures.wait(ending)
-        raise
+    with visits.held_interrupts() as release:
+        workers = [visits.in_thread(work) for _ in range(min(jobs, len(entries)))]
+        try:
+            release()
+            for worker in workers:
+                worker.result()
+            say("ending the visits")
+            for each in ending:
+                each.result()
+        except BaseException as error:
+            waiting.clear()
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            say("interrupted; ending the visits" if is_interrupt else "ending the visits")
+            concurrent.futures.wait(workers)
+            concurrent.futures.wait(ending)
+            raise
     return [results[entry.key] for entry in entries]
 
 

@@ -85,16 +85,48 @@ def begin(host: Host, root: str, entry: Entry, say: Say = lambda _: None) -> Vis
     """Visit a snapshot; raise Failure. The caller ends the visit."""
     before = frozenset(keys.fold(session.target) for session in sessions.list_all(host))
     say(f"visiting {entry.volume} of {entry.text}")
-    beginning = in_thread(lambda: _begin(host, root, entry, before))
-    try:
-        return beginning.result()
-    except KeyboardInterrupt:
+
+    def give_up(beginning: concurrent.futures.Future[Visit]) -> None:
         say(f"interrupted; waiting for {entry.volume} of {entry.text}, to end the visit")
         with contextlib.suppress(errors.Failure):
             end(host, beginning.result(), say)
-        raise
+
+    try:
+        return _result(lambda: _begin(host, root, entry, before), give_up)
     finally:
         say("")
+
+
+def _result(
+    work: Callable[[], _Result],
+    after_interrupt: Callable[[concurrent.futures.Future[_Result]], None],
+) -> _Result:
+    """Do work in a thread of its own, and return its result; after ^C, call `after_interrupt`."""
+    with held_interrupts() as release:
+        future = in_thread(work)
+        try:
+            release()
+            return future.result()
+        except KeyboardInterrupt:
+            after_interrupt(future)
+            raise
+
+
+@contextlib.contextmanager
+def held_interrupts() -> Iterator[Callable[[], None]]:
+    """Put ^C off, so that a thread starts and is known; yield what hears it again.
+
+    Threads that are started meanwhile never hear it.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 def in_thread(work: Callable[[], _Result]) -> concurrent.futures.Future[_Result]:
@@ -146,13 +178,12 @@ def _memory(host: Host, root: str) -> float:
 
 def _end_despite_interrupt(host: Host, visit: Visit, say: Say) -> None:
     """End a visit, also when ^C comes meanwhile; a second ^C leaves the session to the reaper."""
-    ending = in_thread(lambda: end(host, visit, say))
-    try:
-        ending.result()
-    except KeyboardInterrupt:
+
+    def wait(ending: concurrent.futures.Future[None]) -> None:
         say(f"interrupted; ending the visit of {visit.entry.volume} of {visit.entry.text}")
         ending.result()
-        raise
+
+    _result(lambda: end(host, visit, say), wait)
 
 
 def end(host: Host, visit: Visit, say: Say = lambda _: None) -> None:

@@ -95,7 +95,8 @@ def test_an_interrupted_restore_leaves_no_rsync_behind(
     slow = tmp_path / "bin/rsync"
     slow.parent.mkdir()
     slow.write_text(
-        f"#!/bin/sh\ncase $* in *progress*) echo $$ >{slow}.pid; echo '>f+ a'; exec sleep 60; esac\n"
+        "#!/bin/sh\n"
+        f"case $* in *progress*) echo $$ >{slow}.pid; echo '>f+ a'; exec sleep 60; esac\n"
         f'exec {shutil.which("rsync")} "$@"\n'
     )
     slow.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A visit that goes wrong after its snapshot is mounted: nothing waits for ever, nothing stays open."""
+"""A visit that goes wrong after its mount: nothing waits for ever, and nothing stays open."""
 
 from __future__ import annotations
 
@@ -38,6 +38,40 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
+#: ^C comes as soon as the visit has started a thread, which reads the claim for a moment.
+AT_THE_START = """\
+import os, signal, sys, threading, time
+from auto_iscsi.machine.host import Host
+from auto_iscsi.restore import visits
+from tests.unit.test_visits import CLAIM, ENTRY, uses
+
+def interrupt():
+    while threading.active_count() < 4:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+def answer():
+    time.sleep(0.2)
+    open(host.path(f"/{CLAIM}"), "w").close()
+
+host = Host(sys.argv[1])
+os.mkfifo(host.path(f"/{CLAIM}"))
+for _ in range(5):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the main thread is to hear it
+    threads = [threading.Thread(target=each) for each in (answer, interrupt)]
+    for thread in threads:
+        thread.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        visits.begin(host, host.path("/iscsiauto"), ENTRY)
+    except KeyboardInterrupt:
+        pass
+    for thread in threads:
+        thread.join()
+    while threading.active_count() > 1:
+        time.sleep(0.01)
+print(len(uses(host)))
+"""
 
 
 @pytest.fixture
@@ -55,16 +89,21 @@ def uses(host: Host) -> list[str]:
     return [name for name in names if os.path.exists(name) and os.path.samefile(name, point)]
 
 
+def run(host: Host, program: str) -> str:
+    """Return what a Python program prints; on stderr, it must print nothing."""
+    words = [sys.executable, "-c", program, host.root]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=20)
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
 def test_ctrl_c_after_the_mount_is_heard_and_the_visit_ends(host: Host) -> None:
     os.mkfifo(host.path(f"/{CLAIM}"))
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, host.root],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert done.stdout == "interrupted\n", done.stderr
+    assert run(host, INTERRUPTED) == "interrupted\n"
+
+
+def test_ctrl_c_while_the_visit_begins_ends_it(host: Host) -> None:
+    assert run(host, AT_THE_START) == "0\n"
 
 
 def test_a_visit_that_fails_leaves_the_snapshot_unused(host: Host) -> None:
