@@ -21,7 +21,7 @@ from tests.tree.machine import PATIENCE, REPOSITORY, Machine
 MAP = "/usr/libexec/auto-iscsi/auto.iscsi"
 VOLUMES = "/var/lib/auto-iscsi/volumes.map"
 MASTER = (
-    "/iscsiauto program:{map} --timeout=1 --negative-timeout={negative} nosuid,nodev\n"
+    "/iscsiauto program:{map} --timeout={timeout} --negative-timeout={negative} nosuid,nodev\n"
     "/snapshots file:{volumes} --timeout=1 --negative-timeout={negative} browse,nosuid,nodev\n"
 )
 BUILT = REPOSITORY / "dist/auto.iscsi"
@@ -90,10 +90,17 @@ class Browse:
 
     # automount
 
-    def start(self, negative: int = 1, debug: bool = True) -> None:
-        """Start automount, and wait until it serves /iscsiauto."""
+    def start(self, negative: int = 1, debug: bool = True, timeout: int = 1) -> None:
+        """Start automount, and wait until it serves /iscsiauto.
+
+        timeout: seconds until it unmounts what is idle there.
+        """
         self.machine.files(
-            {"/san/auto.master": MASTER.format(map=MAP, volumes=VOLUMES, negative=negative)}
+            {
+                "/san/auto.master": MASTER.format(
+                    map=MAP, volumes=VOLUMES, negative=negative, timeout=timeout
+                )
+            }
         )
         before = self._serving()
         options = ["--foreground", *(["--debug"] if debug else []), "--pid-file=/run/autofs.pid"]

@@ -16,12 +16,12 @@ def present(browse: Browse, name: str, portal: str, disk: int = 0, **plan: Any) 
     browse.machine.target(name, portal, luns=luns, record=False, **plan)
 
 
-def started(browse: Browse) -> str:
+def started(browse: Browse, timeout: int = 1) -> str:
     """Start automount beside a portal that offers snapshots; return the portal."""
     portal = browse.machine.portal()
     present(browse, MONDAY, portal)
     present(browse, TUESDAY, portal, 1)
     present(browse, ALPHA, portal)
     browse.machine.configure(f"portals = {portal}\ntimezone = UTC\n")
-    browse.start()
+    browse.start(timeout=timeout)
     return portal

@@ -22,7 +22,8 @@ PROGRAM = "/usr/libexec/auto-iscsi/auto-iscsi"
 @pytest.fixture(autouse=True)
 def serve(browse: Browse) -> None:
     """Serve /iscsiauto, by a line that the verbs find."""
-    portal = started(browse)
+    # If automount unmounted just then by itself, the umount(8) of a verb would trigger a lookup.
+    portal = started(browse, timeout=60)
     files = {"/etc/auto.master": (browse.machine.root / "san/auto.master").read_text()}
     browse.machine.files(files)
     browse.machine.configure(
