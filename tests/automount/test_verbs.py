@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.automount.browse import FILE, Browse, result
-from tests.automount.offered import TUESDAY, started
+from tests.automount.offered import MONDAY, TUESDAY, started
 
 PLACE = f"vm-beta:/{FILE}"
 
@@ -67,6 +67,16 @@ def test_a_file_with_what_is_known_of_it(browse: Browse) -> None:
     assert base64.b64decode(report["content_base64"]) == b"disk-1\n"
     assert (report["target"], report["size"], report["mode"]) == (TUESDAY, 7, "0644")
     assert browse.machine.sids() == []
+
+
+def test_a_reaper_that_waits_for_nothing_ends_what_nobody_uses(browse: Browse) -> None:
+    sleeper = browse.enter("sh", "-c", f"cd /iscsiauto/{MONDAY} && echo in && exec sleep 1000")
+    assert sleeper.stdout and sleeper.stdout.readline() == "in\n"
+    assert browse.read(TUESDAY) == "disk-1"
+    browse.wait_for(lambda: "ended 1 session" in run(browse, "reap", "--now")[1], "the end")
+    assert browse.mounted(MONDAY) and len(browse.machine.sids()) == 1
+    sleeper.kill()
+    browse.wait_for(lambda: run(browse, "reap", "--now") and not browse.machine.sids(), "the end")
 
 
 def test_ctrl_c_during_the_login_leaves_no_session(browse: Browse) -> None:
