@@ -207,7 +207,7 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
     if arguments.dry_run:
         return _show(reap_report.report(host, output.paint_for(sys.stdout)), False)
     with _progress() as say:
-        outcome = reaper.reap(host, say, arguments.wait, not arguments.no_san)
+        outcome = reaper.reap(host, say, arguments.wait, not arguments.no_san, arguments.now)
     for note in (note for target in outcome.ended for note in target.notes):
         _fail(note, 0)
     for session in outcome.problems:

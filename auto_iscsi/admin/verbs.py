@@ -163,11 +163,17 @@ def _restoration(parser: argparse.ArgumentParser) -> None:
 
 
 def _reaper(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "-n",
         "--dry-run",
         action="store_true",
         help="end nothing; list each session, what the reaper would do with it, and why",
+    )
+    what.add_argument(
+        "--now",
+        action="store_true",
+        help="unmount what nobody uses, and end these sessions whatever their lease and idle time",
     )
     parser.add_argument(
         "--no-san", action="store_true", help="do not revoke what is presented and not needed"

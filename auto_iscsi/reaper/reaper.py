@@ -15,12 +15,14 @@ from typing import Callable, NamedTuple
 
 from auto_iscsi import errors
 from auto_iscsi.iscsi import chap, claims, record_ledger
+from auto_iscsi.machine import master_map
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import kept_tree
-from auto_iscsi.reaper import decisions, logout
+from auto_iscsi.reaper import decisions, logout, unmounting
 from auto_iscsi.san import catalogue, links, presenting
 
 AT_ONCE = 8  # targets that are worked on at the same time
+_MOUNT = 4.0  # seconds, at most, from the end of a lookup until what it found is mounted
 Say = Callable[[str], None]
 
 
@@ -54,9 +56,12 @@ class Outcome(NamedTuple):
         return "nothing to end" if self.alone else "another reaper is running"
 
 
-def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outcome:
+def reap(
+    host: Host, say: Say, wait: float = 0.0, with_san: bool = True, at_once: bool = False
+) -> Outcome:
     """End the sessions that can be ended now, and within `wait` seconds those that can be by then.
 
+    `at_once`: unmount what nobody uses, and heed no lease and no idle time.
     `with_san`: then revoke what was presented at a SAN for them (san/presenting), also for earlier
     ones.
     Wait as long for another reaper, too. `say` is given the progress. Raise NotPermitted,
@@ -66,6 +71,10 @@ def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outc
     if handle is None:
         return Outcome([], alone=False)
     try:
+        if at_once:
+            say("unmounting what nobody uses")
+            unmounting.unmount_all(host)
+            _give_back(host)
         until = time.monotonic() + wait
         ended: list[logout.Ended] = []
         while True:
@@ -96,6 +105,22 @@ def reap(host: Host, say: Say, wait: float = 0.0, with_san: bool = True) -> Outc
         return Outcome(ended, revoked=presenting.finish(host, until, gone) if with_san else [])
     finally:
         claims.unlock(host, "reap", handle)
+
+
+def _give_back(host: Host) -> None:
+    """End the leases of all targets, but not of those that somebody visits right now.
+
+    automount may also still mount by an answer that it remembers.
+    """
+    lines = master_map.list_lines(host)
+    recent = _MOUNT + max((master_map.negative_timeout(host, line) for line in lines), default=0.0)
+    for target in host.names(f"{claims.FOLDER}/claims"):
+        handle = claims.lock(host, f"lock/{target}", 0.0)
+        if handle is not None:
+            claim = claims.read(host, target)
+            if claim != claims.Claim() and claims.age(claim) > recent:
+                claims.write(host, target, claims.given_back(claim))
+            claims.unlock(host, f"lock/{target}", handle)
 
 
 def _decide_and_note(host: Host) -> list[decisions.Decision]:

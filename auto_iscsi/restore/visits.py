@@ -23,13 +23,12 @@ from typing import Callable, NamedTuple, TypeVar
 
 from auto_iscsi import errors, keys
 from auto_iscsi.iscsi import claims, sessions
-from auto_iscsi.machine import master_map, mounts
+from auto_iscsi.machine import master_map
 from auto_iscsi.machine.host import Host
-from auto_iscsi.reaper import logout
+from auto_iscsi.reaper import logout, unmounting
 from auto_iscsi.san import leases, presenting
 from auto_iscsi.san.catalogue import Entry
 
-_EXPIRY = 10.0  # seconds that automount gets to unmount a tree
 _LONGEST_MEMORY = 5.1  # seconds; where automount remembers longer, the reaper ends the session
 Say = Callable[[str], None]  #: is told what is waited for, "" for nothing
 _Result = TypeVar("_Result")
@@ -205,19 +204,8 @@ def _end(host: Host, visit: Visit, others: Collection[str]) -> None:
 
     others: the targets that the setting `with` names, and that had no session before.
     """
-    point, target = visit.point, visit.target
-    inside = [m for m in mounts.list_all(host) if f"{m.point}/".startswith(f"{point}/")]
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        if any(mount.fstype == "autofs" and mount.point != point for mount in inside):
-            _expire(host, visit.root, point)
-        else:
-            for mount in reversed(inside):
-                if mount.fstype != "autofs":
-                    until = time.monotonic() + _EXPIRY
-                    host.run("umount", mount.point, out=null, err=null, until=until)
-    finally:
-        os.close(null)
+    target = visit.target
+    unmounting.unmount(host, visit.root, [visit.point])
     remembered = visit.forgotten - time.monotonic()
     if remembered > _LONGEST_MEMORY:
         return
@@ -247,17 +235,3 @@ def _give_back(host: Host, target: str, visit: claims.Claim) -> bool:
         return True
     finally:
         claims.unlock(host, f"lock/{target}", handle)
-
-
-def _expire(host: Host, root: str, point: str) -> None:
-    """Have automount unmount what nobody uses (automount(8), SIGUSR1); wait for a tree to go."""
-    served = master_map.list_autofs_mounts(host).get(root)
-    if served is None or host.read(f"/proc/{served.pid}/comm") != "automount":
-        return
-    with contextlib.suppress(OSError):
-        os.kill(served.pid, signal.SIGUSR1)
-    until = time.monotonic() + _EXPIRY
-    while time.monotonic() < until:
-        if not any(m.point == point and m.fstype != "autofs" for m in mounts.list_all(host)):
-            return
-        time.sleep(0.1)

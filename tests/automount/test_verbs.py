@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from tests.automount.browse import FILE, Browse, result
-from tests.automount.offered import TUESDAY, started
+from tests.automount.offered import MONDAY, TUESDAY, started
 
 PLACE = f"vm-beta:/{FILE}"
 PROGRAM = "/usr/libexec/auto-iscsi/auto-iscsi"
@@ -94,6 +94,16 @@ def test_a_terminal_gets_the_file_and_nothing_over_its_last_line(browse: Browse)
                 shown += part
     assert b"\r\033[Kvisiting vm-beta of 2010-05-04 04:00:01" in shown
     assert shown.endswith(b"\r\033[Kdisk-1\r\n")
+
+
+def test_a_reaper_that_waits_for_nothing_ends_what_nobody_uses(browse: Browse) -> None:
+    sleeper = browse.enter("sh", "-c", f"cd /iscsiauto/{MONDAY} && echo in && exec sleep 1000")
+    assert sleeper.stdout and sleeper.stdout.readline() == "in\n"
+    assert browse.read(TUESDAY) == "disk-1"
+    browse.wait_for(lambda: "ended 1 session" in run(browse, "reap", "--now")[1], "the end")
+    assert browse.mounted(MONDAY) and len(browse.machine.sids()) == 1
+    sleeper.kill()
+    browse.wait_for(lambda: run(browse, "reap", "--now") and not browse.machine.sids(), "the end")
 
 
 def test_ctrl_c_during_the_login_leaves_no_session(browse: Browse) -> None:

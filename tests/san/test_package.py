@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,6 +174,12 @@ def test_after_the_installation_sessions_begin_and_end_automatically(vm: Machine
     # The end of the reaper must not kill a login that is still under way.
     kill = vm.run("systemctl show --value --property=KillMode auto-iscsi.service").stdout
     assert kill == "process\n"
+    # A removal does not leave what nobody uses to a reaper that is gone.
+    job.configure(vm, "idle = 1h\nlease = 1h\nudev_timeout = 50s\n")
+    time.sleep(6)
+    assert f"ended 1 session: {gone}" in dpkg(vm, "--remove", "auto-iscsi")
+    assert not vm.sessions(gone) and len(vm.sessions(held)) == 1
+    assert undisturbed(vm, held, worker)
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])

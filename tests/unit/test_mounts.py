@@ -11,7 +11,7 @@ import pytest
 from auto_iscsi.admin import host_check
 from auto_iscsi.machine import master_map, mounts
 from auto_iscsi.machine.host import Host
-from auto_iscsi.restore import visits
+from auto_iscsi.reaper import unmounting
 from tests.tree.tree import make_tree
 
 AUTOFS = "/etc/auto.iscsi /iscsiauto autofs rw,fd=5,pgrp={},timeout=300 0 0\n"
@@ -43,7 +43,7 @@ def test_a_users_folder_makes_no_mount_of_a_disk(tmp_path: Path, space: str, end
 def test_only_automount_is_sent_a_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lives: bool
 ) -> None:
-    monkeypatch.setattr(visits, "_EXPIRY", 0.0)
+    monkeypatch.setattr(unmounting, "_EXPIRY", 0.0)
     process = subprocess.Popen(["sleep", "60"])
     try:
         make_tree(
@@ -53,7 +53,7 @@ def test_only_automount_is_sent_a_signal(
                 f"/proc/{process.pid}/comm": f"{name}\n",
             },
         )
-        visits._expire(Host(str(tmp_path)), "/iscsiauto", "/iscsiauto/iqn.x")
+        unmounting._expire(Host(str(tmp_path)), "/iscsiauto", {"/iscsiauto/iqn.x"})
         if lives:
             assert process.poll() is None
         else:
