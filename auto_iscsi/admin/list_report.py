@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from auto_iscsi import errors, wording
 from auto_iscsi.admin import output
 from auto_iscsi.disks import scsi_disks
-from auto_iscsi.iscsi import sessions
+from auto_iscsi.iscsi import discovery, sessions
 from auto_iscsi.machine import mounts
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import catalogue, links, when
@@ -55,6 +55,8 @@ def report(host: Host, options: Options, paint: output.Paint) -> output.Report:
     rows = _rows(host, entries)
     lines = _lines(rows, unnamed, paint)
     lines += [paint.dim(wording.printable(failure)) for failure in failures]
+    if not (known.entries or unnamed or failures):
+        lines.append(f"  to do: {_next_step(host)}")
     data = {
         "snapshots": [_data(row) for row in rows],
         "unnamed": [{"target": each.target, "why": each.why} for each in unnamed],
@@ -136,6 +138,13 @@ def _lines(
         lines += ["", paint.dim("Without a volume and a time, so not in the list:")]
         lines += [f"  {each.target}: {wording.printable(each.why)}" for each in unnamed]
     return lines
+
+
+def _next_step(host: Host) -> str:
+    """Say what a host lacks that knows no target."""
+    if catalogue.asks_anybody(host):
+        return f"present a snapshot to this host at the SAN: it is {discovery.initiator_name(host)}"
+    return discovery.KNOW_IT
 
 
 def _state(row: _Row) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from auto_iscsi.config.settings import Settings
 
 UNREACHABLE = "is the portal up and reachable?"
+KNOW_IT = "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL"
 _CONNECT = 3.0  # seconds for a TCP connection, enough if one SYN is lost
 _TURN = "discovery/turn"  # the lock of the discovery whose turn it is
 _TURN_WAIT = 1.0  # seconds to wait for it
@@ -331,7 +332,7 @@ def no_record(target: str) -> errors.NoRecord:
     """Return the failure of a target without node record, when no portals are configured."""
     return errors.NoRecord(
         f"{target}: no node record, and no portals are configured",
-        "set portals in /etc/auto.iscsi.conf, or: iscsiadm -m discovery -t st -p PORTAL",
+        KNOW_IT,
     )
 
 

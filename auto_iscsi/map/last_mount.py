@@ -57,7 +57,11 @@ def notes(
         return ()
     if not lines:
         return (f"{_FAILED}; dmesg says why",)
-    return (f"{_FAILED}; the kernel said: {' / '.join(lines[-_SHOWN:])}",)
+    from auto_iscsi.config.settings import AUTO
+
+    # A given type is tried whatever is on the disk, and its journal is left to the kernel.
+    remedy = "" if request.settings.fstype == AUTO else "; try fstype = auto"
+    return (f"{_FAILED}; the kernel said: {' / '.join(lines[-_SHOWN:])}{remedy}",)
 
 
 def _could_still_be_mounted(request: Request, point: str, mounted: Sequence[mounts.Mount]) -> bool:

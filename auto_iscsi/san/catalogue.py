@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import auto_iscsi
 from auto_iscsi import errors, keys
-from auto_iscsi.config import config_files, file_cache, patterns, schema, values
+from auto_iscsi.config import config_files, file_cache, patterns, san_files, schema, values
 from auto_iscsi.config.settings import Settings
 from auto_iscsi.iscsi import node_records, rate_limit, sessions
 from auto_iscsi.machine.host import Host
@@ -105,6 +105,12 @@ def ask(host: Host, seconds: float = _ASKING) -> list[str]:
     sections = config_files.load(host, remember=False)
     until = time.monotonic() + seconds
     return [*offers.ask(host, sections, until), *listings.ask(host, until)]
+
+
+def asks_anybody(host: Host) -> bool:
+    """Tell whether the configuration names a portal or a SAN. Raise BadConfiguration."""
+    sections = config_files.load(host, remember=False)
+    return bool(offers.places(sections) or san_files.list_names(host))
 
 
 def state(host: Host) -> str:

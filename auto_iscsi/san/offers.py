@@ -30,7 +30,7 @@ def ask(host: Host, sections: Sequence[config_files.Section], until: float) -> l
     until: time.monotonic().
     """
     failures = []
-    for portal, settings in _places(sections):
+    for portal, settings in places(sections):
         try:
             answer = discovery.Search(host, "", settings, until).ask(portal)
         except errors.Failure as failure:
@@ -45,7 +45,7 @@ def remembered(host: Host, sections: Sequence[config_files.Section]) -> Offers:
     """Return what the portals of the configuration offered when each was last asked."""
     targets: set[str] = set()
     answered: set[portals.Portal] = set()
-    for portal, settings in _places(sections):
+    for portal, settings in places(sections):
         age, text = rate_limit.last_offer(host, discovery.offer_name(portal, settings))
         if age < 0:
             continue
@@ -56,7 +56,7 @@ def remembered(host: Host, sections: Sequence[config_files.Section]) -> Offers:
     return Offers(frozenset(targets), tuple(answered))
 
 
-def _places(
+def places(
     sections: Sequence[config_files.Section],
 ) -> list[tuple[portals.Portal, Settings]]:
     """Return each portal once for each user that is to ask it, with the settings to ask it with.

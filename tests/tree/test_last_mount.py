@@ -49,7 +49,8 @@ def test_it_names_what_the_kernel_said(machine: Machine) -> None:
     say(machine, *others, (4, "EXT4-fs (sdb1): \x1b[2J"), (3, BAD), (6, " sdb: sdb1"))
     answer = machine.lookup(VOL1)
     assert answer.status == 0 and answer.entry
-    assert answer.log == f"{VOL1}: {SAID}; the kernel said: EXT4-fs (sdb1): ?[2J / {BAD}"
+    said = f"{SAID}; the kernel said: EXT4-fs (sdb1): ?[2J / {BAD}"
+    assert answer.log == f"{VOL1}: {said}; try fstype = auto"
 
 
 @pytest.mark.parametrize("log", [True, False], ids=["nothing-said", "no-log"])

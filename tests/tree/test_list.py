@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import pytest
@@ -46,6 +47,22 @@ def test_all_volumes_with_their_snapshots(
     assert "4 snapshots of 2 volumes" in lines
     assert any(f"{STEM}:test: its name fits no template" in line for line in lines)
     assert "hidden" not in "".join(lines)
+
+
+def test_a_host_that_knows_no_target_is_told_what_it_lacks(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(f"{machine.root}/etc/iscsi/nodes")
+    assert run(machine) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert first[0] == "0 snapshots of 0 volumes" and "to do: set portals in" in first[1]
+    offered = f"{STEM}:vm-gamma-2010-05-03-04:00:01"
+    portal = machine.target(offered, record=False)
+    machine.change(offered, offered=False)
+    machine.configure(f"portals = {portal}\n")
+    make_tree(machine.root, {"/etc/iscsi/initiatorname.iscsi": f"InitiatorName={STEM}:browse\n"})
+    assert run(machine) == 0
+    assert f"to this host at the SAN: it is {STEM}:browse" in capsys.readouterr().out
 
 
 def test_one_snapshot_of_a_day(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
