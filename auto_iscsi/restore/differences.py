@@ -19,6 +19,7 @@ class Side(NamedTuple):
 
     label: str
     content: bytes | None  #: None: there is no such file
+    place: str = ""  #: VOLUME:/path; "" for a local file
 
     @property
     def is_binary(self) -> bool:
@@ -54,7 +55,8 @@ def compare(
     entry = when.snapshot(host, volume, text)
     if not other.startswith("@"):
         with visits.visited(host, entry, say) as root:
-            old, new = _of_snapshot(root, entry, path), _of_file(other)
+            old = _of_snapshot(root, entry, path)
+            new = _of_file(other, old.place)
         return Comparison(old, new, lines(old, new))
     newer_entry = when.snapshot(host, volume, other[1:])
     # One in the other: both sessions end at the same time (see visits).
@@ -70,17 +72,18 @@ def compare(
 def _of_snapshot(root: int, entry: Entry, path: str) -> Side:
     """Return a file of a snapshot, whose root directory is open; raise Failure."""
     label = f"{entry.volume}@{entry.text.replace(' ', 'T')}:{path}"
+    place = f"{entry.volume}:{path}"
     try:
         with paths.opened(root, path) as handle:
-            return Side(label, _read(label, handle))
+            return Side(label, _read(label, handle, place), place)
     except (FileNotFoundError, NotADirectoryError):
-        return Side(label, None)
+        return Side(label, None, place)
     except OSError as error:
         raise errors.Failure(f"{label}: {(error.strerror or '').lower()}") from error
 
 
-def _of_file(path: str) -> Side:
-    """Return a local file; raise Failure."""
+def _of_file(path: str, place: str) -> Side:
+    """Return a local file; raise Failure. place: what it is compared with, VOLUME:/path."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -88,12 +91,12 @@ def _of_file(path: str) -> Side:
     except OSError as error:
         raise errors.Failure(f"{path}: {(error.strerror or '').lower()}") from error
     try:
-        return Side(path, _read(path, handle))
+        return Side(path, _read(path, handle, place))
     finally:
         os.close(handle)
 
 
-def _read(label: str, handle: int) -> bytes:
+def _read(label: str, handle: int, place: str) -> bytes:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         raise errors.Failure(
@@ -103,7 +106,7 @@ def _read(label: str, handle: int) -> bytes:
     if status.st_size > copying.LARGEST:
         raise errors.Failure(
             f"{label} is larger than {copying.LARGEST >> 20} MiB",
-            "auto-iscsi versions --hash VOLUME:/path tells whether it has changed",
+            f"auto-iscsi versions --hash {place} tells whether it has changed",
         )
     with os.fdopen(os.dup(handle), "rb") as file:
         return file.read()
@@ -111,11 +114,14 @@ def _read(label: str, handle: int) -> bytes:
 
 def lines(old: Side, new: Side) -> list[str]:
     """Return a unified diff, none if both are the same; raise Failure when one is missing."""
-    missing = [side.label for side in (old, new) if side.content is None]
     if old.content is None or new.content is None:
+        missing = [side for side in (old, new) if side.content is None]
+        place = missing[0].place
         raise errors.Failure(
-            f"{' and '.join(missing)}: no such file",
-            "auto-iscsi versions VOLUME:/path lists the snapshots that have it",
+            f"{' and '.join(side.label for side in missing)}: no such file",
+            f"auto-iscsi versions {place} lists the snapshots that have it"
+            if place
+            else "write the path of a file of this host, or @WHEN for another snapshot",
         )
     if old.content == new.content:
         return []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from typing import Callable
 
 import pytest
 
 from auto_iscsi import errors
-from auto_iscsi.restore import differences
+from auto_iscsi.restore import copying, differences
 from auto_iscsi.restore.differences import Side
 
 
@@ -36,11 +37,22 @@ def test_equal_files_do_not_differ() -> None:
     assert diff(b"x\n\xff", b"x\n\xff") == []
 
 
-def test_what_cannot_be_compared_has_a_next_command(tmp_path: Path) -> None:
-    for compare in (
-        lambda: differences._of_file(str(tmp_path)),
-        lambda: differences.lines(Side("a", b"x"), Side("b", None)),
-    ):
-        with pytest.raises(errors.Failure) as refused:
-            compare()
-        assert "auto-iscsi " in refused.value.hint
+@pytest.mark.parametrize(
+    ("compare", "hint"),
+    [
+        (lambda: differences._of_file("/tmp", "web:/etc/x"), "auto-iscsi restore"),
+        (lambda: differences._of_file(sys.executable, "web:/etc/x"), "versions --hash web:/etc/x "),
+        (
+            lambda: differences.lines(Side("a", None, "web:/etc/x"), Side("b", b"")),
+            "auto-iscsi versions web:/etc/x lists",
+        ),
+        (lambda: differences.lines(Side("a", b"", "web:/etc/x"), Side("monday", None)), "@WHEN"),
+    ],
+)
+def test_what_cannot_be_compared_has_a_next_command(
+    monkeypatch: pytest.MonkeyPatch, compare: Callable[[], object], hint: str
+) -> None:
+    monkeypatch.setattr(copying, "LARGEST", 1)
+    with pytest.raises(errors.Failure) as refused:
+        compare()
+    assert hint in refused.value.hint
