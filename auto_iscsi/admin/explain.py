@@ -253,6 +253,9 @@ def _predict(
                 return Explanation("unknown", [*steps, others_step])
             steps = [*steps, *_other_steps(request)]
         selected = available.through_sessions(request).mountable
+        if selected and (selected.is_maybe_system or selected.is_final):
+            # Its fstab decides, and the drawing shows that.
+            steps = [step for step in steps if step.label != "selected"]
         if selected and request.others and not selected.is_final:
             others = other_targets.look(request, selected)
             steps = [*steps, *(Step("note", note) for note in others.notes)]

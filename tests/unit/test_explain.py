@@ -97,6 +97,19 @@ def test_with_any_configuration_the_entry_is_that_of_the_lookup(tmp_path: Path, 
     assert report.data["entry"] == lookup.lookup(Host(str(tmp_path)), TARGET)
 
 
+def test_of_a_server_no_partition_is_called_selected(tmp_path: Path) -> None:
+    database: dict[str, Content] = {
+        "/proc/filesystems": "\text4\n",
+        "/run/udev/data/b8:16": f"S:{LINK[5:]}\nE:ID_PART_TABLE_TYPE=gpt\n",
+        "/run/udev/data/b8:17": f"S:{LINK[5:]}-part1\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n",
+        "/run/udev/data/b8:18": f"S:{LINK[5:]}-part2\nE:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n",
+    }
+    for partition, is_selected in (("all", True), ("system", False)):
+        text = f"fstype = auto\npartition = {partition}\n"
+        report = explained(tmp_path / partition, {**LOGGED_IN, **database, config_files.FILE: text})
+        assert ("selected" in steps(report)) is is_selected
+
+
 def test_a_record_without_a_session_means_a_login(tmp_path: Path) -> None:
     files: dict[str, Content] = {
         f"{RECORD}/10.0.0.1,3260,1/default": "node.startup = manual\n",
