@@ -19,7 +19,7 @@ class Side(NamedTuple):
 
     label: str
     content: bytes | None  #: None: there is no such file
-    place: str = ""  #: VOLUME:/path; "" for a local file
+    place: str = ""  #: of a snapshot's: VOLUME:/path
 
     @property
     def is_binary(self) -> bool:
@@ -54,9 +54,9 @@ def compare(
     say(f"looking for the snapshots of {volume}")
     entry = when.snapshot(host, volume, text)
     if not other.startswith("@"):
+        new = _of_file(other, f"{entry.volume}:{path}")  # first: a wrong path needs no visit
         with visits.visited(host, entry, say) as root:
             old = _of_snapshot(root, entry, path)
-            new = _of_file(other, old.place)
         return Comparison(old, new, lines(old, new))
     newer_entry = when.snapshot(host, volume, other[1:])
     # One in the other: both sessions end at the same time (see visits).
@@ -86,10 +86,11 @@ def _of_file(path: str, place: str) -> Side:
     """Return a local file; raise Failure. place: what it is compared with, VOLUME:/path."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return Side(path, None)
     except OSError as error:
-        raise errors.Failure(f"{path}: {(error.strerror or '').lower()}") from error
+        raise errors.Failure(
+            f"{path}: {(error.strerror or '').lower()}",
+            "write the path of a file of this host, or @WHEN for another snapshot",
+        ) from error
     try:
         return Side(path, _read(path, handle, place))
     finally:
@@ -116,12 +117,9 @@ def lines(old: Side, new: Side) -> list[str]:
     """Return a unified diff, none if both are the same; raise Failure when one is missing."""
     if old.content is None or new.content is None:
         missing = [side for side in (old, new) if side.content is None]
-        place = missing[0].place
         raise errors.Failure(
             f"{' and '.join(side.label for side in missing)}: no such file",
-            f"auto-iscsi versions {place} lists the snapshots that have it"
-            if place
-            else "write the path of a file of this host, or @WHEN for another snapshot",
+            f"auto-iscsi versions {missing[0].place} lists the snapshots that have it",
         )
     if old.content == new.content:
         return []

@@ -46,7 +46,7 @@ def test_equal_files_do_not_differ() -> None:
             lambda: differences.lines(Side("a", None, "web:/etc/x"), Side("b", b"")),
             "auto-iscsi versions web:/etc/x lists",
         ),
-        (lambda: differences.lines(Side("a", b"", "web:/etc/x"), Side("monday", None)), "@WHEN"),
+        (lambda: differences._of_file("/nosuch/monday", "web:/etc/x"), "@WHEN"),
     ],
 )
 def test_what_cannot_be_compared_has_a_next_command(
