@@ -7,6 +7,7 @@ found by the functions that the lookup uses, so that both always agree.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from auto_iscsi.iscsi.sessions import Session
 from auto_iscsi.machine.host import Host
 from auto_iscsi.map import available, entry, other_targets, verification
 from auto_iscsi.map.request import Request
-from auto_iscsi.san import catalogue, listings, names
+from auto_iscsi.san import catalogue, names, when
 from auto_iscsi.volumes import journal
 from auto_iscsi.volumes.mountable import Mountable
 
@@ -83,21 +84,17 @@ class _Situation(NamedTuple):
 def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     """Return the explanation of the key `text`; status 1 if a lookup would refuse it.
 
-    Raise Failure for VOLUME@SNAPSHOT: which target that comes to is known when it is presented.
+    VOLUME@WHEN means the target of that snapshot; raise Failure where it has none, or is not known.
     """
-    if listings.split_key(text):
-        raise errors.Failure(
-            f"{text} is a snapshot at a SAN: it has no settings until it is presented",
-            "auto-iscsi explain SAN shows the SAN's settings; once it is logged in, auto-iscsi "
-            "status names its target: explain that",
-        )
+    if "@" in text:
+        text = _target_of(host, text)
     target, effective = "", {}
     try:
         target = keys.parse(text).target
         effective = schema.effective_values(config_files.load(host, remember=False), target)
         explanation = _explain(host, target, effective)
     except errors.Failure as failure:
-        explanation = Explanation("refuse", [], failure=failure)
+        explanation = Explanation("refuse", [], failure=_with_list(host, text, failure))
     lines = [wording.printable(text), *_setting_lines(effective)]
     if explanation.steps:
         reasons = {node.why for node in explanation.stack}  # of disks that cannot be read
@@ -108,6 +105,28 @@ def report(host: Host, text: str, paint: output.Paint) -> output.Report:
     lines += _outcome_lines(explanation, paint)
     data = _data(text, target, effective, explanation)
     return output.Report(1 if explanation.failure else 0, lines, data)
+
+
+def _target_of(host: Host, text: str) -> str:
+    """Return the target of the snapshot VOLUME@WHEN; raise Failure. Nobody is asked."""
+    volume, _, at = text.partition("@")
+    known = catalogue.read(host).of_volume(volume)
+    entry = when.select(known, volume, at, catalogue.now(known))
+    if not entry.target:
+        raise errors.Failure(
+            f"{text} is a snapshot at a SAN: it has no settings until it is presented",
+            f"auto-iscsi explain {entry.san} shows the SAN's settings",
+        )
+    return entry.target
+
+
+def _with_list(host: Host, text: str, failure: errors.Failure) -> errors.Failure:
+    """Return a failure; for the name of a volume, with the command that lists its keys."""
+    with contextlib.suppress(errors.Failure):
+        if failure.code == "bad-key" and text.lower() in catalogue.read(host).volumes:
+            hint = f"{text} is a volume: auto-iscsi list {text} shows the keys of its snapshots"
+            return errors.BadKey(failure.reason, hint)
+    return failure
 
 
 def _explain(host: Host, target: str, effective: dict[str, schema.Effective]) -> Explanation:

@@ -34,8 +34,8 @@ def _key_or_code(parser: argparse.ArgumentParser) -> None:
         "key",
         metavar="KEY|SAN|CODE",
         nargs="?",
-        help="the name of an iSCSI target (iqn.…), of a file in auto.iscsi.san.d, or a code from "
-        "the log or a report",
+        help="the name of an iSCSI target (iqn.…) or VOLUME@WHEN, the name of a file in "
+        "auto.iscsi.san.d, or a code from the log or a report",
     )
     subject.add_argument("--settings", action="store_true", help="list all settings")
     subject.add_argument("--codes", action="store_true", help="list all codes")

@@ -139,5 +139,6 @@ def _find(
 
 def _not_found(name: str) -> errors.NoSnapshot:
     return errors.NoSnapshot(
-        f"no SAN has {name}, or its file does not name it in volumes", "auto-iscsi san list"
+        f"no SAN has {name}, or its file does not name it in volumes",
+        "auto-iscsi list shows the keys",
     )

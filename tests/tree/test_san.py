@@ -41,6 +41,9 @@ def test_what_the_san_has_is_listed_and_nothing_else(san: San) -> None:
         ("vm-gamma", "monday", False),
     ]
     assert "secret" not in san.run("list")
+    san.machine.program(PROGRAM, "list")
+    explained = san.machine.program(PROGRAM, "explain", SNAPSHOT)
+    assert explained.returncode == 1 and "auto-iscsi explain eql shows" in explained.stderr
 
 
 def test_the_list_is_asked_for_once_in_five_seconds(san: San) -> None:

@@ -196,13 +196,22 @@ def test_a_refused_key_has_a_reason(
     assert all(line.isprintable() for line in report.lines)
 
 
-def test_the_key_of_a_snapshot_at_a_san_is_not_called_a_wrong_one(
+def test_a_snapshot_by_volume_and_time_is_its_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A lookup does not refuse it: so neither does explain."""
-    assert cli.main(["--root", str(tmp_path), "explain", "vm-beta@vm-beta-2010-05-03"]) == 1
-    shown = capsys.readouterr()
-    assert "refuse" not in shown.out + shown.err and "auto-iscsi explain SAN" in shown.err
+    snapshot = f"{TARGET}-2010-05-03-04:00:01"
+    make_tree(tmp_path, {f"/etc/iscsi/nodes/{snapshot}/10.0.0.1,3260,1/default": ""})
+
+    def run(subject: str, status: int) -> str:
+        assert cli.main(["--root", str(tmp_path), "explain", subject]) == status
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    assert f"{snapshot}\n" in run("vm-beta@2010-05-03", 0)
+    assert "there is no snapshot of 2010-05-04" in run("vm-beta@2010-05-04", 1)
+    assert "the volumes are vm-beta" in run("vm-bta@2010-05-03", 1)
+    assert "auto-iscsi list VM-beta shows the keys" in run("VM-beta", 1)
+    assert "expected iqn." in run("vm-bta", 1)
 
 
 def test_without_root_what_any_user_can_see_is_reported() -> None:
