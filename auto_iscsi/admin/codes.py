@@ -106,9 +106,11 @@ _REFUSALS = {
     ),
     "dirty-journal": (
         "The filesystem was in use when the snapshot was taken. Its latest changes exist only in "
-        "its journal, and either journal = refuse is set, or the journal could not be replayed.",
+        "its journal, and either journal = refuse is set, or the journal could not be replayed, "
+        "for example because overlay_dir has no room.",
         "Set journal = overlay to see all of it: the journal is replayed on this host, and the LUN "
-        "is not written. See auto.iscsi.conf(5) for the other values.",
+        "is not written. Where overlay_dir has no room, make room, or name another directory. See "
+        "auto.iscsi.conf(5) for the other values of journal.",
     ),
     "wrong-disk": (
         "The SAN has mapped another volume to a LUN since the kernel found the disk, and "

@@ -14,6 +14,7 @@ from auto_iscsi.config.settings import ALL, AUTO, OVERLAY, SYSTEM
 from auto_iscsi.iscsi import claims
 from auto_iscsi.machine.host import Host
 from auto_iscsi.san import driver_process, leases
+from auto_iscsi.volumes import overlay
 
 #: The libraries that we import, each with the oldest version that was tested (setup.cfg).
 LIBRARIES = {"configobj": (5, 0, 6), "pyudev": (0, 21), "sh": (1, 12)}
@@ -196,6 +197,13 @@ def overlays(host: Host) -> Finding:
         if host.stat(folder) is None:
             text = f"overlay_dir {folder} does not exist: no overlays"
             return Finding(PROBLEM, text, f"mkdir -p {folder}")
+        default = schema.TABLE["overlay_keep_free"].default
+        keep_free = max(v.get("overlay_keep_free", default) for v in values)
+        free, kept = overlay.room(host.path(folder), keep_free)
+        if free - kept < overlay.LEAST_ROOM:
+            text = f"overlay_dir {folder} has {free >> 20} MiB free, of which {kept >> 20} MiB stay "
+            text += "free (overlay_keep_free): too little for an overlay"
+            return Finding(PROBLEM, text, f"make room in {folder}, or set overlay_dir")
     return Finding(OK, "dirty filesystems get an overlay")
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _SECTOR = 512  # bytes; the unit of device-mapper's tables
 _CHUNK = 128  # sectors: what is copied to the store at a time; reads are cut at its end
 _XFS_CHUNK = 32  # the same where a replay writes in many places, and the store would grow
-_LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
+LEAST_ROOM = 32 << 20  # bytes that the store of a larger device has to have
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_CONFIG = "=II 52x I 176x 64x"  # struct loop_config: descriptor, block size, lo_flags
@@ -179,7 +179,7 @@ def _make(host: Host, target: str, device: Device, fstype: str, store: Store, un
         why = device_mapper.create(host, until, name, *words, holding=loop)
     if why:
         hint = "see modprobe dm_snapshot; or set journal = skip: files can then be missing"
-        raise errors.Failure(f"{target}: no overlay over {device.node}: {why}", hint)
+        raise errors.DirtyJournal(f"{target}: no overlay over {device.node}: {why}", hint)
     return name
 
 
@@ -192,7 +192,7 @@ def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[t
     try:
         file = os.open(host.path(store.folder), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise errors.Failure(
+        raise errors.DirtyJournal(
             f"{target}: no overlay: {store.folder}: {(error.strerror or '').lower()}",
             "set overlay_dir to a directory with room",
         ) from error
@@ -207,18 +207,25 @@ def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[t
         os.close(loop)
 
 
+def room(folder: int | str, keep_free: int) -> tuple[int, int]:
+    """Return how much is free on the filesystem of a store, and how much of it stays free; bytes."""
+    volume = os.statvfs(folder)
+    return (
+        volume.f_bavail * volume.f_frsize,
+        volume.f_blocks * volume.f_frsize * keep_free // 100,
+    )
+
+
 def _room(target: str, file: int, size: int, store: Store) -> int:
     """Return how large the store may become, in bytes; raise Failure when that is too little.
 
     What a replay writes is not known before: for XFS it can be many times the log. So the store of
     a device of `size` bytes may take all of it, and what device-mapper notes with it.
     """
-    volume = os.fstatvfs(file)
-    free = volume.f_bavail * volume.f_frsize
-    kept = volume.f_blocks * volume.f_frsize * store.keep_free // 100
+    free, kept = room(file, store.keep_free)
     needed = size + size // 512 + (1 << 20)
-    if free - kept < min(needed, _LEAST_ROOM):
-        raise errors.Failure(
+    if free - kept < min(needed, LEAST_ROOM):
+        raise errors.DirtyJournal(
             f"{target}: no overlay: {store.folder} has {free >> 20} MiB free, of which "
             f"{kept >> 20} MiB stay free (overlay_keep_free)",
             f"make room in {store.folder}, or set overlay_dir",
@@ -246,11 +253,11 @@ def _attach(host: Host, target: str, file: int) -> tuple[int, str]:
             os.close(control)
     except OSError as error:
         why = (error.strerror or "").lower()
-        raise errors.Failure(
+        raise errors.DirtyJournal(
             f"{target}: no overlay: no loop device: {why}",
             "it takes Linux 5.8 with the module loop; or set journal = skip: files can be missing",
         ) from error
-    raise errors.Failure(f"{target}: no overlay: no loop device is free", "losetup --list")
+    raise errors.DirtyJournal(f"{target}: no overlay: no loop device is free", "losetup --list")
 
 
 def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> None:
@@ -263,7 +270,7 @@ def _replay(host: Host, target: str, name: str, fstype: str, until: float) -> No
         "unshare", "--mount", "--propagation=private", *words, until=until, quick=True
     )
     if _is_full(host, name, until):
-        raise errors.Failure(
+        raise errors.DirtyJournal(
             f"{target}: the store of the overlay is full: the replay of the journal takes more",
             "make room in overlay_dir, or set overlay_dir",
         )

@@ -25,6 +25,7 @@ NOT_NOW = (
     errors.Busy,
     errors.WrongDisk,
     errors.TwinVolumes,
+    errors.DirtyJournal,
 )
 _POINT = "/run"  # any directory: what is mounted there is seen by one child process only
 #: What udev makes a device's links of, and records of it.
@@ -70,6 +71,7 @@ def show(
     all_names = {
         offset: own | known.get(offset, frozenset()) for offset, own in names(host, layout).items()
     }
+    number = len(layout.filesystems)
     if every.journal_rule:
         layout = journal.apply_rule(host, target, layout, every, until, act)
     is_replayed = act and every.journal_rule in _REPLAYING
@@ -88,7 +90,7 @@ def show(
         tree = _look(host, target, layout, all_names, False, until)
         tree = tree._replace(notes=tuple(dict.fromkeys((*notes, *tree.notes))))
     if tree.why_none:
-        raise _no_system(target, tree, layout)
+        raise _no_system(target, tree, layout, len(layout.filesystems) < number)
     is_alone = len(tree.places) == 1
     filesystems = [
         _placed(layout.filesystems[place.volume], place, is_alone) for place in tree.places
@@ -97,14 +99,21 @@ def show(
 
 
 def _no_system(
-    target: str, tree: system_tree.Tree, layout: mountable.Mountable
-) -> errors.NotMountable | errors.Ambiguous:
-    """Return the failure for filesystems without one clear root among them."""
+    target: str, tree: system_tree.Tree, layout: mountable.Mountable, lacks_any: bool
+) -> errors.NotMountable | errors.Ambiguous | errors.DirtyJournal:
+    """Return the failure for filesystems without one clear root among them.
+
+    lacks_any: one of them was left out because of its journal. That can be the root.
+    """
     if tree.is_ambiguous:
         return errors.Ambiguous(
             f"{target}: {tree.why_none}", "partition = all shows each filesystem"
         )
     why = "; ".join((tree.why_none, *layout.notes))
+    if lacks_any:
+        return errors.DirtyJournal(
+            f"{target}: no root of a system: {why}", "see journal and overlay_dir: auto.iscsi.conf(5)"
+        )
     return errors.NotMountable(
         f"{target}: no root of a system: {why}", "partition = all shows each filesystem"
     )

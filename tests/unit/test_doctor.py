@@ -325,6 +325,19 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "/srv/none does not exist",
             "mkdir",
         ),
+        (
+            "overlays",
+            "problem",
+            {
+                "/etc/auto.iscsi.conf": "fstype = auto\noverlay_keep_free = 99\n",
+                "/usr/sbin/dmsetup": version(""),
+                "/lib/modules/6.1.0/modules.builtin": "kernel/drivers/md/dm-snapshot.ko\n",
+                "/usr/lib/udev/rules.d/61-auto-iscsi.rules": "\n",
+                "/var/tmp/": None,
+            },
+            "too little for an overlay",
+            "make room in /var/tmp",
+        ),
         ("overlays", "ok", {}, "no target's settings need an overlay", ""),
         (
             "lvm-activation",

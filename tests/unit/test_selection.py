@@ -652,3 +652,18 @@ def test_without_a_root_system_is_refused_and_says_why(tmp_path: Path) -> None:
     refused = refusal(tmp_path, {0: [EMPTY, ESP, EXT4, XFS]}, text)
     assert refused.code == "not-mountable"
     assert refused.reason.startswith(f"{TARGET}: no root of a system: ")
+
+
+@pytest.mark.parametrize("partition", ["auto", "system"])
+def test_whether_there_is_a_system_is_not_known_without_a_journal_that_cannot_be_replayed(
+    tmp_path: Path, partition: str
+) -> None:
+    """Otherwise `auto` showed what else is there, such as /boot, and did not say why."""
+    text = AUTO.replace("partition = auto", f"partition = {partition}")
+    luns = {0: [EMPTY, EXT4, EXT4]}
+    make_tree(tmp_path, {**machine(luns), config_files.FILE: f"{text}journal = refuse\n"})
+    (tmp_path / "dev/sdb1").write_bytes(ext(0x4))
+    (tmp_path / "dev/sdb2").write_bytes(ext(0))
+    with pytest.raises(errors.DirtyJournal) as refused:
+        lookup.lookup(Host(str(tmp_path)), TARGET)
+    assert "p1 is left out: " in refused.value.reason
