@@ -38,7 +38,8 @@ def configuration(host: Host) -> Finding:
     first = (wrong or problems)[0]
     count = wording.counted(len(wrong or problems), "error" if wrong else "warning")
     place = f"{first['file']}:{first['line']}" if first["line"] else first["file"]
-    text = f"{count} in the configuration, the first: {place}: {first['text']}"
+    what = ": ".join(filter(None, (place, first["subject"], first["text"])))
+    text = f"{count} in the configuration, the first: {what}"
     return Finding(PROBLEM if wrong else WARNING, text, first["hint"] or "auto-iscsi check")
 
 

@@ -369,7 +369,7 @@ NO_SOCKET = UNITS.replace("active", "inactive", 1)
             "configuration",
             "problem",
             {"/etc/auto.iscsi.conf": "lun = x\n"},
-            "/etc/auto.iscsi.conf:1: expected",
+            "/etc/auto.iscsi.conf:1: lun: expected",
             "auto-iscsi check",
         ),
         (
