@@ -208,7 +208,7 @@ def _loop_device(host: Host, target: str, size: int, store: Store) -> Iterator[t
 
 
 def room(folder: int | str, keep_free: int) -> tuple[int, int]:
-    """Return how much is free on the filesystem of a store, and how much of it stays free; bytes."""
+    """Return how many bytes the filesystem of a store has free, and how many of them stay free."""
     volume = os.statvfs(folder)
     return (
         volume.f_bavail * volume.f_frsize,

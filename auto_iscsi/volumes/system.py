@@ -112,7 +112,8 @@ def _no_system(
     why = "; ".join((tree.why_none, *layout.notes))
     if lacks_any:
         return errors.DirtyJournal(
-            f"{target}: no root of a system: {why}", "see journal and overlay_dir: auto.iscsi.conf(5)"
+            f"{target}: no root of a system: {why}",
+            "see journal and overlay_dir: auto.iscsi.conf(5)",
         )
     return errors.NotMountable(
         f"{target}: no root of a system: {why}", "partition = all shows each filesystem"
