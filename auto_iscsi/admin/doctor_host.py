@@ -203,7 +203,7 @@ def overlays(host: Host) -> Finding:
         free, kept = overlay.room(host.path(folder), keep_free)
         if free - kept < overlay.LEAST_ROOM:
             text = f"overlay_dir {folder} has {free >> 20} MiB free: too little for an overlay, "
-            text += f"as {kept >> 20} MiB stay free (overlay_keep_free)"
+            text += f"as {kept >> 20} MiB must stay free (overlay_keep_free)"
             return Finding(PROBLEM, text, f"make room in {folder}, or set overlay_dir")
     return Finding(OK, "dirty filesystems get an overlay")
 

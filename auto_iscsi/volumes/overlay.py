@@ -226,8 +226,8 @@ def _room(target: str, file: int, size: int, store: Store) -> int:
     needed = size + size // 512 + (1 << 20)
     if free - kept < min(needed, LEAST_ROOM):
         raise errors.DirtyJournal(
-            f"{target}: no overlay: {store.folder} has {free >> 20} MiB free, of which "
-            f"{kept >> 20} MiB stay free (overlay_keep_free)",
+            f"{target}: no overlay: {store.folder} has {free >> 20} MiB free, and "
+            f"{kept >> 20} MiB must stay free (overlay_keep_free)",
             f"make room in {store.folder}, or set overlay_dir",
         )
     return min(needed, free - kept)

@@ -14,6 +14,7 @@ from tests.san.snapshot import (
     OPTIONS,
     checksum,
     checksums,
+    server_taken_in_use,
     taken_in_use,
     taken_with_data_in_the_journal,
 )
@@ -80,11 +81,14 @@ def test_all_files_are_there_and_no_lun_changes(
 def test_without_room_or_without_the_module_it_is_refused(vm: Machine, san: San) -> None:
     disk = taken_in_use(vm, san, "ext4")
     san.target(job.ALPHA, [disk])
+    san.target(job.BETA, [server_taken_in_use(vm, san)])
     vm.discover()
     vm.automount("--timeout=1 --negative-timeout=1")
     vm.run("mkdir /run/small && mount -t tmpfs -o size=1m tmpfs /run/small")
     job.configure(vm, AUTO + "overlay_dir = /run/small\n")
     assert "/run/small has 1 MiB free" in job.refusal(vm, job.ALPHA)
+    # A clean partition of a server is not shown in place of its root.
+    assert "vg0-root is left out: no overlay: /run/small" in job.refusal(vm, job.BETA)
     vm.run("mv /lib/modules/$(uname -r)/kernel/drivers/md/dm-snapshot.ko* /run && depmod")
     job.configure(vm, AUTO)
     assert "no overlay over " in job.refusal(vm, job.ALPHA)
