@@ -207,4 +207,6 @@ def _save_copy(draft: str, path: str) -> str:
 def _as_failure(error: OSError, path: str) -> errors.Failure:
     if isinstance(error, PermissionError):
         return errors.NotPermitted(f"{path}: permission denied", "run it as root")
-    return errors.Failure(f"{path}: {error.strerror}")
+    folder = os.path.dirname(path)
+    hint = "" if os.path.isdir(folder) else f"mkdir {folder}"  # the packages make no empty one
+    return errors.Failure(f"{path}: {(error.strerror or '').lower()}", hint)

@@ -214,6 +214,12 @@ def test_a_missing_file_is_created(desk: Desk) -> None:
     assert stat.S_IMODE(desk.file.stat().st_mode) == 0o644
 
 
+def test_a_missing_folder_is_named_with_the_command_that_makes_it(desk: Desk) -> None:
+    drop_in = desk.root / "etc/auto.iscsi.conf.d/vm.conf"
+    status, _, complaint = desk.run("", str(drop_in))
+    assert status == 1 and f"to do: mkdir {drop_in.parent}\n" in complaint
+
+
 def test_ctrl_c_belongs_to_the_editor(desk: Desk) -> None:
     desk.script('trap "echo lun = 5 > $1; exit 0" INT; kill -INT $PPID $$; sleep 5; exit 9')
     assert desk.run()[0] == 0
