@@ -46,10 +46,11 @@ vm: deb ## open a root shell in that virtual machine
 	@$(RUN) python3 -m tests.san.bed shell --deb $(DEB)
 
 ##@ Test it
-# Two tests at a time where tests mostly wait. A test says itself what it lacks on this machine.
+# Several tests at a time: more where they mostly wait. Who has no test left takes of another's
+# (worksteal). A test says itself what it lacks on this machine.
 PYTEST = $(RUN) python3 -m pytest
-WAITING = -n 2
-MACHINES = -n 2
+BUSY = -n 2 --dist worksteal
+WAITING = -n 4 --dist worksteal
 
 .PHONY: test
 test: ## run all tests; install what they need (ARGS= for pytest)
@@ -75,14 +76,15 @@ test-unit: ## test one module at a time
 test-tree: ## test lookups and the reaper on a host that is a folder
 test-program: build standalone deb rpm ## test the programs and packages as built
 test-automount: build deb rpm ## test with the real automount and loop devices
-test-unit test-tree test-automount: ARGS += $(WAITING)
+test-unit: ARGS += $(BUSY)
+test-tree test-program test-automount: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
 test-san: deb rpm standalone ## test with a real SAN in the virtual machine
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --deb $(DEB)
-	@$(PYTEST) $(MACHINES) tests/san $(ARGS)
+	@$(PYTEST) $(BUSY) tests/san $(ARGS)
 
 .PHONY: soak
 soak: export BED_CPUS = 2
@@ -95,7 +97,7 @@ soak: deb ## run users and kills in the virtual machine, then at two arrays ther
 test-trixie: deb rpm standalone ## run test-san on Debian 13 (make test runs only its core)
 	@tests/prepare vm
 	@$(RUN) python3 -m tests.san.bed build --suite trixie --deb $(DEB)
-	@$(PYTEST) $(MACHINES) tests/san --bed-suite trixie $(ARGS)
+	@$(PYTEST) $(BUSY) tests/san --bed-suite trixie $(ARGS)
 
 .PHONY: autopkgtest
 autopkgtest: deb ## run debian/tests with autopkgtest in a virtual machine (ARGS=)

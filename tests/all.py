@@ -65,18 +65,20 @@ def pytest_part(name: str, does: str, *words: str, needs: Sequence[str] = ()) ->
 def list_parts(package: str) -> list[Part]:
     """Return the parts of `make test`, in order."""
     bed = (*RUN, "-m", "tests.san.bed", "build", "--deb", package)
-    waiting = ("-n", "2")  # most of their time is waited
+    # Several tests at a time: more where they mostly wait. The Makefile has the same.
+    busy = ("-n", "2", "--dist", "worksteal")
+    waiting = ("-n", "4", "--dist", "worksteal")
     make = ("make", "--no-print-directory", "build", "standalone", "deb", "rpm")
     # The long tests alone would take longer than all others (make test-san runs them).
     place = "the virtual machine, Debian 12, without the long tests"
-    san = pytest_part("san", place, *waiting, "-m", "not long", needs=["build"])
-    trixie = pytest_part("san", "", *waiting, "--bed-suite", "trixie", "-m", "core")
+    san = pytest_part("san", place, *busy, "-m", "not long", needs=["build"])
+    trixie = pytest_part("san", "", *busy, "--bed-suite", "trixie", "-m", "core")
     return [
         Part("prepare", "Debian packages and the tests' Python", (("tests/prepare", "test"),)),
         Part("build", "the programs and the packages, in dist/", (make,)),
-        pytest_part("lint", "the code without running it"),
-        pytest_part("unit", "one module at a time", *waiting),
-        pytest_part("program", "what was built", needs=["build"]),
+        pytest_part("lint", "the code without running it", *busy),
+        pytest_part("unit", "one module at a time", *busy),
+        pytest_part("program", "what was built", *waiting, needs=["build"]),
         pytest_part("tree", "lookup and reaper on a host that is a folder", *waiting),
         pytest_part("automount", "the real automount", *waiting, needs=["build"]),
         Part(
