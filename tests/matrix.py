@@ -13,6 +13,7 @@ set, as JUnit XML.
 
 from __future__ import annotations
 
+import concurrent.futures
 import glob
 import hashlib
 import os
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,15 +164,21 @@ def copied(chosen: Set) -> Path:
             shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=leave)
         else:
             shutil.copy2(ROOT / name, folder / name)
-    subprocess.run(["make", "--silent", "build/libraries/ready"], cwd=ROOT, check=True)
     shutil.copytree(ROOT / "build/libraries", folder / "build/libraries")
     os.utime(folder / "build/libraries/ready")
     return folder
 
 
-def run(chosen: Set, python: str, arguments: list[str], results: str) -> int:
-    """Run the tests on a set; return pytest's exit status. `results`: the folder for results."""
-    say(f"{chosen} ({python})")
+class Ready(NamedTuple):
+    """What the tests of a set run with: the environment of its programs, and its copy of the tree."""
+
+    environment: Mapping[str, str]
+    python: str
+    tree: Path
+
+
+def prepare(chosen: Set, python: str) -> Ready:
+    """Make the virtual environment and the copy of a set, and build the programs in it."""
     venv, tree = environment(chosen, python), copied(chosen)
     mine = {
         **os.environ,
@@ -179,13 +187,19 @@ def run(chosen: Set, python: str, arguments: list[str], results: str) -> int:
     }
     for build in (["standalone"], ["build", f"PYTHON={venv}/bin/python3"]):
         subprocess.run(["make", "--silent", *build], cwd=tree, env=mine, check=True)
-    pytest = [f"{venv}/bin/python3", "-m", "pytest", "-q", "-n", "4", *LEFT_OUT, *TESTS]
+    return Ready(mine, f"{venv}/bin/python3", tree)
+
+
+def run(chosen: Set, ready: Ready, arguments: list[str], results: str) -> int:
+    """Run the tests on a set; return pytest's exit status. `results`: the folder for results."""
+    workers = ("-n", "4", "--dist", "worksteal")
+    pytest = [ready.python, "-m", "pytest", "-q", *workers, *LEFT_OUT, *TESTS]
     if results:
         arguments = [*arguments, f"--junitxml={results}/{'-'.join(chosen[:4])}.xml"]
-    status = subprocess.run([*pytest, *arguments], cwd=tree, env=mine).returncode
-    if status in (0, NO_TESTS):
-        shutil.rmtree(tree)
-    return status
+    done = subprocess.run([*pytest, *arguments], cwd=ready.tree, env=ready.environment)
+    if done.returncode in (0, NO_TESTS):
+        shutil.rmtree(ready.tree)
+    return done.returncode
 
 
 def say(text: str) -> None:
@@ -199,13 +213,20 @@ def main() -> int:
         return 0
     results = next((word[10:] for word in sys.argv[1:] if word.startswith("--results=")), "")
     arguments = [word for word in sys.argv[1:] if not word.startswith("--results=")]
-    missing, failed, ran = [], [], False
-    for chosen in SETS:
+    pythons = {chosen: find(chosen.python) for chosen in SETS}
+    missing = [chosen for chosen, python in pythons.items() if not python]
+    failed, ran = [], False
+    subprocess.run(["make", "--silent", "build/libraries/ready"], cwd=ROOT, check=True)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # none uses two processors
+        made = {
+            chosen: pool.submit(prepare, chosen, python)
+            for chosen, python in pythons.items()
+            if python
+        }
+    for chosen, future in made.items():
+        say(f"{chosen} ({pythons[chosen]})")
         began = time.monotonic()
-        if not (python := find(chosen.python)):
-            missing.append(chosen)
-            continue
-        status = run(chosen, python, arguments, results)
+        status = run(chosen, future.result(), arguments, results)
         if status == NO_TESTS and arguments:
             say(f"{chosen}: no test selected")
         elif status:
