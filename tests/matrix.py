@@ -170,7 +170,7 @@ def copied(chosen: Set) -> Path:
 
 
 class Ready(NamedTuple):
-    """What the tests of a set run with: the environment of its programs, and its copy of the tree."""
+    """What the tests of a set run with: its environment, its Python, its copy of the tree."""
 
     environment: Mapping[str, str]
     python: str

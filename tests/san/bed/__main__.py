@@ -80,12 +80,13 @@ def build_together(several: Sequence[Sequence[str]]) -> int:
     build = [sys.executable, "-m", "tests.san.bed", "build"]
     running = [subprocess.Popen([*build, *options]) for options in several]
     try:
-        return int(any([process.wait() for process in running]))
+        statuses = [process.wait() for process in running]
     finally:
         for process in running:
             process.terminate()
         for process in running:
             process.wait()
+    return int(any(statuses))
 
 
 def carry_out(options: argparse.Namespace) -> int:
