@@ -1,7 +1,8 @@
 """The fixtures of the tests in the virtual machine: `vm`, `bare` and `san`.
 
-`vm` has the .deb of `make deb` installed, `bare` does not. Each test resumes its own machine. `san`
-is the SAN inside. The saved states are made when the first test needs them.
+`vm` has the .deb of `make deb` installed, `bare` does not; `array_vm` is `vm` with the volumes of a
+Linux target. Each test resumes its own machine. `san` is the SAN inside. The saved states are made
+when the first test needs them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ TREE = Path(__file__).resolve().parents[2]
 if str(TREE) not in sys.path:
     sys.path.insert(0, str(TREE))
 
+from tests.san import lio_array  # noqa: E402
 from tests.san.bed import layers, logs, requirements  # noqa: E402
 from tests.san.bed.machine import Machine  # noqa: E402
 from tests.san.bed.san import San  # noqa: E402
@@ -75,6 +77,14 @@ def installed(suite: str | None, request: pytest.FixtureRequest) -> layers.Layer
         return layers.installed(deb, suite)
 
 
+@pytest.fixture(scope="session")
+def with_array(installed: layers.Layer, request: pytest.FixtureRequest) -> layers.Layer:
+    """The saved state with the package and the volumes of a Linux target."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return layers.prepared(installed, lio_array.VOLUMES, timeout=300)
+
+
 def resumed(layer: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Resume a machine for one test, and keep its logs if the test fails."""
     with layer.resumed() as machine:
@@ -90,6 +100,12 @@ def resumed(layer: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Mac
 def vm(installed: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine with the package installed."""
     yield from resumed(installed, request)
+
+
+@pytest.fixture
+def array_vm(with_array: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine with the package installed, and the volumes of a Linux target."""
+    yield from resumed(with_array, request)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ CLONE = "vm-gamma"
 LEASES = ("0b51d0f6-0001-4000-8000-01", "0b51d0f6-0002-4000-8000-02")
 PORTAL = "127.0.0.1:3260"
 
-#: A volume that is mounted and written, two snapshots of it, and a clone that is live.
-_VOLUMES = f"""
+#: Makes a volume that is mounted and written, two snapshots of it, and a clone that is live.
+VOLUMES = f"""
 set -e
 truncate -s 600M /var/tmp/pv.img
 pv=$(losetup --show -f /var/tmp/pv.img)
@@ -93,12 +93,14 @@ def dump(vm: Machine) -> str:
 
 
 class Array:
-    """The target's host, which is the initiator as well; `options` are the driver's settings."""
+    """The target's host, which is the initiator as well; `options` are the driver's settings.
+
+    Its machine is that of the fixture `array_vm`, which has VOLUMES.
+    """
 
     def __init__(self, vm: Machine, options: Mapping[str, str], by_ssh: bool = False) -> None:
         self.vm, self.by_ssh = vm, by_ssh
         self.options = {"vg": "vg0", "portals": PORTAL, **options}
-        vm.run(_VOLUMES, timeout=300)
         if by_ssh:
             words = " ".join(f"{name}={value}" for name, value in self.options.items())
             vm.run(["bash", "-c", _SSHD, "sshd", words], timeout=100)

@@ -143,8 +143,8 @@ def kill_on_the_way_down(host: Host, name: str) -> None:
         pytest.param([], REVOKING, id="revoke", marks=pytest.mark.long),
     ],
 )
-def test_killed_at_an_arrow(vm: Machine, up: Iterable[str], down: Iterable[str]) -> None:
-    host = Host(vm)
+def test_killed_at_an_arrow(array_vm: Machine, up: Iterable[str], down: Iterable[str]) -> None:
+    host = Host(array_vm)
     for kill, names in ((kill_on_the_way_up, up), (kill_on_the_way_down, down)):
         for name in names:
             began = time.monotonic()

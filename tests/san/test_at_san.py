@@ -16,8 +16,8 @@ from tests.san.reaping import all_ended
 
 
 @pytest.mark.parametrize("mode", ["own", "shared"])
-def test_a_visit_presents_and_idleness_revokes(vm: Machine, mode: str) -> None:
-    array = Array(vm, {"mode": mode})
+def test_a_visit_presents_and_idleness_revokes(array_vm: Machine, mode: str) -> None:
+    vm, array = array_vm, Array(array_vm, {"mode": mode})
     vm.run(SOON, timeout=100)
     vm.write("/etc/auto.iscsi.san.d/san1.conf", SAN_FILE.format(volume=VOLUME, mode=mode))
     job.configure(vm, CONFIGURATION)

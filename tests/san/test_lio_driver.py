@@ -27,6 +27,12 @@ group.enable = True
 """
 
 
+@pytest.fixture
+def vm(array_vm: Machine) -> Machine:
+    """The host of the target."""
+    return array_vm
+
+
 def read(vm: Machine, disk: str) -> str:
     """Mount a disk that was copied in use, and read its file."""
     vm.run(f"mkdir -p /run/seen && mount -o ro,noload /dev/{disk} /run/seen", timeout=100)

@@ -86,8 +86,8 @@ class Host:
 
 
 @pytest.fixture
-def host(vm: Machine) -> Host:
-    return Host(vm)
+def host(array_vm: Machine) -> Host:
+    return Host(array_vm)
 
 
 def test_ssh_to_the_array_hangs_and_is_gone(host: Host) -> None:

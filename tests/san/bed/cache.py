@@ -19,7 +19,7 @@ from pathlib import Path
 from . import progress
 
 #: How many of a kind are kept, most recently used first. A saved machine needs its parents.
-KEPT = {"image": 3, "autopkgtest": 2, "booted": 5, "installed": 4}
+KEPT = {"image": 3, "autopkgtest": 2, "booted": 5, "installed": 4, "prepared": 3}
 #: In seconds. What was used more recently is never deleted: a run may be between two tests.
 YOUNG = 900.0
 

@@ -1,9 +1,9 @@
-"""Make the two saved states from which tests resume their machines.
+"""Make the saved states from which tests resume their machines.
 
 `booted` is the image after its boot: nothing of the project is in it, iscsid does not run, and
 iscsi_tcp is not loaded. `installed` is the same after `dpkg --install` of the project's .deb
-(apt-get would take 9 s instead of 4, and cannot download). A test resumes one of them, and its
-machine is discarded afterwards.
+(apt-get would take 9 s instead of 4, and cannot download). `prepared` is `installed` after what
+several tests would do first. A test resumes one of them, and its machine is discarded afterwards.
 """
 
 from __future__ import annotations
@@ -62,14 +62,9 @@ def boot(base: Path, place: Path, *, icount: bool) -> None:
         vm.end()
 
 
-def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -> None:
+def install(parent: Layer, deb: Path, place: Path) -> None:
     """Install a package in a booted guest, and save it."""
-    copy(parent / "memory", place / "memory")
-    shutil.copy(parent / "initrd", place / "initrd")
-    qemu.overlay(parent / "disk.qcow2", "qcow2", place / "disk.qcow2")
-    process = qemu.Process(of(place, base, icount=icount), keep=True, resume=parent / "state")
-    vm = machine.Machine(process)
-    try:
+    with continued(parent, place) as vm:
         path = f"/root/{deb.name}"
         vm.write(path, deb.read_bytes())
         progress.say(f"installing {deb.name} in the guest")
@@ -82,6 +77,18 @@ def install(parent: Path, base: Path, deb: Path, place: Path, *, icount: bool) -
         doing.wait()
         vm.run(["rm", path])
         vm.run("systemctl is-system-running --wait; udevadm settle; sync", check=False)
+
+
+@contextlib.contextmanager
+def continued(parent: Layer, place: Path) -> Iterator[machine.Machine]:
+    """Resume a saved state; what was done in the machine by then is saved as another state."""
+    copy(parent.place / "memory", place / "memory")
+    shutil.copy(parent.place / "initrd", place / "initrd")
+    qemu.overlay(parent.place / "disk.qcow2", "qcow2", place / "disk.qcow2")
+    hardware = of(place, parent.base, icount=parent.icount)
+    vm = machine.Machine(qemu.Process(hardware, keep=True, resume=parent.place / "state"))
+    try:
+        yield vm
         save(vm, place)
     finally:
         vm.end()
@@ -159,9 +166,20 @@ def installed(deb: Path, suite: str | None = None, *, icount: bool = False) -> L
     """Return the state in which a package is installed."""
     parent = booted(suite, icount=icount)
     name = cache.key(parent.place.name, deb.read_bytes())
-    place = cache.entry(
-        "installed",
-        name,
-        lambda new: install(parent.place, parent.base, deb, new, icount=icount),
-    )
+    place = cache.entry("installed", name, lambda new: install(parent, deb, new))
     return Layer((*parent.chain, place), parent.suite, icount=icount)
+
+
+def prepared(parent: Layer, script: str, timeout: float) -> Layer:
+    """Return the state in which a script has run as root."""
+
+    def prepare(new: Path) -> None:
+        with continued(parent, new) as vm:
+            progress.say("preparing the guest for several tests")
+            vm.run(script, timeout=timeout)
+
+    # A parent that was removed and made again has the same name, and another disk.
+    made = (parent.place / "state").stat().st_mtime_ns
+    name = cache.key(parent.place.name, str(made), script)
+    place = cache.entry("prepared", name, prepare)
+    return Layer((*parent.chain, place), parent.suite, icount=parent.icount)
