@@ -76,8 +76,8 @@ test-unit: ## test one module at a time
 test-tree: ## test lookups and the reaper on a host that is a folder
 test-program: build standalone deb rpm ## test the programs and packages as built
 test-automount: build deb rpm ## test with the real automount and loop devices
-test-unit: ARGS += $(BUSY)
-test-tree test-program test-automount: ARGS += $(WAITING)
+test-unit test-automount: ARGS += $(BUSY)
+test-tree test-program: ARGS += $(WAITING)
 test-unit test-tree test-program test-automount:
 	@tests/prepare test
 	@$(PYTEST) $(subst test-,tests/,$@) $(ARGS)
