@@ -88,13 +88,6 @@ def list_parts(package: str) -> list[Part]:
             "--results={}",
             ("prepare",),
         ),
-        # If one of them fails, the part that needs it says so again.
-        Part(
-            "guests",
-            "the saved states of both virtual machines",
-            ((*bed, "--suite", "bookworm", "--suite", "trixie"),),
-            needs=("prepare", "build"),
-        ),
         san._replace(commands=(bed, *san.commands)),
         trixie._replace(
             name="san-trixie",

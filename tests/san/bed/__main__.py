@@ -1,7 +1,6 @@
 """Build, show and clean the test bed from the command line.
 
-python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states; with --suite
-                                                twice, those of both suites at the same time
+python3 -m tests.san.bed build [--deb FILE]     make the image and the saved states
 python3 -m tests.san.bed demo --deb FILE        show what auto-iscsi does
 python3 -m tests.san.bed shell [--deb FILE]     open a root shell in the guest
 python3 -m tests.san.bed autopkgtest --deb FILE run debian/tests as Debian runs them
@@ -13,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from . import adt, apt, cache, channel, demo, layers, progress, qemu, recording, requirements, shell
@@ -39,11 +36,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in helps.items():
         verb = verbs.add_parser(name, help=text, description=text)
         if name != "clean":
-            verb.add_argument(
-                "--suite",
-                action="append" if name == "build" else "store",
-                help="the guest's Debian suite (default: bookworm)",
-            )
+            verb.add_argument("--suite", help="the guest's Debian suite (default: bookworm)")
         if name in ("build", "demo", "shell", "autopkgtest"):
             verb.add_argument(
                 "--deb",
@@ -61,32 +54,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def build(deb: Path | None, suites: Sequence[str]) -> int:
-    """Make everything that can be made before the first test, of several suites at a time."""
-    if len(suites) > 1:
-        return build_together(
-            [["--suite", suite, *(["--deb", str(deb)] if deb else [])] for suite in suites]
-        )
-    suite = suites[0] if suites else None
+def build(deb: Path | None, suite: str | None) -> int:
+    """Make everything that can be made before the first test."""
     if deb:
         layers.installed(deb, suite)
     else:
         layers.booted(suite)
     return 0
-
-
-def build_together(several: Sequence[Sequence[str]]) -> int:
-    """Run a build for each list of options; return 1 if one has failed. Each uses one processor."""
-    build = [sys.executable, "-m", "tests.san.bed", "build"]
-    running = [subprocess.Popen([*build, *options]) for options in several]
-    try:
-        statuses = [process.wait() for process in running]
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
-    return int(any(statuses))
 
 
 def carry_out(options: argparse.Namespace) -> int:
@@ -98,7 +72,7 @@ def carry_out(options: argparse.Namespace) -> int:
     if missing := requirements.missing(filesystems=records):
         raise progress.Failed("the VM test bed needs " + ", ".join(missing))
     if options.verb == "build":
-        return build(options.deb, options.suite or [])
+        return build(options.deb, options.suite)
     if options.verb == "demo":
         return demo.run(options.deb, options.suite, TREE, options.picture)
     if options.verb == "autopkgtest":
