@@ -25,8 +25,12 @@ from tests.san.snapshot import checksums, server_taken_in_use, system_taken_in_u
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of. On a busy
 # machine, udev in the guest has been seen to need more than a minute for eight disks at a time.
+# And the mount after a lookup has been seen to come more than two seconds later: a reaper that looks
+# for other users of the disk by then has the mount fail.
 PATIENT = (
-    QUICK.replace("udev_timeout = 60s", "udev_timeout = 150s").replace("= 3m", "= 5m")
+    QUICK.replace("lease = 2s", "lease = 10s")
+    .replace("udev_timeout = 60s", "udev_timeout = 150s")
+    .replace("lookup_timeout = 3m", "lookup_timeout = 5m")
     + "login_timeout = 60s\n"
 )
 SCRIPT = Path(__file__).with_name("soak.py")
