@@ -175,8 +175,10 @@ def test_after_the_installation_sessions_begin_and_end_automatically(vm: Machine
     kill = vm.run("systemctl show --value --property=KillMode auto-iscsi.service").stdout
     assert kill == "process\n"
     # A removal does not leave what nobody uses to a reaper that is gone.
+    vm.run(f"systemctl stop {TIMER}")
     job.configure(vm, "idle = 1h\nlease = 1h\nudev_timeout = 50s\n")
-    time.sleep(6)
+    assert works(vm, gone)
+    time.sleep(6)  # reap --now leaves what was looked up a moment ago
     assert f"ended 1 session: {gone}" in dpkg(vm, "--remove", "auto-iscsi")
     assert not vm.sessions(gone) and len(vm.sessions(held)) == 1
     assert undisturbed(vm, held, worker)
