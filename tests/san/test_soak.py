@@ -25,8 +25,8 @@ from tests.san.snapshot import checksums, server_taken_in_use, system_taken_in_u
 SHORT = 45  # seconds
 # iscsid answers nobody while it brings back the sessions that it lost its memory of. On a busy
 # machine, udev in the guest has been seen to need more than a minute for eight disks at a time.
-# And the mount after a lookup has been seen to come more than two seconds later: a reaper that looks
-# for other users of the disk by then has the mount fail.
+# And the mount after a lookup has been seen to come more than two seconds later: a reaper that
+# looks for other users of the disk by then has the mount fail.
 PATIENT = (
     QUICK.replace("lease = 2s", "lease = 10s")
     .replace("udev_timeout = 60s", "udev_timeout = 150s")
