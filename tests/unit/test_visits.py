@@ -26,6 +26,8 @@ from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import visits
 from tests.unit.test_visits import CLAIM, ENTRY
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job with & has it ignored
+
 def interrupt():
     with open(f"{sys.argv[1]}/{CLAIM}", "w"):
         os.unlink(f"{sys.argv[1]}/{CLAIM}")
@@ -44,6 +46,8 @@ import os, signal, sys, threading, time
 from auto_iscsi.machine.host import Host
 from auto_iscsi.restore import visits
 from tests.unit.test_visits import CLAIM, ENTRY, uses
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job with & has it ignored
 
 def interrupt():
     while threading.active_count() < 4:
