@@ -77,13 +77,19 @@ def list_volume_lines(host: Host) -> list[Line]:
     return _list(host, _is_volumes)
 
 
+def served_roots(host: Host) -> list[str]:
+    """Return where automount mounts targets now, in the order of the master map."""
+    served = list_autofs_mounts(host)
+    return [line.root for line in list_lines(host) if line.root in served]
+
+
 def target_root(host: Host) -> str:
     """Return where automount mounts targets: /iscsiauto, unless it is another line's place."""
-    served = list_autofs_mounts(host)
-    if root := next((line.root for line in list_lines(host) if line.root in served), ""):
-        return root
+    if roots := served_roots(host):
+        return roots[0]
     # The master map can be in NIS or LDAP.
-    maps = (mount.root for mount in served.values() if os.path.basename(mount.map) == PROGRAM)
+    served = list_autofs_mounts(host).values()
+    maps = (mount.root for mount in served if os.path.basename(mount.map) == PROGRAM)
     return next(maps, ROOT)
 
 

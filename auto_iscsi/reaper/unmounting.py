@@ -16,8 +16,7 @@ _EXPIRY = 10.0  # seconds that automount gets to unmount a tree, and umount(8) a
 
 def unmount_all(host: Host) -> None:
     """Unmount what nobody uses below each directory where automount mounts targets."""
-    served = master_map.list_autofs_mounts(host)
-    for root in {line.root for line in master_map.list_lines(host) if line.root in served}:
+    for root in dict.fromkeys(master_map.served_roots(host)):
         inside = (mount.point for mount in mounts.list_all(host))
         parts = (point[len(root) :].split("/") for point in inside if point.startswith(f"{root}/"))
         unmount(host, root, {f"{root}/{first}" for _, first, *_ in parts})
@@ -32,6 +31,7 @@ def unmount(host: Host, root: str, points: Collection[str]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         for point in points:
+            # Anew for each: umount(8) of what is unmounted by now would have automount mount it.
             inside = [m for m in mounts.list_all(host) if f"{m.point}/".startswith(f"{point}/")]
             if any(mount.fstype == "autofs" and mount.point != point for mount in inside):
                 trees.add(point)

@@ -53,8 +53,7 @@ class Visit(NamedTuple):
 
 def mount_root(host: Host) -> str:
     """Return where automount mounts targets (/iscsiauto); raise Failure when it does not."""
-    served = master_map.list_autofs_mounts(host)
-    roots = [line.root for line in master_map.list_lines(host) if line.root in served]
+    roots = master_map.served_roots(host)
     if not roots:
         raise errors.Failure(
             "automount does not serve our map", "run auto-iscsi doctor: it names what is missing"
