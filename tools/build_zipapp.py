@@ -26,9 +26,13 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 LAUNCHER = """\
 import sys
 
-from {package}.{module} import main
+try:
+    from {package}.{module} import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # while modules are loaded
+    status = 130
+sys.exit(status)
 """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,22 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> No
     status, out, err = run("auto-iscsi", *arguments)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("auto-iscsi")
+
+
+@pytest.mark.parametrize("program", ["auto-iscsi", "standalone/auto-iscsi"])
+def test_an_interrupt_while_modules_are_loaded_prints_nothing(program: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-BIv", DIST / program, "--version"],  # -v: report each module
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("import 'auto_iscsi'"))
+    process.send_signal(signal.SIGINT)
+    assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("arguments", [(), ("iqn.2001-05.com.example:a", "--root")])
