@@ -217,6 +217,9 @@ def _reap(arguments: argparse.Namespace, host: Host) -> int:
             _fail(each.problem, 1, each.hint)
         elif not arguments.quiet:
             print(f"auto-iscsi: revoked {wording.one_line(each.lease.name)}")
+    if arguments.now and not arguments.quiet:  # who asks for the end of all wants to know why not
+        for target, reason in dict.fromkeys((each.target, each.reason) for each in outcome.kept):
+            print(f"auto-iscsi: kept {target}: {wording.printable(reason)}")
     if not arguments.quiet and (summary := outcome.summary(sys.stdout.isatty())):
         print(f"auto-iscsi: {summary}")
     return outcome.status

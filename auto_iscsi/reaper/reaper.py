@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     ended: list[logout.Ended]
     alone: bool = True  #: False: another reaper is running
     revoked: Sequence[presenting.Finished] = ()  #: what was presented at a SAN and is not needed
+    kept: Sequence[decisions.Decision] = ()  #: on sessions of ours that stay
 
     @property
     def problems(self) -> list[logout.Ended]:
@@ -102,7 +103,10 @@ def reap(
             links.update(host, catalogue.read(host))
         until = time.monotonic() + presenting.FINISHING
         gone = {each.target for each in ended if each.sids}
-        return Outcome(ended, revoked=presenting.finish(host, until, gone) if with_san else [])
+        revoked = presenting.finish(host, until, gone) if with_san else []
+        worked_on = {each.target for each in ended}
+        kept = [d for d in decided if d.ours and d.session and d.target not in worked_on]
+        return Outcome(ended, revoked=revoked, kept=kept)
     finally:
         claims.unlock(host, "reap", handle)
 
