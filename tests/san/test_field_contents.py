@@ -55,11 +55,18 @@ def test_disks_with_a_history(vm: Machine, san: San) -> None:
     line = job.messages(vm)[-1]
     told = vm.run(["auto-iscsi", "explain", job.BETA], check=False).stdout
     name = dict(vm.sessions(job.BETA)[0].disks)
+    # The table is in the sector that the XFS has a checksum of, so no kernel mounts it any more.
+    # libblkid before 2.40 does not verify that.
+    left_out = []
+    if "xfs" in vm.run(["lsblk", "-dno", "FSTYPE", f"/dev/{name[2]}"]).stdout:
+        left_out = ["xfs on the whole disk, and partitions: disk: 300 MiB xfs 'old', 1: 299 MiB"]
+    else:
+        assert job.visit(vm, job.BETA, "lun2/marker").stdout == "new\n"
     for text in (
         f"lun0 is left out: LUN 0 ({name[0]}) has ext4 on the whole disk, and partitions: "
         "disk: 40 MiB ext4 'old', 1: 39 MiB ext4 'new'",
         "btrfs on the whole disk, and partitions: disk: 160 MiB btrfs 'old', 1: 159 MiB ext4 'new'",
-        "xfs on the whole disk, and partitions: disk: 300 MiB xfs 'old', 1: 299 MiB ext4 'new'",
+        *left_out,
         "ext3 on the whole disk, and partitions: disk: 20 MiB ext3 'old', 1: 19 MiB nothing known",
         f"{SIGNATURES} on the whole disk, and partitions: disk: 40 MiB {SIGNATURES}, "
         "1: 39 MiB ext4 'new'",

@@ -148,10 +148,11 @@ def test_logical_volumes_are_there_beside_the_originals(vm: Machine, san: San) -
 def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -> None:
     disk = server(vm, san)
     before = checksum(vm, disk)
-    # The original goes, so that nothing but our rule keeps LVM from the snapshot's volume group.
+    # The original goes, so that nothing but our rule keeps LVM from the snapshot's volume group,
+    # and so that /run has the room that systemd wants to have before it reloads units.
     vm.run(
         "umount /run/original/* && vgchange -qq -an vg0 && losetup -D && udevadm settle;"
-        " rm -f /run/lvm/*/*",
+        " rm -f /run/lvm/*/* /run/server.img",
         timeout=120,
     )
     job.start_multipathd(vm)
