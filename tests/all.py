@@ -12,7 +12,9 @@ standard library: it runs before tests/prepare has installed anything.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,7 @@ class Part(NamedTuple):
     commands: Sequence[Sequence[str]]
     results: str = ""  #: the last command's option for its results (JUnit XML); "{}": their folder
     needs: Sequence[str] = ()  #: the parts without whose success this one cannot run
+    beside: Sequence[Sequence[str]] = ()  #: commands that then run beside the parts after it
 
 
 class Outcome(NamedTuple):
@@ -64,7 +67,9 @@ def pytest_part(name: str, does: str, *words: str, needs: Sequence[str] = ()) ->
 
 def list_parts(package: str) -> list[Part]:
     """Return the parts of `make test`, in order."""
-    bed = (*RUN, "-m", "tests.san.bed", "build", "--deb", package)
+    # Without a cache, the images take minutes, most of them for downloads and single threads.
+    guest = (*RUN, "-m", "tests.san.bed", "build")
+    bed = (*guest, "--deb", package)
     # Several tests at a time: more where they mostly wait. The Makefile has the same.
     busy = ("-n", "2", "--dist", "worksteal")
     waiting = ("-n", "4", "--dist", "worksteal")
@@ -74,7 +79,12 @@ def list_parts(package: str) -> list[Part]:
     san = pytest_part("san", place, *busy, "-m", "not long", needs=["build"])
     trixie = pytest_part("san", "", *busy, "--bed-suite", "trixie", "-m", "core")
     return [
-        Part("prepare", "Debian packages and the tests' Python", (("tests/prepare", "test"),)),
+        Part(
+            "prepare",
+            "Debian packages and the tests' Python",
+            (("tests/prepare", "test"),),
+            beside=(guest, (*guest, "--suite", "trixie")),
+        ),
         Part("build", "the programs and the packages, in dist/", (make,)),
         pytest_part("lint", "the code without running it", *busy),
         pytest_part("unit", "one module at a time", *busy),
@@ -130,6 +140,7 @@ def run_all(parts: Sequence[Part], arguments: Sequence[str]) -> int:
     """Run the parts, print a line for each, and return the exit status."""
     began = time.monotonic()
     outcomes: list[Outcome] = []
+    beside: list[subprocess.Popen[bytes]] = []
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
     # A shell ignores it for what it starts with &, and so would the parts, which end by it.
@@ -142,10 +153,17 @@ def run_all(parts: Sequence[Part], arguments: Sequence[str]) -> int:
                 continue
             say("", f"== {place}/{len(parts)} {part.name}: {part.does}")
             outcomes.append(run(part, arguments))
+            if part.beside and not outcomes[-1].status:
+                beside.append(begin(part.beside))
     except KeyboardInterrupt:
         report(outcomes, time.monotonic() - began)
         say(f"interrupted in {parts[len(outcomes)].name}")
         return 128 + signal.SIGINT
+    finally:
+        for process in beside:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            end(process)
     report(outcomes, time.monotonic() - began)
     if not any(outcome.passed or outcome.failed for outcome in outcomes):
         say("no test ran" + (f": none matches {' '.join(arguments)}" if arguments else ""))
@@ -191,6 +209,23 @@ def start(words: Sequence[str]) -> int:
         end(child)
         raise
     return status if status >= 0 else 128 - status
+
+
+def begin(commands: Sequence[Sequence[str]]) -> subprocess.Popen[bytes]:
+    """Begin commands, one after the other, whose results later parts only save time by.
+
+    They are silent: what fails is tried again, and reported, by the part that needs it.
+    """
+    # The shell waits for a command that is told to end, because that cleans up.
+    script = "trap : TERM; " + " && ".join(shlex.join(command) for command in commands)
+    return subprocess.Popen(
+        ["nice", "sh", "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

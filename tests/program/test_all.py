@@ -145,6 +145,17 @@ def test_a_part_that_ends_without_results_has_failed() -> None:
     assert done.status == 1 and "exit status 137" in done.out
 
 
+def test_what_runs_beside_the_parts_is_ended_with_them(file: Path, tmp_path: Path) -> None:
+    begun, ended, later = tmp_path / "begun", tmp_path / "ended", tmp_path / "later"
+    cleans_up = f"trap 'sleep 0.5; touch {ended}; exit 1' TERM; touch {begun}; sleep 600 & wait"
+    commands = [["true"], ["sh", "-c", cleans_up], ["touch", str(later)]]
+    first = f"all.Part('first', 'a script', [['true']], beside={commands!r})"
+    second = shell("second", f"until test -e {begun}; do sleep 0.05; done")
+    done = run(first, second, pytest_on("third", file), arguments="-k good")
+    assert done.status == 0
+    assert ended.exists() and not later.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_leaves_no_process_and_reports(tmp_path: Path, number: int) -> None:
     pids, test = tmp_path / "pids", tmp_path / "test_long.py"
