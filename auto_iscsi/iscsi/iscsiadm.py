@@ -203,9 +203,9 @@ def discover(
     iscsid_starts = files and not host.runs("iscsid")
     stderr = os.memfd_create("iscsiadm")  # no pipe: iscsiadm can go on without us
     try:
-        answer = _start(host, args, lock, stderr, limit, files, endures=True)
+        answer = _start(host, args, lock, stderr, limit, files)
         if iscsid_starts and answer.status == LOGIN_AUTH_FAILED:
-            answer = _start(host, args, lock, stderr, limit, files, endures=True)
+            answer = _start(host, args, lock, stderr, limit, files)
         printed = os.pread(stderr, 1 << 16, 0).decode("utf-8", "replace")
         return answer._replace(text=f"{answer.text}\n{printed}")
     finally:
@@ -327,9 +327,7 @@ def _iscsiadm(
                 raise errors.Busy(f"{target}: iscsiadm ran too long for other targets", "try again")
             locks.append((_DATABASE, stderr))
         status = None
-        answer = _start(
-            host, args, stdout, locks[-1][1], limit, files, endures=database, quick=quick
-        )
+        answer = _start(host, args, stdout, locks[-1][1], limit, files, quick=quick)
         status = answer.status
         return answer
     finally:
@@ -348,10 +346,13 @@ def _start(
     limit: Limit,
     files: Mapping[str, bytes] | None = None,
     *,
-    endures: bool,
     quick: bool = True,
 ) -> Answer:
-    """Run iscsiadm with its stdout in the file `out` and its stderr in the file `err`."""
+    """Run iscsiadm with its stdout in the file `out` and its stderr in the file `err`.
+
+    It ignores SIGTERM. Otherwise, a stop of automount could leave its database locked, and a login
+    that iscsid has been asked for would open a session that nobody knows to be ours.
+    """
     os.ftruncate(out, 0)
     os.lseek(out, 0, os.SEEK_SET)
     status = host.run(
@@ -361,7 +362,7 @@ def _start(
         err=err,
         until=limit.end,
         files=files,
-        endures=endures,
+        endures=True,
         quick=quick and not files,
     )
     text = os.pread(out, 1 << 20, 0).decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -137,7 +138,15 @@ def test_iscsid_hangs(host: Machine, san: San) -> None:
     host.run(["kill", "-STOP", *pids])
     refused(host, "127.0.0.1:3260", "systemctl status iscsid")
     refused(host, "earlier still runs", "systemctl restart iscsid")
+    # The login that iscsid was asked for is ours, also if automount stops before it has ended.
+    restart = host.start("systemctl restart autofs", timeout=120)
+    state = ["systemctl", "is-active", "autofs"]
+    assert job.until(lambda: host.run(state, check=False).stdout == "deactivating\n")
     host.run(["kill", "-CONT", *pids])
+    restart.wait()
+    assert job.visit(host, job.BETA).stdout == f"{job.BETA}\n"
+    (session,) = json.loads(host.run("auto-iscsi status --json").stdout)["sessions"]
+    assert session["ours"]
 
 
 def test_lookup_timeout_bounds_everything(host: Machine, san: San) -> None:

@@ -77,9 +77,9 @@ def look_around(words: list[str]) -> None:
             note(violation=f"descriptor {number} is {leads}")
         if number == 0 and leads != "/dev/null":
             note(violation=f"stdin is {leads}")
-    changes = {"new", "update", "delete"} & {*words}
+    changes = {"new", "update", "delete", "--login", "--logout"} & {*words}
     if changes and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
-        note(violation="SIGTERM would end it while it changes the database")
+        note(violation="SIGTERM would end it before it knows how that ended")
     if os.getcwd() != "/":
         note(violation=f"its current folder is {os.getcwd()}, which stays busy")
 
