@@ -1,8 +1,9 @@
 """The fixtures of the tests in the virtual machine: `vm`, `bare` and `san`.
 
 `vm` has the .deb of `make deb` installed, `bare` does not; `array_vm` is `vm` with the volumes of a
-Linux target. Each test resumes its own machine. `san` is the SAN inside. The saved states are made
-when the first test needs them.
+Linux target. Each test resumes its own machine; those of a file that are marked `shared` have one
+`vm` after the other. `san` is the SAN inside. The saved states are made when the first test needs
+them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.san import lio_array  # noqa: E402
 from tests.san.bed import layers, logs, requirements  # noqa: E402
 from tests.san.bed.machine import Machine  # noqa: E402
 from tests.san.bed.san import San  # noqa: E402
+from tests.san.shared import Shared  # noqa: E402
 
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -85,21 +87,45 @@ def with_array(installed: layers.Layer, request: pytest.FixtureRequest) -> layer
         return layers.prepared(installed, lio_array.VOLUMES, timeout=300)
 
 
+def failed(machine: Machine, request: pytest.FixtureRequest) -> bool:
+    """Say whether the test of a fixture has failed, and keep the machine's logs if so."""
+    reports = request.node.stash.get(REPORTS, {})
+    if not any(report.failed for report in reports.values()):
+        return False
+    place = logs.folder(TREE, request.node.name)
+    logs.keep(machine, place)
+    print(f"logs of the guest: {place}", file=sys.stderr)
+    return True
+
+
 def resumed(layer: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Resume a machine for one test, and keep its logs if the test fails."""
     with layer.resumed() as machine:
         yield machine
-        reports = request.node.stash.get(REPORTS, {})
-        if any(report.failed for report in reports.values()):
-            place = logs.folder(TREE, request.node.name)
-            logs.keep(machine, place)
-            print(f"logs of the guest: {place}", file=sys.stderr)
+        failed(machine, request)
+
+
+@pytest.fixture(scope="module")
+def shared(installed: layers.Layer) -> Iterator[Shared]:
+    """The machine of a file's tests that are marked `shared`."""
+    machines = Shared(installed)
+    yield machines
+    machines.discard()
 
 
 @pytest.fixture
-def vm(installed: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machine]:
+def vm(
+    installed: layers.Layer, shared: Shared, request: pytest.FixtureRequest
+) -> Iterator[Machine]:
     """A machine with the package installed."""
-    yield from resumed(installed, request)
+    if not request.node.get_closest_marker("shared"):
+        yield from resumed(installed, request)
+        return
+    machine = shared.take(request.node.name).machine
+    yield machine
+    if failed(machine, request):
+        print(f"one guest for: {', '.join(shared.tests)}", file=sys.stderr)
+        shared.discard()
 
 
 @pytest.fixture
@@ -117,5 +143,7 @@ def bare(booted: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Machi
 @pytest.fixture
 def san(request: pytest.FixtureRequest) -> San:
     """The SAN of the test's machine."""
-    name = "bare" if "bare" in request.fixturenames else "vm"
-    return San(request.getfixturevalue(name))
+    if "bare" in request.fixturenames:
+        return San(request.getfixturevalue("bare"))
+    machine, shared = request.getfixturevalue("vm"), request.getfixturevalue("shared")
+    return shared.san if shared.san and shared.san.machine is machine else San(machine)

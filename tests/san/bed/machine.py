@@ -116,6 +116,8 @@ class Machine:
     def __init__(self, process: qemu.Process) -> None:
         self.process = process
         self.channel = channel.Channel(process.agent)
+        #: What `journal` shows, as an option of journalctl: this boot, or a part of it.
+        self.span = "-b"
 
     @property
     def console(self) -> Path:
@@ -245,8 +247,8 @@ class Machine:
         ]
 
     def journal(self, *arguments: str) -> str:
-        """Return the journal of this boot; `arguments` are journalctl's, as "-u", "autofs"."""
-        command = ["journalctl", "-b", "-o", "cat", "--no-pager", *arguments]
+        """Return the journal of this test; `arguments` are journalctl's, as "-u", "autofs"."""
+        command = ["journalctl", self.span, "-o", "cat", "--no-pager", *arguments]
         return self.run(f"journalctl --sync; {shlex.join(command)}").stdout
 
     def discover(self, portal: str = "127.0.0.1") -> str:

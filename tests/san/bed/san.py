@@ -99,8 +99,9 @@ class Target:
 class Refusing:
     """A portal that refuses every login to a target."""
 
-    def __init__(self, machine: Machine, where: Address) -> None:
-        self.machine, self.where = machine, where
+    def __init__(self, san: San, where: Address) -> None:
+        self.san, self.machine, self.where = san, san.machine, where
+        san.refusals.add(self)
 
     @property
     def logins(self) -> int:
@@ -110,6 +111,7 @@ class Refusing:
     def close(self) -> None:
         """Stop listening."""
         self.machine.call("close", address=self.where.host, port=self.where.port)
+        self.san.refusals.discard(self)
 
 
 class San:
@@ -121,6 +123,8 @@ class San:
         self.machine = machine
         self.numbers = itertools.count()
         self.targets: dict[str, Target] = {}
+        self.cuts: set[str] = set()
+        self.refusals: set[Refusing] = set()
 
     def disk(
         self,
@@ -196,6 +200,13 @@ class San:
         """Let packets to a portal pass again."""
         self._cut(portal, None)
 
+    def open_all(self) -> None:
+        """Let packets to every portal pass again, and end the portals that refuse logins."""
+        for portal in tuple(self.cuts):
+            self.unblock(portal)
+        for refusing in tuple(self.refusals):
+            refusing.close()
+
     def refusing(
         self,
         portal: str,
@@ -213,8 +224,12 @@ class San:
         self.machine.call(
             "refuse", address=where.host, port=where.port, status=status, targets=list(targets)
         )
-        return Refusing(self.machine, where)
+        return Refusing(self, where)
 
     def _cut(self, portal: str, verdict: str | None) -> None:
         where = address(portal)
         self.machine.call("cut", address=where.host, port=where.port, verdict=verdict)
+        if verdict:
+            self.cuts.add(portal)
+        else:
+            self.cuts.discard(portal)
