@@ -15,6 +15,7 @@ def values(record: bytes) -> dict[str, str]:
     return dict(line.split(" = ", 1) for line in lines if " = " in line)
 
 
+@pytest.mark.shared
 @pytest.mark.core
 def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: San) -> None:
     san.target(job.ALPHA)
@@ -40,6 +41,7 @@ def test_without_a_record_one_is_made_for_this_target_alone(vm: Machine, san: Sa
     assert san.sessions() == {job.ALPHA: 0, job.BETA: 1}
 
 
+@pytest.mark.shared
 def test_without_a_record_and_without_portals_the_log_says_what_to_do(
     vm: Machine, san: San
 ) -> None:
@@ -51,6 +53,7 @@ def test_without_a_record_and_without_portals_the_log_says_what_to_do(
     assert job.records(vm) == {}
 
 
+@pytest.mark.shared
 def test_a_target_that_no_portal_offers_leaves_no_record(vm: Machine, san: San) -> None:
     san.target(job.ALPHA)
     job.configure(vm, "portals = 127.0.0.1\n")
@@ -61,6 +64,7 @@ def test_a_target_that_no_portal_offers_leaves_no_record(vm: Machine, san: San) 
     assert vm.sessions() == []
 
 
+@pytest.mark.shared
 def test_a_record_of_ours_is_deleted_when_the_login_fails(vm: Machine, san: San) -> None:
     san.refusing("127.0.0.1", 2, 3, targets=[job.BETA])
     job.configure(vm, "portals = 127.0.0.1\n")
@@ -69,6 +73,7 @@ def test_a_record_of_ours_is_deleted_when_the_login_fails(vm: Machine, san: San)
     assert job.records(vm) == {}
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("known", ["records", "portals"])
 @pytest.mark.parametrize("way", ["block", "reject"])
 def test_when_a_portal_is_dead_the_next_one_is_used(
@@ -87,6 +92,7 @@ def test_when_a_portal_is_dead_the_next_one_is_used(
     assert san.sessions() == {job.BETA: 1}
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("known", ["records", "portals"])
 def test_ipv6_portals(vm: Machine, san: San, known: str) -> None:
     san.target(job.BETA, portals=["[::1]:3261"])
@@ -98,6 +104,7 @@ def test_ipv6_portals(vm: Machine, san: San, known: str) -> None:
     assert job.session(vm, job.BETA).address == "::1"
 
 
+@pytest.mark.shared
 def test_the_configured_order_of_portals_holds_for_records_too(vm: Machine, san: San) -> None:
     san.target(job.BETA, portals=["127.0.0.1", "127.0.0.2"])
     vm.discover()
