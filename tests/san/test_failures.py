@@ -42,6 +42,7 @@ def refused(vm: Machine, *words: str, within: float = BOUND) -> str:
     return line
 
 
+@pytest.mark.shared
 @pytest.mark.core
 def test_the_target_is_gone(host: Machine, san: San) -> None:
     san.targets[job.BETA].delete()
@@ -63,6 +64,7 @@ def test_the_target_is_offline_and_the_record_is_an_administrators(host: Machine
     san.targets[job.BETA].enable()
 
 
+@pytest.mark.shared
 def test_the_target_is_offline_and_the_record_is_ours(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
     job.configure(vm, "portals = 127.0.0.1\n")
@@ -75,18 +77,21 @@ def test_the_target_is_offline_and_the_record_is_ours(vm: Machine, san: San) -> 
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
+@pytest.mark.shared
 def test_the_portal_is_dead(host: Machine, san: San) -> None:
     san.block("127.0.0.1")
     refused(host, "127.0.0.1:3260", "no answer")
     san.unblock("127.0.0.1")
 
 
+@pytest.mark.shared
 def test_nobody_listens_at_the_portal(host: Machine, san: San) -> None:
     san.targets[job.BETA].delete()
     refused(host, "127.0.0.1:3260", "connection refused")
     san.targets[job.BETA].recreate()
 
 
+@pytest.mark.shared
 def test_chap_is_refused(vm: Machine, san: San) -> None:
     san.target(job.BETA, chap=("browse", "a-long-secret"), portals=["127.0.0.1", "127.0.0.2"])
     vm.discover()
@@ -115,6 +120,7 @@ def test_chap_is_refused(vm: Machine, san: San) -> None:
     assert job.visit(vm, job.BETA).stdout == f"{job.BETA}\n"
 
 
+@pytest.mark.shared
 def test_the_lun_is_missing(host: Machine, san: San) -> None:
     target = san.targets[job.BETA]
     disk = target.luns[0]
@@ -125,6 +131,7 @@ def test_the_lun_is_missing(host: Machine, san: San) -> None:
     target.map(0, disk)
 
 
+@pytest.mark.shared
 def test_the_partition_is_missing(host: Machine, san: San) -> None:
     job.configure(host, "partition = 3\n")
     line = refused(host, "no partition 3 on LUN 0", "127.0.0.1:3260", "the disk has 1")
@@ -149,6 +156,7 @@ def test_iscsid_hangs(host: Machine, san: San) -> None:
     assert session["ours"]
 
 
+@pytest.mark.shared
 def test_lookup_timeout_bounds_everything(host: Machine, san: San) -> None:
     san.targets[job.BETA].revoke()
     job.configure(host, "lookup_timeout = 3s\nlogin_timeout = 60s\n")
@@ -157,6 +165,7 @@ def test_lookup_timeout_bounds_everything(host: Machine, san: San) -> None:
     san.targets[job.BETA].enable()
 
 
+@pytest.mark.shared
 def test_automount_restarted_while_the_target_of_a_mount_is_unreachable(
     host: Machine, san: San
 ) -> None:
