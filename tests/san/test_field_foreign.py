@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -24,6 +26,7 @@ def is_read_only(vm: Machine, node: str) -> bool:
     return vm.run(["blockdev", "--getro", node]).stdout.strip() == "1"
 
 
+@pytest.mark.shared
 def test_an_administrators_live_volume_stays_writable(vm: Machine, san: San) -> None:
     vm.write("/etc/auto.iscsi.conf", AUTO)
     san.target(LIVE, [san.disk(whole=san.fs("ext4", {"marker": "live\n"}, size=16))])
@@ -35,8 +38,10 @@ def test_an_administrators_live_volume_stays_writable(vm: Machine, san: San) -> 
     vm.run("echo still >/srv/live/writable && sync /srv/live/writable", timeout=60)
     line = vm.journal("-u", "autofs")
     assert LIVE in line and "was in use" in line
+    vm.run("umount /srv/live", timeout=60)
 
 
+@pytest.mark.shared
 def test_an_administrators_idle_session_is_used_as_it_is(vm: Machine, san: San) -> None:
     vm.write("/etc/auto.iscsi.conf", AUTO)
     san.target(IDLE, [san.disk(whole=san.fs("ext4", {"marker": "idle\n"}, size=16))])
