@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests import manual
 from tests.san import job
 from tests.san.bed.machine import Machine
@@ -22,6 +24,7 @@ def shown(introduction: str) -> str:
     return SLOW + text
 
 
+@pytest.mark.shared
 def test_one_path_to_each(vm: Machine, san: San) -> None:
     """All examples but the one with two portals, one after the other."""
 
@@ -102,6 +105,7 @@ def test_one_path_to_each(vm: Machine, san: San) -> None:
     assert vm.sessions(names["payroll-1"]) == []
 
 
+@pytest.mark.shared
 def test_a_host_with_two_portals(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     san.target(job.BETA, portals=["127.0.0.1", "127.0.0.2"])
