@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
@@ -28,6 +30,7 @@ def up(vm: Machine) -> list[str]:
     return sorted(s.address for s in vm.sessions(job.BETA) if s.state == "LOGGED_IN")
 
 
+@pytest.mark.shared
 def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     target(san, job.BETA)
@@ -67,6 +70,7 @@ def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San
     assert vm.run("ls /run/auto-iscsi/claims").stdout == ""
 
 
+@pytest.mark.shared
 def test_one_path_is_down_and_multipathd_makes_no_map(vm: Machine, san: San) -> None:
     target(san, job.BETA)
     target(san, job.ALPHA)
@@ -84,6 +88,7 @@ def test_one_path_is_down_and_multipathd_makes_no_map(vm: Machine, san: San) -> 
     assert len(vm.sessions(job.ALPHA)) == 2
 
 
+@pytest.mark.shared
 def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     target(san, job.BETA)
