@@ -183,6 +183,7 @@ def test_a_volume_group_behind_multipathd_is_left_to_us(vm: Machine, san: San) -
     assert checksum(vm, disk) == before
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     ("table", "block", "part", "after"),
     [
