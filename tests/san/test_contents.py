@@ -144,6 +144,7 @@ def test_every_kind_of_disk_of_one_target_at_once(vm: Machine, san: San) -> None
     assert "inactive" not in vm.run("cat /proc/mdstat", check=False).stdout
 
 
+@pytest.mark.shared
 def test_which_of_several_partitions_is_mounted(vm: Machine, san: San) -> None:
     """The visits use one session, and each has another configuration."""
     disk = san.disk(
@@ -192,6 +193,7 @@ def test_which_of_several_partitions_is_mounted(vm: Machine, san: San) -> None:
     assert len(vm.sessions(job.BETA)) == 1
 
 
+@pytest.mark.shared
 def test_a_volume_and_its_snapshots_at_once(vm: Machine, san: San) -> None:
     uuid = "11111111-2222-3333-4444-555555555555"
     names = {kind: [f"{job.ARRAY}-{kind}-{n}" for n in range(2)] for kind in ("xfs", "btrfs")}
@@ -218,6 +220,7 @@ def test_a_volume_and_its_snapshots_at_once(vm: Machine, san: San) -> None:
         assert mounted.source == f"/dev/{job.session(vm, iqn).disks[0]}"
 
 
+@pytest.mark.shared
 def test_a_lookup_reads_no_more_of_two_tebibytes_than_of_a_few_megabytes(
     vm: Machine, san: San
 ) -> None:
