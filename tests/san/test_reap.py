@@ -30,6 +30,7 @@ def kept(vm: Machine, *iqns: str) -> bool:
     return all(len(vm.sessions(iqn)) == 1 for iqn in iqns)
 
 
+@pytest.mark.shared
 @pytest.mark.core
 def test_a_session_from_the_first_visit_to_its_end(vm: Machine, san: San) -> None:
     target = san.target(job.BETA)
@@ -161,6 +162,7 @@ def test_iscsid_killed_in_the_middle_of_a_logout(vm: Machine, san: San) -> None:
     assert job.until(lambda: target.sessions == 1)
 
 
+@pytest.mark.shared
 def test_a_multi_mount_stays_while_somebody_is_in_its_directory(vm: Machine, san: San) -> None:
     disk = san.disk([san.fs("ext4", {"one": "1"}), san.fs("ext4", {"two": "2"})])
     target = san.target(job.BETA, [disk])
