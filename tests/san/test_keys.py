@@ -95,7 +95,9 @@ def traced(vm: Machine, threads: set[int]) -> tuple[list[str], list[str]]:
     return executed, connected
 
 
-def test_nothing_but_a_target_name_gets_past(vm: Machine, typed: list[str]) -> None:
+def test_nothing_but_a_target_name_gets_past_and_the_trace_would_show_a_login(
+    vm: Machine, san: San, typed: list[str]
+) -> None:
     vm.run("systemctl restart autofs")
     daemons = "systemctl show -P ActiveState iscsid; ls /sys/class/iscsi_session 2>/dev/null"
     before = vm.run(daemons, check=False).stdout
@@ -113,10 +115,9 @@ def test_nothing_but_a_target_name_gets_past(vm: Machine, typed: list[str]) -> N
     assert all(" refused: " in line and line.isascii() and line.isprintable() for line in lines)
     assert vm.run("find /run/auto-iscsi -type f").stdout == files
 
-
-def test_the_trace_would_show_a_login(vm: Machine, san: San) -> None:
     san.target(job.BETA)
     job.configure(vm, "portals = 127.0.0.1\n")
+    vm.run(f"echo > {TRACING}/trace")
     automount = trace(vm)
     job.visit(vm, job.BETA)
     executed, connected = traced(vm, automount)
