@@ -8,6 +8,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
+
 CONF = "defaults {{\nfind_multipaths {}\npolling_interval 1\n}}\nblacklist {{\ndevnode ^vd\n}}\n"
 
 
@@ -24,7 +26,6 @@ def twins(vm: Machine, san: San, mode: str) -> None:
     vm.automount("--timeout=1 --negative-timeout=1")
 
 
-@pytest.mark.shared
 @pytest.mark.parametrize("mode", ["yes", "greedy", "smart", "strict"])
 def test_twins_never_show_each_others_files(vm: Machine, san: San, mode: str) -> None:
     twins(vm, san, mode)
@@ -45,7 +46,6 @@ def test_twins_never_show_each_others_files(vm: Machine, san: San, mode: str) ->
         assert vm.sessions(job.BETA) == [] and len(vm.sessions(job.ALPHA)) == 1
 
 
-@pytest.mark.shared
 def test_a_twin_leaves_the_map_of_a_mounted_volume_at_once(vm: Machine, san: San) -> None:
     twins(vm, san, "greedy")
     job.configure(vm, "udev_timeout = 80s\nlookup_timeout = 110s\nlease = 1s\nidle = 1h\n")
@@ -83,7 +83,6 @@ def test_a_twin_leaves_the_map_of_a_mounted_volume_at_once(vm: Machine, san: San
     user.kill()
 
 
-@pytest.mark.shared
 def test_volumes_without_a_serial_number_are_twins(vm: Machine, san: San) -> None:
     for iqn in (job.ALPHA, job.BETA):
         disk = san.disk([san.fs("ext3", {"marker": f"{iqn}\n"})])
@@ -98,7 +97,6 @@ def test_volumes_without_a_serial_number_are_twins(vm: Machine, san: San) -> Non
     assert "these volumes have one serial number" in vm.run("auto-iscsi doctor", check=False).stdout
 
 
-@pytest.mark.shared
 def test_a_disk_in_standby_does_not_keep_its_session(vm: Machine, san: San) -> None:
     san.target(job.ALPHA)
     vm.discover()

@@ -8,6 +8,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
+
 AUTO = "options = nocheck, ro\nfstype = auto\npartition = auto\nudev_timeout = 50s\nlease = 1s\n"
 LIVE = f"{job.ARRAY}-administrators-live-volume"
 IDLE = f"{job.ARRAY}-administrators-idle-volume"
@@ -26,7 +28,6 @@ def is_read_only(vm: Machine, node: str) -> bool:
     return vm.run(["blockdev", "--getro", node]).stdout.strip() == "1"
 
 
-@pytest.mark.shared
 def test_an_administrators_live_volume_stays_writable(vm: Machine, san: San) -> None:
     vm.write("/etc/auto.iscsi.conf", AUTO)
     san.target(LIVE, [san.disk(whole=san.fs("ext4", {"marker": "live\n"}, size=16))])
@@ -41,7 +42,6 @@ def test_an_administrators_live_volume_stays_writable(vm: Machine, san: San) -> 
     vm.run("umount /srv/live", timeout=60)
 
 
-@pytest.mark.shared
 def test_an_administrators_idle_session_is_used_as_it_is(vm: Machine, san: San) -> None:
     vm.write("/etc/auto.iscsi.conf", AUTO)
     san.target(IDLE, [san.disk(whole=san.fs("ext4", {"marker": "idle\n"}, size=16))])

@@ -15,6 +15,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
+
 AUTO = "fstype = auto\npartition = auto\noptions = ro\nudev_timeout = 60s\nlookup_timeout = 110s\n"
 STANDBY = "not ready: the path is in standby (ALUA), sense 2/04/0b"
 
@@ -57,7 +59,6 @@ def problems(vm: Machine) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.shared
 def test_a_path_in_standby_is_passed_over(vm: Machine, san: San) -> None:
     for iqn in (job.ALPHA, job.BETA):
         two_groups(vm, san, iqn)
@@ -85,7 +86,6 @@ def test_a_path_in_standby_is_passed_over(vm: Machine, san: San) -> None:
     assert f"sids {by_address['127.0.0.2']}" in claim
 
 
-@pytest.mark.shared
 def test_a_disk_in_standby_is_asked_for_anew(vm: Machine, san: San) -> None:
     for iqn in (job.ALPHA, job.BETA):
         san.target(iqn, [san.disk([san.fs("ext4", {"marker": f"{iqn}\n"}, size=16)])])
@@ -110,7 +110,6 @@ def test_a_disk_in_standby_is_asked_for_anew(vm: Machine, san: San) -> None:
     assert problems(vm) == []
 
 
-@pytest.mark.shared
 def test_two_sessions_that_a_record_asks_for_are_no_problem(vm: Machine, san: San) -> None:
     san.target(job.ALPHA)
     vm.discover()

@@ -9,12 +9,13 @@ from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 from tests.san.snapshot import AUTO, OPTIONS, checksum, taken_in_use
 
+pytestmark = pytest.mark.shared
+
 
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(each, marks=[] if each == "ext4" else pytest.mark.long) for each in OPTIONS],
 )
-@pytest.mark.shared
 def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, kind: str) -> None:
     disk = taken_in_use(vm, san, kind)
     protected, writable = f"{job.ARRAY}-{kind}-protected", f"{job.ARRAY}-{kind}-writable"
@@ -72,7 +73,6 @@ def test_a_dirty_journal_is_refused_skipped_or_replayed(vm: Machine, san: San, k
     assert checksum(vm, disk) != before
 
 
-@pytest.mark.shared
 def test_with_a_given_type_the_kernel_replays_the_journal(vm: Machine, san: San) -> None:
     """As in the original script, nothing is examined and no read-only flag is set."""
     disk = taken_in_use(vm, san, "ext4")

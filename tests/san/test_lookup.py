@@ -8,6 +8,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
+
 FILE = "etc/really_important_file"
 
 
@@ -16,7 +18,6 @@ def snapshot(san: San, iqn: str = job.BETA) -> None:
     san.target(iqn, [san.disk([san.fs("ext3", {FILE: "two days ago\n"})])])
 
 
-@pytest.mark.shared
 @pytest.mark.core
 def test_the_first_access_after_boot(vm: Machine, san: San) -> None:
     snapshot(san)
@@ -27,7 +28,6 @@ def test_the_first_access_after_boot(vm: Machine, san: San) -> None:
     assert san.sessions() == {job.BETA: 1}
 
 
-@pytest.mark.shared
 def test_the_second_visit_after_the_mount_expired(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -41,7 +41,6 @@ def test_the_second_visit_after_the_mount_expired(vm: Machine, san: San) -> None
     assert job.messages(vm) == []
 
 
-@pytest.mark.shared
 @pytest.mark.core
 def test_the_mount_is_the_same_as_the_originals(vm: Machine, san: San) -> None:
     snapshot(san)
@@ -58,7 +57,6 @@ def test_the_mount_is_the_same_as_the_originals(vm: Machine, san: San) -> None:
     assert ours == theirs is not None
 
 
-@pytest.mark.shared
 def test_the_entry_names_the_disk_by_a_link_that_is_only_this_targets(
     vm: Machine, san: San
 ) -> None:
@@ -71,7 +69,6 @@ def test_the_entry_names_the_disk_by_a_link_that_is_only_this_targets(
     assert vm.run(["readlink", "-f", link]).stdout == f"/dev/{disk}1\n"
 
 
-@pytest.mark.shared
 def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -83,7 +80,6 @@ def test_with_device_kernel_the_entry_is_the_originals_byte_for_byte(vm: Machine
     assert ours == theirs
 
 
-@pytest.mark.shared
 def test_a_name_in_capitals_is_the_same_target(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -93,7 +89,6 @@ def test_a_name_in_capitals_is_the_same_target(vm: Machine, san: San) -> None:
     assert san.sessions() == {job.BETA: 1}
 
 
-@pytest.mark.shared
 def test_settings_of_a_section_reach_the_mount(vm: Machine, san: San) -> None:
     whole = san.disk(whole=san.fs("xfs", {FILE: "xfs\n"}))
     san.target(job.BETA, {3: whole})
@@ -110,7 +105,6 @@ def test_settings_of_a_section_reach_the_mount(vm: Machine, san: San) -> None:
     assert "noexec" in mounted.options.split(",")
 
 
-@pytest.mark.shared
 def test_a_disabled_target_is_refused_without_a_login(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -119,7 +113,6 @@ def test_a_disabled_target_is_refused_without_a_login(vm: Machine, san: San) -> 
     assert vm.sessions() == []
 
 
-@pytest.mark.shared
 def test_a_session_of_somebody_else_is_used_and_left_alone(vm: Machine, san: San) -> None:
     snapshot(san)
     vm.discover()
@@ -138,7 +131,6 @@ def test_a_session_of_somebody_else_is_used_and_left_alone(vm: Machine, san: San
     assert not [line for line in claim if line.startswith(("opened ", "asked "))]
 
 
-@pytest.mark.shared
 def test_a_lost_session_costs_a_reader_no_more_than_replacement_timeout(
     vm: Machine, san: San
 ) -> None:

@@ -9,6 +9,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import LiveDisk, San
 
+pytestmark = pytest.mark.shared
+
 SNAPSHOTS = "iqn.2001-05.com.example:san"
 #: The portals of the manual page, and those of this SAN.
 HERE = {"10.0.0.1": "127.0.0.1", "10.0.0.2": "127.0.0.2", "10.0.1.1": "127.0.0.2"}
@@ -24,7 +26,6 @@ def shown(introduction: str) -> str:
     return SLOW + text
 
 
-@pytest.mark.shared
 def test_one_path_to_each(vm: Machine, san: San) -> None:
     """All examples but the one with two portals, one after the other."""
 
@@ -105,7 +106,6 @@ def test_one_path_to_each(vm: Machine, san: San) -> None:
     assert vm.sessions(names["payroll-1"]) == []
 
 
-@pytest.mark.shared
 def test_a_host_with_two_portals(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     san.target(job.BETA, portals=["127.0.0.1", "127.0.0.2"])

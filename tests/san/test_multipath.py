@@ -10,6 +10,8 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
+
 BOTH = ["127.0.0.1", "127.0.0.2"]
 SETTINGS = (
     "portals = 127.0.0.1, 127.0.0.2\nreplacement_timeout = 5s\n"
@@ -30,7 +32,6 @@ def up(vm: Machine) -> list[str]:
     return sorted(s.address for s in vm.sessions(job.BETA) if s.state == "LOGGED_IN")
 
 
-@pytest.mark.shared
 def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     target(san, job.BETA)
@@ -70,7 +71,6 @@ def test_one_path_is_lost_while_mounted_and_nobody_notices(vm: Machine, san: San
     assert vm.run("ls /run/auto-iscsi/claims").stdout == ""
 
 
-@pytest.mark.shared
 def test_one_path_is_down_and_multipathd_makes_no_map(vm: Machine, san: San) -> None:
     target(san, job.BETA)
     target(san, job.ALPHA)
@@ -88,7 +88,6 @@ def test_one_path_is_down_and_multipathd_makes_no_map(vm: Machine, san: San) -> 
     assert len(vm.sessions(job.ALPHA)) == 2
 
 
-@pytest.mark.shared
 def test_a_disk_that_multipathd_takes_unasked_is_mounted_as_its_map(vm: Machine, san: San) -> None:
     job.start_multipathd(vm)
     target(san, job.BETA)

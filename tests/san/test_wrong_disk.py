@@ -8,8 +8,9 @@ from tests.san import job
 from tests.san.bed.machine import Machine
 from tests.san.bed.san import San
 
+pytestmark = pytest.mark.shared
 
-@pytest.mark.shared
+
 @pytest.mark.core
 def test_a_disk_name_that_went_to_another_target_is_not_mounted(vm: Machine, san: San) -> None:
     """A mounted, expired, logged out; B gets A's sdX; A is read while autofs remembers it."""
@@ -31,7 +32,6 @@ def test_a_disk_name_that_went_to_another_target_is_not_mounted(vm: Machine, san
     assert vm.sessions(job.ALPHA) == []
 
 
-@pytest.mark.shared
 def test_with_the_shipped_line_the_right_files_are_back_after_a_second(
     vm: Machine, san: San
 ) -> None:
@@ -46,7 +46,6 @@ def test_with_the_shipped_line_the_right_files_are_back_after_a_second(
     assert job.until(lambda: job.visit(vm, job.ALPHA, check=False).stdout) == f"{job.ALPHA}\n"
 
 
-@pytest.mark.shared
 def test_a_name_that_begins_another_one_is_another_target(vm: Machine, san: San) -> None:
     short, long = f"{job.BETA[:60]}1", f"{job.BETA[:60]}10"
     for iqn in (short, long):
@@ -57,7 +56,6 @@ def test_a_name_that_begins_another_one_is_another_target(vm: Machine, san: San)
     assert san.sessions() == {short: 1, long: 1}
 
 
-@pytest.mark.shared
 def test_filesystems_with_one_uuid_are_two(vm: Machine, san: San) -> None:
     uuid = "11111111-2222-3333-4444-555555555555"
     for iqn in (job.ALPHA, job.BETA):
@@ -71,7 +69,6 @@ def test_filesystems_with_one_uuid_are_two(vm: Machine, san: San) -> None:
         assert mounted.source == f"/dev/{job.session(vm, iqn).disks[0]}1"
 
 
-@pytest.mark.shared
 def test_a_lun_that_was_swapped_under_a_living_session_is_noticed(vm: Machine, san: San) -> None:
     """Sizes and partitions differ, so that what the kernel remembers is wrong in every way."""
     first = san.disk([san.fs("ext3", {"marker": "first\n"})], serial="1111")
