@@ -87,8 +87,8 @@ def with_array(installed: layers.Layer, request: pytest.FixtureRequest) -> layer
         return layers.prepared(installed, lio_array.VOLUMES, timeout=300)
 
 
-def failed(machine: Machine, request: pytest.FixtureRequest) -> bool:
-    """Say whether the test of a fixture has failed, and keep the machine's logs if so."""
+def keep_logs_of_failure(machine: Machine, request: pytest.FixtureRequest) -> bool:
+    """Keep the machine's logs if the test of a fixture has failed, and say whether it has."""
     reports = request.node.stash.get(REPORTS, {})
     if not any(report.failed for report in reports.values()):
         return False
@@ -102,7 +102,7 @@ def resumed(layer: layers.Layer, request: pytest.FixtureRequest) -> Iterator[Mac
     """Resume a machine for one test, and keep its logs if the test fails."""
     with layer.resumed() as machine:
         yield machine
-        failed(machine, request)
+        keep_logs_of_failure(machine, request)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def vm(
         return
     machine = shared.take(request.node.name).machine
     yield machine
-    if failed(machine, request):
+    if keep_logs_of_failure(machine, request):
         print(f"one guest for: {', '.join(shared.tests)}", file=sys.stderr)
         shared.discard()
 
