@@ -141,6 +141,10 @@ class Browse:
         """Return how often automount ran the map for a key."""
         return sum(f"looking up {key}" in line for line in self.logged(debug=True))
 
+    def logged_mounts(self, key: str) -> int:
+        """Return how often automount logged that it mounted a key."""
+        return self.logged(debug=True).count(f"mounted /iscsiauto/{key}")
+
     def mounts(self) -> list[list[str]]:
         """Return source, mount point, type and options of each mount at and below /iscsiauto."""
         root = f"{self.folder}/root"
