@@ -23,6 +23,7 @@ from auto_iscsi.san import catalogue, links, presenting
 
 AT_ONCE = 8  # targets that are worked on at the same time
 _MOUNT = 4.0  # seconds, at most, from the end of a lookup until what it found is mounted
+_RECENT = "looked up just now, and automount may be about to mount it"
 Say = Callable[[str], None]
 
 
@@ -72,10 +73,11 @@ def reap(
     if handle is None:
         return Outcome([], alone=False)
     try:
+        recent: set[str] = set()
         if at_once:
             say("unmounting what nobody uses")
             unmounting.unmount_all(host)
-            _give_back(host)
+            recent = _give_back(host)
         until = time.monotonic() + wait
         ended: list[logout.Ended] = []
         while True:
@@ -105,26 +107,37 @@ def reap(
         gone = {each.target for each in ended if each.sids}
         revoked = presenting.finish(host, until, gone) if with_san else []
         worked_on = {each.target for each in ended}
-        kept = [d for d in decided if d.ours and d.session and d.target not in worked_on]
+        kept = [
+            d._replace(reason=_RECENT) if d.target in recent and d.when is not None else d
+            for d in decided
+            if d.ours and d.session and d.target not in worked_on
+        ]
         return Outcome(ended, revoked=revoked, kept=kept)
     finally:
         claims.unlock(host, "reap", handle)
 
 
-def _give_back(host: Host) -> None:
+def _give_back(host: Host) -> set[str]:
     """End the leases of all targets, but not of those that somebody visits right now.
 
-    automount may also still mount by an answer that it remembers.
+    automount may also still mount by an answer that it remembers. Return the targets whose lease
+    goes on.
     """
+    visited = set()
     lines = master_map.list_lines(host)
     recent = _MOUNT + max((master_map.negative_timeout(host, line) for line in lines), default=0.0)
     for target in host.names(f"{claims.FOLDER}/claims"):
         handle = claims.lock(host, f"lock/{target}", 0.0)
-        if handle is not None:
-            claim = claims.read(host, target)
-            if claim != claims.Claim() and claims.age(claim) > recent:
-                claims.write(host, target, claims.given_back(claim))
-            claims.unlock(host, f"lock/{target}", handle)
+        if handle is None:
+            visited.add(target)
+            continue
+        claim = claims.read(host, target)
+        if claims.age(claim) <= recent:
+            visited.add(target)
+        elif claim != claims.Claim():
+            claims.write(host, target, claims.given_back(claim))
+        claims.unlock(host, f"lock/{target}", handle)
+    return visited
 
 
 def _decide_and_note(host: Host) -> list[decisions.Decision]:

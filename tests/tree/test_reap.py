@@ -80,7 +80,7 @@ def test_now_waits_for_no_lease_but_ends_nothing_in_use(machine: Machine) -> Non
     machine.configure("idle = 1h\nlease = 1h")
     machine.visit(VOL1)
     kept = machine.reap("--now")  # who looked it up may be about to use it
-    assert (kept.status, kept.err) == (0, "") and f"kept {VOL1}: looked up" in kept.out
+    assert (kept.status, kept.err) == (0, "") and f"kept {VOL1}: looked up just now" in kept.out
     machine.age(VOL1, 70)  # automount's own negative timeout, and a mount
     assert machine.reap() == NOTHING
     mountinfo = machine.host.read("/proc/self/mountinfo") or ""
