@@ -140,6 +140,6 @@ def test_a_second_ctrl_c_does_not_wait_for_the_login(browse: Browse, verb: str) 
     with pytest.raises(subprocess.TimeoutExpired):  # it waits for the login, to end the session
         impatient.wait(1)
     impatient.send_signal(signal.SIGINT)
-    impatient.wait(10)
+    impatient.wait(30)
     assert impatient.returncode == 130
     browse.machine.go_on()

@@ -185,7 +185,7 @@ def test_the_array_does_not_answer_and_the_driver_says_so_in_time(eql: Group) ->
     eql.quirks("hang:before:online")
     before = time.monotonic()
     error = eql.present(deadline=6.0)["error"]
-    assert time.monotonic() - before < 8
+    assert time.monotonic() - before < 12
     assert (error["code"], error["effect"]) == ("timeout", "unknown")
     eql.wait_for(lambda: eql.sessions() == 0)
     eql.quirks()
@@ -197,7 +197,7 @@ def test_sigterm_logs_out(eql: Group) -> None:
     process = eql.start("present", **group.wanted())
     eql.wait_for((eql.folder / "hangs").exists, 20)
     process.send_signal(signal.SIGTERM)
-    reply = json.loads(process.communicate(timeout=10)[0])
+    reply = json.loads(process.communicate(timeout=60)[0])
     assert (reply["error"]["code"], reply["error"]["effect"]) == ("timeout", "none")
     eql.wait_for(lambda: eql.sessions() == 0)
 
