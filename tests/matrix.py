@@ -124,8 +124,9 @@ def environment(chosen: Set, python: str) -> Path:
     if not (folder / "ready").exists():
         say(f"making {folder}")
         shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([python, "-m", "venv", str(folder)], check=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = {**os.environ, "TMPDIR": str(folder)}  # old versions of ensurepip leave a file there
+        subprocess.run([python, "-m", "venv", str(folder)], env=mine, check=True)
         builders = [
             part for part in re.split(r"\n(?=\w)", libraries) if re.match("setup|wheel", part)
         ]
