@@ -78,10 +78,7 @@ def _snapshots(parser: argparse.ArgumentParser) -> None:
         default="",
         help="list only this volume, or only the snapshot of this time (default: all volumes)",
     )
-    parser.add_argument(
-        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
-    )
-    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    _days(parser)
     parser.add_argument("--offline", action="store_true", help="ask no portal and no SAN")
     _json(parser)
 
@@ -92,10 +89,7 @@ def _file_versions(parser: argparse.ArgumentParser) -> None:
         metavar="VOLUME:/PATH",
         help="the file or directory; *, ? and [abc] in PATH mean several",
     )
-    parser.add_argument(
-        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
-    )
-    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
+    _days(parser)
     parser.add_argument(
         "--all", action="store_true", help="print a line for each snapshot, not for each version"
     )
@@ -226,6 +220,13 @@ def _san(parser: argparse.ArgumentParser) -> None:
     test.add_argument("driver", metavar="DRIVER", help="its name or file, or the name of a SAN")
     test.add_argument("--config", metavar="FILE", default="", help="a file as in auto.iscsi.san.d")
     _json(test)
+
+
+def _days(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--since", metavar="DAY", default="", help="no snapshot before DAY: 2010-05-03, monday"
+    )
+    parser.add_argument("--until", metavar="DAY", default="", help="no snapshot after DAY")
 
 
 def _json(parser: argparse._ActionsContainer) -> None:
