@@ -73,11 +73,11 @@ def reap(
     if handle is None:
         return Outcome([], alone=False)
     try:
-        recent: set[str] = set()
+        visited: set[str] = set()
         if at_once:
             say("unmounting what nobody uses")
             unmounting.unmount_all(host)
-            recent = _give_back(host)
+            visited = _give_back(host)
         until = time.monotonic() + wait
         ended: list[logout.Ended] = []
         while True:
@@ -108,7 +108,7 @@ def reap(
         revoked = presenting.finish(host, until, gone) if with_san else []
         worked_on = {each.target for each in ended}
         kept = [
-            d._replace(reason=_RECENT) if d.target in recent and d.when is not None else d
+            d._replace(reason=_RECENT) if d.target in visited and d.when is not None else d
             for d in decided
             if d.ours and d.session and d.target not in worked_on
         ]
